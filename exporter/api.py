@@ -1,0 +1,169 @@
+"""The same as the command line, from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from exporter import pipeline, registry
+from exporter.bundle import Bundle
+from exporter.errors import Incomplete
+from exporter.hops import artifact_of, options_of
+from exporter.latency import subjects
+from exporter.program import run_file
+from exporter.verification import Verification, chosen, verify
+
+if TYPE_CHECKING:
+    from polygraphy.backend.base import BaseRunner
+
+    from exporter.latency.profile import Profile
+    from exporter.manifest import Manifest
+
+AnyPath: TypeAlias = "str | os.PathLike[str]"
+
+
+def export(
+    model: str,
+    target: str,
+    output: AnyPath | None = None,
+    *,
+    checkpoint: AnyPath | None = None,
+    precision: str = "fp32",
+    dims: Mapping[str, str | int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    samples: AnyPath | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    replace: bool = False,
+    profile: bool = True,
+) -> pipeline.Exported:
+    """Exports a model for one target into a bundle.
+
+    Args:
+        model: a model's name, see ``exporter models``.
+        target: a target's name, see ``exporter targets``.
+        output: the bundle's folder; ``./MODEL.bundle`` when None.
+        checkpoint: a file of weights; without one they are seeded noise.
+        precision: the precision to compile for.
+        dims: ``{"T": "2:63:1500"}`` or ``{"T": 63}``: sizes of dynamic dims, within what the definition allows.
+        settings: options of the definition.
+        samples: a file or folder of real inputs to judge on as well.
+        seed: seeds weights and the order of timings.
+        threads: CPU threads; 0 leaves it to the runtime.
+        replace: whether to give up a bundle of another graph at ``output``.
+        profile: whether to measure latency.
+
+    Returns:
+        Verification, stages with seconds and peak memory in MB, and the latency profile in milliseconds.
+
+    Raises:
+        Refused: bad input, found before any work.
+        NotProven: the model cannot be judged, such as a random one, or one whose declared dim froze.
+        StageFailed: a stage crashed, timed out or ran out of memory. After any of these nothing was written.
+
+    Source:
+        The stages are described in ``docs/parity.md`` and ``docs/measuring.md``.
+    """
+    return pipeline.export(
+        pipeline.Request(
+            model=model,
+            target=target,
+            output=None if output is None else Path(output),
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            precision=precision,
+            dims=tuple(f"{name}={value}" for name, value in (dims or {}).items()),
+            settings=dict(settings or {}),
+            samples=None if samples is None else Path(samples),
+            seed=seed,
+            threads=threads,
+            replace=replace,
+            profile=profile,
+        )
+    )
+
+
+def open(path: AnyPath) -> OpenBundle:  # noqa: A001  # the name users say: exporter.open
+    """Opens a bundle. Reads its manifest only; nothing of it is run.
+
+    Raises:
+        Refused: it is no bundle, its manifest breaks a rule of ``docs/bundle-format.md``, or a newer version made it.
+    """
+    return OpenBundle(Path(path))
+
+
+class OpenBundle:
+    """A bundle to verify, profile and run.
+
+    Attributes:
+        path: its folder.
+        manifest: what it says of itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._bundle = Bundle.open(path)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Names, shapes, dims, state, weights, cases and targets of the bundle."""
+        return self._bundle.manifest
+
+    def verify(self, *targets: str, save: bool = False) -> Verification:
+        """Compares every artifact with the float64 references; needs no PyTorch.
+
+        Args:
+            targets: only these; all of them when none is named.
+            save: whether to keep the report in the bundle.
+
+        Raises:
+            Refused: an unknown target, or a file that is not what the manifest says.
+        """
+        return verify(self.path, targets, save=save)
+
+    def profile(
+        self, *targets: str, threads: int = 0, seconds: float = 6.0, checkpoint: AnyPath | None = None
+    ) -> Profile:
+        """Times artifacts, and eager PyTorch where it can be rebuilt, interleaved; figures in milliseconds.
+
+        Args:
+            targets: only these; all of them when none is named.
+            threads: CPU threads of every subject; 0 is all cores.
+            seconds: how long to measure in all.
+            checkpoint: the weights, so that eager can be rebuilt where they are not seeded.
+        """
+        weights = None if checkpoint is None else Path(checkpoint)
+        return subjects.profile(self.path, targets, weights, threads=threads, budget_seconds=seconds)
+
+    def runner(self, target: str) -> BaseRunner:
+        """A Polygraphy runner of the target's artifact, in this process; use it in a ``with`` block.
+
+        ``runner.infer({"spec": array})`` takes and returns numpy arrays by name, in the shapes and units that
+        :attr:`manifest` lists.
+
+        Raises:
+            Refused: an unknown target.
+            Incomplete: its runtime is absent, or it is not compiled yet.
+        """
+        info = self.manifest.targets[chosen(self._bundle, [target])[0]]
+        available = registry.target(info.target).available()
+        if info.status != "compiled" or not available.present:
+            why = "an artifact runs in its own runtime"
+            what = f"{target} cannot run here: {available.reason or 'not compiled yet'}"
+            raise Incomplete("runtime-absent", what, where=str(self.path), why=why, next=available.next or info.next)
+        options = options_of(self.manifest, info.precision, info.threads)
+        return registry.target(info.target).open(artifact_of(self._bundle.file, info), options)
+
+    def run(self, target: str, input: AnyPath, output: AnyPath) -> dict[str, Any]:
+        """One real input file through an artifact, with the model's steps before and after.
+
+        Args:
+            target: the target to run.
+            input: a ``.wav`` (16-bit mono), ``.npz`` or ``.safetensors`` file.
+            output: a ``.wav`` or ``.npz`` file to write.
+
+        Returns:
+            ``{"calls": graph calls, "outputs": {name: shape}}``.
+        """
+        return run_file(self.path, target, Path(input), Path(output))

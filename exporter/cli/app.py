@@ -1,0 +1,249 @@
+"""Commands. Each parses, calls one function of the core, and prints; heavy imports happen inside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from exporter import registry
+from exporter.cli import output
+from exporter.errors import Refused
+
+app = typer.Typer(
+    name="exporter",
+    help="Ship a PyTorch model: trace, simplify, compile, verify, profile, and bundle it. Never OK and wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds each stage may take.")]
+Memory = Annotated[Optional[int], typer.Option("--memory", help="Megabytes each stage may use.")]  # noqa: UP045
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
+Targets = Annotated[Optional[list[str]], typer.Option("--target", help="Only this target; may be repeated.")]  # noqa: UP045
+OptionalPath = Optional[Path]  # noqa: UP045  # typer reads it at run time, where Python 3.10 has no X | None in Annotated
+
+EXPORTS, BUNDLES, LISTS = "Export a model", "Work on a bundle", "Look around"
+
+
+def _limits(timeout: float, memory: int | None) -> Any:
+    from exporter.isolate import Limits
+
+    return Limits(seconds=timeout, memory_bytes=memory * 2**20) if memory else Limits(seconds=timeout)
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts; a value that reads as a number or truth value is one."""
+    import json
+
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, found, text = pair.partition("=")
+        if not found or not key:
+            raise Refused("bad-option", f"--set {pair} is not KEY=VALUE", next="--set KEY=VALUE")
+        try:
+            settings[key] = json.loads(text)
+        except ValueError:
+            settings[key] = text
+    return settings
+
+
+def _export_command(target: str) -> Callable[..., None]:
+    def export(
+        model: Annotated[str, typer.Argument(help="A model's name: exporter models.")],
+        folder: Annotated[
+            OptionalPath, typer.Option("-o", "--output", help="The bundle; default MODEL.bundle.")
+        ] = None,
+        checkpoint: Annotated[OptionalPath, typer.Option(help="Weights; without it they are seeded noise.")] = None,
+        precision: Annotated[str, typer.Option(help="Precision to compile for.")] = "fp32",
+        dim: Annotated[Optional[list[str]], typer.Option(help="NAME=MIN:OPT:MAX[:STEP] or NAME=VALUE.")] = None,  # noqa: UP045
+        setting: Annotated[Optional[list[str]], typer.Option("--set", help="KEY=VALUE of the definition.")] = None,  # noqa: UP045
+        samples: Annotated[OptionalPath, typer.Option(help="Real inputs to judge on: .wav .npz .safetensors.")] = None,
+        seed: Annotated[int, typer.Option(help="Seeds weights and the order of timings.")] = 0,
+        threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the runtime.")] = 0,
+        replace: Annotated[bool, typer.Option("--replace", help="Give up another graph in the bundle.")] = False,
+        profile: Annotated[bool, typer.Option("--profile/--no-profile", help="Measure latency.")] = True,
+        strict: Annotated[bool, typer.Option("--strict", help="Fail unless the profile is STABLE.")] = False,
+        timeout: Timeout = 1800.0,
+        memory: Memory = None,
+        json: Json = False,
+    ) -> None:
+        from exporter.cli import render
+        from exporter.pipeline import Request
+        from exporter.pipeline import export as run
+
+        request = Request(
+            model=model, target=target, output=folder, checkpoint=checkpoint, precision=precision,
+            dims=tuple(dim or ()), settings=_settings(setting or []), samples=samples, seed=seed, threads=threads, replace=replace,
+            profile=profile, limits=_limits(timeout, memory),
+        )  # fmt: skip
+        with render.progress(json) as progress:
+            exported = run(request, progress)
+        output.show(exported.as_json(), json, render.exported)
+        code = exported.verification.verdict.exit_code
+        raise typer.Exit(code or output.strict_code(strict, exported.profile))
+
+    export.__doc__ = f"Export MODEL for {target}."
+    return export
+
+
+for _target in registry.target_names():
+    app.command(_target, rich_help_panel=EXPORTS)(_export_command(_target))
+
+
+@app.command("compile", rich_help_panel=BUNDLES)
+def compile_(
+    bundle: BundlePath,
+    target: Annotated[str, typer.Option(help="The target to compile for.")],
+    precision: Annotated[str, typer.Option(help="Precision to compile for.")] = "fp32",
+    timeout: Timeout = 1800.0,
+    memory: Memory = None,
+    json: Json = False,
+) -> None:
+    """Compile a bundle's graph on the machine that has the runtime, and verify it there."""
+    from exporter import pipeline
+    from exporter.cli import render
+
+    with render.progress(json) as progress:
+        exported = pipeline.compile_bundle(bundle, target, precision, _limits(timeout, memory), progress)
+    output.show(exported.as_json(), json, render.exported)
+    raise typer.Exit(exported.verification.verdict.exit_code)
+
+
+@app.command(rich_help_panel=BUNDLES)
+def verify(
+    bundle: BundlePath,
+    target: Targets = None,
+    samples: Annotated[OptionalPath, typer.Option(help="Real inputs to judge on as well (needs torch).")] = None,
+    checkpoint: Annotated[OptionalPath, typer.Option(help="The weights, for the reference of --samples.")] = None,
+    junit: Annotated[OptionalPath, typer.Option(help="Also write the verdicts as JUnit XML.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep the report in the bundle.")] = False,
+    timeout: Timeout = 1800.0,
+    memory: Memory = None,
+    json: Json = False,
+) -> None:
+    """Verify a bundle's artifacts here; needs neither PyTorch nor the model's code."""
+    from exporter.cli import render
+    from exporter.verification import verify as check
+
+    with render.progress(json) as progress:
+        verification = check(bundle, target or (), samples, checkpoint, _limits(timeout, memory), progress, save)
+    if junit is not None:
+        output.write_junit(junit, verification)
+    output.show(verification.as_json(), json, render.verified)
+    raise typer.Exit(verification.verdict.exit_code)
+
+
+@app.command(rich_help_panel=BUNDLES)
+def profile(
+    bundle: BundlePath,
+    target: Targets = None,
+    checkpoint: Annotated[OptionalPath, typer.Option(help="The weights, so that eager can be timed too.")] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of every subject; 0 is all cores.")] = 0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Time to measure for.")] = 6.0,
+    seed: Annotated[int, typer.Option(help="Seeds the order of blocks.")] = 0,
+    save: Annotated[bool, typer.Option("--save", help="Keep the report, with every sample, in the bundle.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail unless STABLE.")] = False,
+    json: Json = False,
+) -> None:
+    """Time a bundle's artifacts and eager PyTorch (where it is) against one another."""
+    from exporter.cli import render
+    from exporter.latency.subjects import profile as measure
+
+    with render.progress(json) as progress:
+        measured = measure(bundle, target or (), checkpoint, seed, threads, seconds, progress, save)
+    output.show(measured.as_json(), json, render.profiled)
+    raise typer.Exit(output.profile_code(measured) or output.strict_code(strict, measured))
+
+
+@app.command(rich_help_panel=BUNDLES)
+def run(
+    bundle: BundlePath,
+    input: Annotated[Path, typer.Argument(metavar="INPUT", help="A .wav, .npz or .safetensors file.")],
+    target: Annotated[str, typer.Option(help="The target to run.")],
+    to: Annotated[Path, typer.Option("-o", "--output", help="A .wav or .npz file to write.")],
+    json: Json = False,
+) -> None:
+    """Run one real input through an artifact, with the model's steps before and after; needs no PyTorch."""
+    from exporter.cli import render
+    from exporter.program import run_file
+
+    with render.progress(json) as progress:
+        value = run_file(bundle, target, input, to, None, progress)
+    output.show({"schema": "exporter.run/1", "output": str(to), **value}, json, render.ran)
+
+
+@app.command(rich_help_panel=BUNDLES)
+def inspect(bundle: BundlePath, json: Json = False) -> None:
+    """Show what a bundle holds, after checking every file against its digest."""
+    from exporter.cli import render
+    from exporter.looking import inspected
+
+    output.show(inspected(bundle), json, render.inspected)
+
+
+@app.command(rich_help_panel=LISTS)
+def models(name: Annotated[Optional[str], typer.Argument(help="Only this one.")] = None, json: Json = False) -> None:  # noqa: UP045
+    """List the model definitions, with their inputs, dims, state and sources."""
+    from exporter.cli import render
+    from exporter.looking import listed_models
+
+    output.show(listed_models(name), json, render.models)
+
+
+@app.command(rich_help_panel=LISTS)
+def targets(json: Json = False) -> None:
+    """List the targets, whether each can run here, and what is missing."""
+    from exporter.cli import render
+    from exporter.looking import listed_targets
+
+    output.show(listed_targets(), json, render.targets)
+
+
+@app.command(rich_help_panel=LISTS)
+def doctor(json: Json = False) -> None:
+    """Check this machine: versions, runtimes, what would stand in the way."""
+    from exporter.cli import render
+    from exporter.looking import diagnosed
+
+    found = diagnosed()
+    output.show(found, json, render.doctor)
+    raise typer.Exit(0 if found["ok"] else 3)
+
+
+@app.command(rich_help_panel=LISTS)
+def explain(code: Annotated[str, typer.Argument(help="The word in error[...].")]) -> None:
+    """Explain an error code: what it means, why the rule exists, what to do."""
+    from exporter.explain import page
+
+    print(page(code))
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from exporter import __version__
+
+        print(f"exporter {__version__}")
+        raise typer.Exit(0)
+
+
+def main() -> None:
+    """The entry of the ``exporter`` command: every way out has its documented exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(output.guarded(app, as_json="--json" in sys.argv[1:]))
+
+
+def _terminated(number: int, frame: object) -> None:
+    """A polite kill ends like Ctrl-C: children gone, staging gone."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.environ["EXPORTER_TERMINATED"] = "1"
+    raise KeyboardInterrupt

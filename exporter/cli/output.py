@@ -1,0 +1,133 @@
+"""Exit codes and machine-readable output: one JSON object, errors included, and nothing beside it on stdout."""
+
+from __future__ import annotations
+
+import json as encoder
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.errors import Defect, ExporterError, Refused
+
+if TYPE_CHECKING:
+    import typer
+
+    from exporter.latency.profile import Profile
+    from exporter.verification import Verification
+
+INTERRUPTED = 130
+
+
+def show(value: Mapping[str, Any], json: bool, render: Callable[[Mapping[str, Any]], None]) -> None:
+    """Prints a result for a machine or for a person."""
+    if json:
+        print(encoder.dumps(value, indent=2))
+    else:
+        render(value)
+
+
+def guarded(app: typer.Typer, as_json: bool) -> int:
+    """Runs the command line; turns every error into its four parts and its exit code."""
+    # Typer brings its own copy of click along, or depends on it: its exceptions are found through it.
+    import typer as library
+
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except ExporterError as error:
+        return _failed(error, as_json)
+    except library.Exit as error:
+        return int(error.exit_code)
+    except (KeyboardInterrupt, library.Abort):
+        from exporter.isolate import kill_all
+
+        kill_all()
+        print("interrupted: children ended, nothing half written", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader went away: nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of the command line parser
+            return _failed(_usage(error), as_json)
+        return _failed(_defect(error), as_json)
+
+
+def _usage(error: Any) -> Refused:
+    command = getattr(getattr(error, "ctx", None), "command_path", "exporter")
+    why = "the command line has a fixed form"
+    return Refused("bad-usage", error.format_message(), where=command, why=why, next=f"{command} --help")
+
+
+def _defect(error: Exception) -> Defect:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="exporter-defect-", suffix=".log", delete=False) as log:
+        log.write("".join(traceback.format_exception(error)))
+    return Defect(
+        "internal",
+        f"{type(error).__name__}: {error}",
+        where=f"the whole trace is in {log.name}",
+        why="this is a mistake of exporter, not yours; nothing was published",
+        next="report it with that file",
+    )
+
+
+def _failed(error: ExporterError, as_json: bool) -> int:
+    if as_json:
+        print(encoder.dumps(error.as_json(), indent=2))
+    else:
+        from exporter.cli.render import failed
+
+        failed(error)
+    return error.exit_code
+
+
+def strict_code(strict: bool, profile: Profile | None) -> int:
+    """1 where ``--strict`` asks for a stable profile and there is none."""
+    return 1 if strict and profile is not None and profile.stability.value != "STABLE" else 0
+
+
+def profile_code(profile: Profile) -> int:
+    """The exit code of a profile: a subject that is only absent here does not fail it, unless nothing was timed."""
+    from exporter.verdict import Verdict, worst
+
+    verdicts = [m.verdict for m in profile.subjects if not (m.subject.baseline and m.verdict is Verdict.SKIPPED)]
+    return worst(verdicts).exit_code
+
+
+def write_junit(path: Path, verification: Verification) -> None:
+    """The verdicts as JUnit XML: one test case per case and output of every hop."""
+    from xml.etree import ElementTree as Xml
+
+    if not path.parent.is_dir():
+        raise Refused(
+            "bad-output", f"cannot write {path}", why="its folder does not exist", next=f"mkdir {path.parent}"
+        )
+    suites = Xml.Element("testsuites", name=f"exporter verify {verification.model}")
+    for hop in verification.hops:
+        name = f"{hop.hop} {hop.target or ''}".strip()
+        bad = sum(result.verdict.value != "PASS" for result in hop.results)
+        counts = {"tests": str(len(hop.results) + 1), "failures": str(bad + (hop.verdict.value != "PASS"))}
+        suite = Xml.SubElement(suites, "testsuite", {"name": name, **counts})
+        _junit_case(suite, name, "verdict", hop.verdict.value, hop.reason)
+        for result in hop.results:
+            label = f"{result.case} {result.output}" + (f" {result.form}" if result.form else "")
+            _junit_case(suite, name, label, result.verdict.value, result.reason)
+    staging = path.with_name(f".{path.name}.part")
+    Xml.ElementTree(suites).write(staging, encoding="unicode", xml_declaration=True)
+    staging.replace(path)
+
+
+def _junit_case(suite: Any, group: str, name: str, verdict: str, reason: str | None) -> None:
+    from xml.etree import ElementTree as Xml
+
+    case = Xml.SubElement(suite, "testcase", classname=group, name=name)
+    if verdict == "SKIPPED":
+        Xml.SubElement(case, "skipped", message=reason or "")
+    elif verdict != "PASS":
+        Xml.SubElement(case, "failure", message=f"{verdict}: {reason}")

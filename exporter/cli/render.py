@@ -1,0 +1,239 @@
+"""For people: the one module that imports rich. Verdict first; plain and stable lines when piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from exporter.errors import ExporterError
+
+COLOURS = {"PASS": "green", "SKIPPED": "yellow", "STABLE": "green", "NOISY": "yellow"}
+Event = Mapping[str, Any]
+Progress = Callable[[str, Event], None]
+
+
+def _out() -> Console:
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+
+def _mark(word: str) -> str:
+    return f"[bold {COLOURS.get(word, 'red')}]{word}[/]"
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Progress]:
+    """Shows stages on stderr while they run: one live line on a terminal, a line per stage in a pipe."""
+    if quiet:
+        yield lambda stage, event: None
+    elif sys.stderr.isatty():
+        with _live() as report:
+            yield report
+    else:
+        yield _plain()
+
+
+@contextmanager
+def _live() -> Iterator[Progress]:
+    console = Console(file=sys.stderr, highlight=False)
+    with console.status("starting") as status:
+        started: dict[str, float] = {}
+
+        def report(stage: str, event: Event) -> None:
+            seconds = time.monotonic() - started.setdefault(stage, time.monotonic())
+            status.update(f"[bold]{escape(stage)}[/] {escape(_described(event))} [dim]{seconds:.0f} s[/]")
+
+        yield report
+
+
+def _plain() -> Progress:
+    begun: set[str] = set()
+
+    def report(stage: str, event: Event) -> None:
+        left = event.get("left_seconds")
+        if stage not in begun:
+            begun.add(stage)
+            print(f"{stage} ...", file=sys.stderr, flush=True)
+        elif left is not None and event.get("done") == 2 and left > 5:
+            print(f"  about {left:.0f} s left in {stage}", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _described(event: Event) -> str:
+    count = f" {event['done']}/{event['of']}" if "of" in event else ""
+    left = f", about {event['left_seconds']:.0f} s left" if event.get("left_seconds", 0) > 5 else ""
+    return f"{event.get('what', '')}{count}{left}"
+
+
+def failed(error: ExporterError) -> None:
+    """An error in its four parts, on stderr."""
+    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error\\[{escape(error.code)}][/]: {escape(error.what)}")
+    for label, text in (("where", error.where), ("why", error.why), ("next", error.next)):
+        if text:
+            console.print(f"  [bold]{label:<6}[/] {escape(text)}")
+
+
+def exported(value: Event) -> None:
+    """The result of an export."""
+    verified(value["verify"])
+    if value["profile"]:
+        profiled(value["profile"])
+    out = _out()
+    spent = [f"{s['stage']} " + ("reused" if s["cached"] else f"{s['seconds']:.1f} s") for s in value["stages"]]
+    out.print(f"stages  {escape(', '.join(spent))}")
+    out.print(f"bundle  {escape(value['bundle'])}")
+
+
+def verified(value: Event) -> None:
+    """Verdict first, then a line per hop with what decided it."""
+    out = _out()
+    out.print(f"{_mark(value['verdict'])}  {escape(value['model'])}  {escape(value['weights'])}")
+    table = _table("verdict", "hop", "target", "precision", "amplification", "allowed by", "worst case", "elements")
+    for hop in value["hops"]:
+        table.add_row(*_hop_row(hop, value["results"]))
+    out.print(table)
+    for hop in value["hops"]:
+        if hop["reason"]:
+            out.print(f"  {hop['verdict']} {hop['hop']} {hop['target'] or ''}: {escape(hop['reason'])}")
+        for line in hop["facts"].get("advice", []):
+            out.print(f"  note: {escape(line)}")
+
+
+def _hop_row(hop: Event, results: Sequence[Event]) -> list[str]:
+    worst, precision = hop["worst"] or {}, hop["precision"] or {}
+    ran = f"{precision.get('asked', '')} ran {precision['ran']}" if precision.get("ran") else precision.get("asked", "")
+    mine = [r for r in results if r["hop"] == hop["hop"] and r["target"] == hop["target"]]
+    amplification = worst.get("amplification")
+    return [
+        _mark(hop["verdict"]),
+        hop["hop"],
+        hop["target"] or "",
+        ran,
+        "" if amplification is None else f"{amplification:.2f}x eager's own error",
+        f"{len(mine)} results",
+        worst.get("case", ""),
+        f"{sum(r['elements'] for r in mine):,}" if mine else "",
+    ]
+
+
+def profiled(value: Event) -> None:
+    """Stability before any number, then medians with intervals, then what may be concluded."""
+    out = _out()
+    floor = value["noise_floor"]
+    noise = f"two runs of the same thing differ by {(floor - 1) * 100:.1f} % here" if floor else "no noise floor"
+    out.print(f"{_mark(value['stability'])}  latency, {noise}")
+    table = _table(
+        "subject", "median", "95 % interval", "p95", "n", "load", "first run", "peak memory", "threads", "ran"
+    )
+    for subject in value["subjects"]:
+        table.add_row(*_subject_row(subject))
+    out.print(table)
+    for ratio in value["ratios"]:
+        low, high = ratio["interval"]
+        told = f"{ratio['median']:.2f}x ({low:.2f} to {high:.2f}): {ratio['conclusion']}"
+        out.print(
+            f"  {escape(ratio['of'])} takes {told} than {escape(ratio['to'])}"
+            if "no diff" not in told
+            else f"  {escape(ratio['of'])} against {escape(ratio['to'])}: {told}"
+        )
+    for warning in value["warnings"]:
+        out.print(f"  warning: {escape(str(warning.get('what', '')))}; {escape(str(warning.get('advice', '')))}")
+
+
+def _subject_row(subject: Event) -> list[str]:
+    if subject["median_ms"] is None:
+        return [subject["name"], f"{subject['verdict']}: {subject['reason']}", *[""] * 8]
+    low, high = subject["interval_ms"]
+    p95 = subject["p95_ms"]
+    return [
+        subject["name"],
+        f"{subject['median_ms']:.4g} ms",
+        f"{low:.4g} to {high:.4g}",
+        "n too small" if p95 is None else f"{p95:.4g}",
+        str(subject["n"]),
+        f"{subject['load_ms']:.0f} ms",
+        f"{subject['first_run_ms']:.3g} ms",
+        f"{subject['peak_rss_mb']:.0f} MB",
+        str(subject["threads"]),
+        subject["precision"]["ran"] or "?",
+    ]
+
+
+def ran(value: Event) -> None:
+    """Where the output of a run lies."""
+    _out().print(f"wrote {escape(value['output'])} after {value['calls']} calls of the graph")
+
+
+def inspected(value: Event) -> None:
+    """What a bundle holds."""
+    out = _out()
+    out.print(f"{escape(value['model'])}  {value['parameters']:,} parameters  {escape(value['weights'])}")
+    _listing(out, value["rows"], ("what", "name", "detail"))
+
+
+def models(value: Event) -> None:
+    """One row per model; everything of it when there is but one."""
+    out = _out()
+    rows = [
+        (m["name"], f"{m['parameters']:,}", " ".join(m["dims"]) or "fixed", str(len(m["state"])), m["source"])
+        for m in value["models"]
+    ]
+    _listing(out, rows, ("name", "parameters", "dims", "states", "source"))
+    if len(value["models"]) == 1:
+        (only,) = value["models"]
+        tensors = [
+            (kind, t["name"], f"{t['shape']} {t['dtype']}: {t['meaning']}")
+            for kind in ("inputs", "outputs")
+            for t in only[kind]
+        ]
+        _listing(out, tensors, ("", "tensor", "meaning"))
+        out.print(f"checkpoint  {escape(only['checkpoint'] or 'none published')}")
+        out.print(f"licence  {escape(only['licence'])}")
+
+
+def targets(value: Event) -> None:
+    """One row per target."""
+    rows = [
+        (
+            t["name"],
+            "yes" if t["available"] else "no",
+            t["version"] or "",
+            " ".join(t["precisions"]),
+            t["reason"] + (f"; {t['next']}" if t["next"] else ""),
+        )
+        for t in value["targets"]
+    ]
+    _listing(_out(), rows, ("target", "runs here", "version", "precisions", "what is missing"))
+
+
+def doctor(value: Event) -> None:
+    """What stands in the way, then versions."""
+    out = _out()
+    for problem in value["problems"]:
+        out.print(f"[bold yellow]missing[/]  {escape(problem)}")
+    if not value["problems"]:
+        out.print("[bold green]nothing is missing[/]")
+    _listing(out, [(k, str(v)) for k, v in {**value["machine"], **value["versions"]}.items()], ("", ""))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _listing(out: Console, rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    # A pipe has no width: rows stay whole lines there.
+    out.print(table, width=None if sys.stdout.isatty() else 400)

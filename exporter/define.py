@@ -1,0 +1,131 @@
+"""Define: a model definition becomes a module with weights, in eval mode, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from exporter import checkpoint, registry
+from exporter.errors import NotProven
+from exporter.graph import sha256
+from exporter.manifest import Weights
+from exporter.spec import ModelDef
+
+
+def definition(build: Mapping[str, Any]) -> ModelDef:
+    """The definition a request names: ``{"model", "options", "dims": [...]}``."""
+    return registry.model(build["model"], build["options"]).with_dims(build.get("dims", []))
+
+
+def eager(build: Mapping[str, Any]) -> nn.Module:
+    """The reference module a request names, with its weights, in eval mode.
+
+    Args:
+        build: ``{"model": name, "options": {...}, "checkpoint": path or None, "seed": int}``.
+    """
+    return weighted(definition(build), build["checkpoint"], build["seed"])[0]
+
+
+def weighted(definition: ModelDef, checkpoint_file: str | None, seed: int) -> tuple[nn.Module, Weights]:
+    """The definition's module with a checkpoint's weights or seeded ones, checked and in eval mode.
+
+    Raises:
+        Refused: a checkpoint that is not of this model, or weights that are not finite.
+        NotProven: a module that cannot be put in eval mode or computes with batch statistics.
+    """
+    torch.manual_seed(seed)
+    module = definition.build()
+    if checkpoint_file is None:
+        seed_weights(module, seed)
+        weights = Weights("seeded", weights_digest(module), f"seed {seed}", "none: these weights are noise", seed)
+    else:
+        path = Path(checkpoint_file)
+        checkpoint.load(module, path)
+        published = definition.checkpoint
+        known = published is not None and published.sha256 == sha256(path)
+        source = published.address if published and known else path.name
+        licence = published.licence if published and known else "unknown: not the published file"
+        weights = Weights("checkpoint", weights_digest(module), source, licence, None)
+    checkpoint.refuse_not_finite(module)
+    set_eval(module)
+    return module, weights
+
+
+def seed_weights(module: nn.Module, seed: int) -> None:
+    """Fills every trainable tensor so that outputs depend on it: no zero bias, no unit scale, no dead variance.
+
+    Frozen parameters (analytic filterbanks) keep their values. A tensor's values depend on its name and the seed
+    alone, so that a new layer does not change the others.
+    """
+    buffers = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    trainable = {name: p.data for name, p in module.named_parameters() if p.requires_grad}
+    for name, tensor in sorted({**buffers, **trainable}.items()):
+        generator = torch.Generator().manual_seed(int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:12], 16))
+        tensor.copy_(_seeded(name, tensor, generator))
+
+
+def _seeded(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype) * (high - low) + low
+
+    if name.endswith("running_var"):
+        return uniform(0.5, 1.5)
+    if name.endswith("running_mean"):
+        return uniform(-0.2, 0.2)
+    if tensor.dim() >= 2 and "bias" not in name and not _is_norm_scale(name):
+        fan_in = tensor[0].numel()
+        return torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) / math.sqrt(fan_in)
+    if "bias" in name:
+        return uniform(-0.2, 0.2)
+    return uniform(0.5, 1.5) if _is_norm_scale(name) else uniform(0.1, 0.4)
+
+
+def _is_norm_scale(name: str) -> bool:
+    """Whether a tensor scales a normalised signal: such scales stay near one, whatever their rank."""
+    owner = name.rsplit(".", 2)[-2] if name.count(".") else name
+    return name.endswith("weight") and any(part in owner for part in ("bn", "norm", "ln"))
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Hex digest of every name, type, shape and value of the state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def set_eval(module: nn.Module) -> None:
+    """Puts the module in eval mode and proves it of every submodule.
+
+    Raises:
+        NotProven: ``train-mode`` or ``batch-statistics``.
+    """
+    module.eval()
+    for name, part in module.named_modules():
+        if part.training:
+            raise NotProven(
+                "train-mode",
+                f"{name or 'the module'} ({type(part).__name__}) stays in train mode after eval()",
+                where=f"model {type(module).__name__}",
+                why="dropout and batch statistics would be exported",
+                next="let train(False) reach every submodule",
+            )
+        if isinstance(part, nn.modules.batchnorm._NormBase) and _uses_batch_statistics(part):
+            raise NotProven(
+                "batch-statistics",
+                f"{name} ({type(part).__name__}) has no running statistics: it normalises by its own batch",
+                where=f"model {type(module).__name__}",
+                why="its result for one sample depends on the others beside it",
+                next=f"{type(part).__name__}(track_running_stats=True), or a norm that needs no statistics",
+            )
+
+
+def _uses_batch_statistics(part: nn.modules.batchnorm._NormBase) -> bool:
+    return isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None

@@ -1,0 +1,129 @@
+"""Hops: what children measured becomes a verdict per edge of eager -> traced -> simplified -> compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from exporter import registry
+from exporter.isolate import Outcome
+from exporter.manifest import Manifest, TargetInfo
+from exporter.parity.judge import judge
+from exporter.parity.ladder import RUNGS, Rung
+from exporter.parity.measure import Measurement
+from exporter.parity.worker import packed
+from exporter.stages import Stages
+from exporter.target import Artifact, Options
+from exporter.verdict import Hop, Precision, Result, Verdict, worst
+
+PathOf = Callable[[str], Path]
+
+
+def options_of(interface: Any, precision: str, threads: int) -> Options:
+    dims = {d.name: (d.min, d.opt, d.max, d.step) for d in interface.dims}
+    return Options(precision, threads, dims, {tensor.name: tensor.shape for tensor in interface.inputs})
+
+
+def interface_of(interface: Any, options: Options) -> dict[str, Any]:
+    """What a measuring child needs to know of the model."""
+    return {
+        "outputs": {tensor.name: tensor.dtype for tensor in interface.outputs},
+        "state": [state.__dict__ for state in interface.state],
+        "stream": interface.stream.__dict__ if interface.stream else None,
+        "options": options.__dict__,
+    }
+
+
+def graph_hop(
+    stages: Stages, hop: str, path: Path, common: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]
+) -> Hop:
+    """A plain graph's verdict, by the first runtime here that runs one."""
+    runners = registry.graph_runners()
+    if not runners:
+        return Hop(hop, None, Verdict.SKIPPED, "no runtime here can run a graph")
+    target = runners[0]
+    request = {**common, "target": target.name, "graph": str(path), "form": None, "cases": list(cases)}
+    outcome = stages.attempt(f"verify {hop}", "exporter.parity.worker:measure", request)
+    return _judged(
+        outcome, hop, None, (None,), cases, common, RUNGS["portable"], "fp32", ("fp32", "fp32"), {"by": target.name}
+    )
+
+
+def artifact_hop(
+    path_of: PathOf,
+    manifest: Manifest,
+    key: str,
+    stages: Stages,
+    extra_cases: Sequence[Mapping[str, Any]] = (),
+) -> Hop:
+    """The compiled hop of one target: every form over every case."""
+    info = manifest.targets[key]
+    target = registry.target(info.target)
+    available = target.available()
+    if info.status != "compiled" or not available.present:
+        reason = f"runtime absent: {available.reason}" if not available.present else "not compiled yet"
+        return Hop("compiled", info.target, Verdict.SKIPPED, reason, Precision(info.precision, info.stored))
+    cases = [*case_files(path_of, manifest), *extra_cases]
+    common = interface_of(manifest, options_of(manifest, info.precision, info.threads))
+    artifact = packed(artifact_of(path_of, info))
+    outcomes = []
+    for form in info.forms:
+        request = {**common, "target": info.target, "artifact": artifact, "form": form, "cases": cases}
+        stage = f"verify {key}" + (f" {form}" if len(info.forms) > 1 else "")
+        outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
+    rung, types = RUNGS[target.rung], target.precisions[info.precision]
+    facts = {"fingerprint": dict(info.fingerprint), "advice": list(info.advice)}
+    return _judged(outcomes, "compiled", info.target, info.forms, cases, common, rung, info.precision, types, facts)
+
+
+def _judged(
+    outcomes: Outcome | Sequence[Outcome],
+    hop: str,
+    target: str | None,
+    forms: Sequence[str | None],
+    cases: Sequence[Mapping[str, Any]],
+    common: Mapping[str, Any],
+    rung: Rung,
+    precision: str,
+    types: tuple[str, str],
+    facts: Mapping[str, Any],
+) -> Hop:
+    """The hop's verdict from what its children measured, one per form; a child that did not answer decides it."""
+    several = [outcomes] if isinstance(outcomes, Outcome) else list(outcomes)
+    expected = [(case["name"], output) for case in cases for output in common["outputs"]]
+    results: list[Result] = []
+    known, ran = dict(facts), set[str]()
+    stored, computed = types
+    for form, outcome in zip(forms, several, strict=True):
+        if outcome.error is not None:
+            ended = outcome.reason or outcome.error.what
+            return Hop(hop, target, outcome.verdict, ended, Precision(precision, stored), tuple(results), known)
+        measured = [Measurement.from_json(value) for value in outcome.value["measurements"]]
+        results += judge(measured, expected, hop=hop, target=target, form=form, rung=rung, precision=precision)
+        ran.add(outcome.value["ran"]["precision"])
+        known[form or "ran"] = outcome.value["ran"]
+        known |= _drift_facts(measured)
+    found = Precision(precision, stored, "+".join(sorted(ran)))
+    verdict = worst(result.verdict for result in results)
+    bad = next((result for result in results if result.verdict is verdict and result.reason), None)
+    reason = f"{bad.case}, {bad.output}: {bad.reason}" if bad else None
+    if ran != {computed}:
+        mismatch = f"asked for {precision}, {found.ran} ran"
+        return Hop(hop, target, Verdict.FAIL, mismatch, found, tuple(results), known)
+    return Hop(hop, target, verdict, reason, found, tuple(results), known)
+
+
+def _drift_facts(measured: Sequence[Measurement]) -> dict[str, Any]:
+    """The drift curves of sequences: the error after each step, and eager's own."""
+    curves = {m.case: {"output": m.output, "error": m.drift, "eager": m.drift_noise} for m in measured if m.drift}
+    return {"drift": curves} if curves else {}
+
+
+def artifact_of(path_of: PathOf, info: TargetInfo) -> Artifact:
+    files = {role: path_of(name) for role, name in info.files.items()}
+    return Artifact(info.precision, files, info.forms, info.fingerprint, info.stored, info.advice)
+
+
+def case_files(path_of: PathOf, manifest: Manifest) -> list[dict[str, Any]]:
+    return [{"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))} for c in manifest.cases]

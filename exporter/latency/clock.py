@@ -1,0 +1,64 @@
+"""The clock and the timed loops. Everything that measures takes the clock as an argument, so tests can fake it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Clock(Protocol):
+    """A monotonic clock."""
+
+    def ns(self) -> int:
+        """Nanoseconds since some fixed moment; never goes back."""
+
+
+class Monotonic:
+    """The finest monotonic clock of this machine."""
+
+    def ns(self) -> int:
+        """Nanoseconds since some fixed moment."""
+        return time.perf_counter_ns()
+
+
+def resolution_ns(clock: Clock, tries: int = 50) -> int:
+    """The smallest step the clock was seen to make, the cost of reading it included.
+
+    The smallest and not the typical one: an interruption between two readings only ever makes a step larger.
+    """
+    steps = []
+    for _ in range(tries):
+        start = now = clock.ns()
+        while now == start:
+            now = clock.ns()
+        steps.append(now - start)
+    return min(steps)
+
+
+def time_each(call: Callable[[], Any], calls: int, clock: Clock) -> tuple[list[int], Any]:
+    """Nanoseconds of every call, and what the last one returned.
+
+    The list exists before the first reading; inside the loop there is the call, two readings and one store.
+    """
+    now = clock.ns
+    spent = [0] * calls
+    last = None
+    for index in range(calls):
+        start = now()
+        last = call()
+        spent[index] = now() - start
+    return spent, last
+
+
+def time_total(call: Callable[[], Any], calls: int, clock: Clock) -> tuple[list[int], Any]:
+    """Nanoseconds of all calls together (a list of one), and what the last one returned.
+
+    For calls so short that reading the clock around each would be part of the result.
+    """
+    repeats = range(calls)
+    last = None
+    start = clock.ns()
+    for _ in repeats:
+        last = call()
+    return [clock.ns() - start], last

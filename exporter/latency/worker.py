@@ -1,0 +1,410 @@
+"""The child that times one subject: opens it, then obeys commands one at a time and is paused in between.
+
+Both kinds of subject, a compiled artifact and eager PyTorch, differ only in how they are opened; the protocol is one:
+
+    child  -> {"load_ns", "first_run_ns", "peak_rss_bytes", "check", "check_ns", "tick_ns"}    when open
+    parent -> {"do": "warm", "runs", "seconds", "most_seconds"}                   child -> {"ns": [...]}
+    parent -> {"do": "block", "calls", "settle", "each"}                          child -> {"ns": [...]}
+    parent -> {"do": "check"}                                                     child -> {"ok", "reason", "errors"}
+    parent -> {"do": "facts"}                                                     child -> {"precision", "layers", ...}
+    parent -> {"do": "quit"}, or no more messages                                 the child returns
+
+A check judges what the most recent timed call returned, so a subject that stops working while it is timed is caught
+(the idea of MLPerf's compliance test TEST01).
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import math
+import resource
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from exporter.errors import Incomplete, Refused
+from exporter.latency.clock import Clock, Monotonic, resolution_ns, time_each, time_total
+
+if TYPE_CHECKING:
+    from polygraphy.backend.base import BaseRunner
+
+Arrays = Mapping[str, np.ndarray]
+
+INPUT, REFERENCE = "input/", "reference/"
+# A model of microseconds would fill a message with its warm-up; every k-th call is record enough.
+WARM_RECORD = 2000
+
+
+class Channel(Protocol):
+    """The child's side of the conversation (``exporter.isolate``)."""
+
+    def send(self, value: Any) -> None:
+        """Sends one JSON value."""
+
+    def receive(self) -> Any:
+        """The next JSON value, None when no more will come."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A subject that is loaded.
+
+    Attributes:
+        first: one run the plain way, as an application's first would be.
+        bind: gives the call that is timed, on buffers made beforehand; nothing of ours is inside it.
+        arrays: what a call returned, as named arrays; never inside the clock.
+        spoil: overwrites what a call returned where the next call must write it anew, so that a call that computes
+            nothing cannot pass off the last answer as its own.
+        facts: what ran.
+        close: gives everything back.
+    """
+
+    first: Callable[[], Any]
+    bind: Callable[[], Callable[[], Any]]
+    arrays: Callable[[Any], Arrays]
+    spoil: Callable[[Any], None]
+    facts: Callable[[], dict[str, Any]]
+    close: Callable[[], None]
+
+
+def artifact(request: Mapping[str, Any], channel: Channel) -> None:
+    """Times a compiled artifact.
+
+    Args:
+        request: ``target``; ``artifact`` with ``precision``, ``files`` (role to absolute path), ``forms``,
+            ``fingerprint`` and ``stored``; ``form`` or null; ``threads``; ``dims``; optional ``extra``; ``tensors``,
+            a safetensors file with ``input/NAME`` and ``reference/NAME``; ``allowed``, the largest relative L2 per
+            output.
+        channel: the conversation with the parent.
+    """
+    serve(_opened_artifact, request, channel)
+
+
+def eager(request: Mapping[str, Any], channel: Channel) -> None:
+    """Times the model in eager PyTorch.
+
+    Args:
+        request: ``build`` as :func:`exporter.define.eager` takes it; ``inputs`` and ``outputs``, the names in the
+            definition's order; ``threads``; ``tensors`` and ``allowed`` as for :func:`artifact`; optional
+            ``precision`` (``fp32``, ``fp16``, ``bf16``), ``device`` and ``tf32``.
+        channel: the conversation with the parent.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        raise Incomplete("torch-absent", "torch absent", next="pip install 'exporter[trace]'")
+    import torch
+
+    with torch.inference_mode():
+        serve(_opened_eager, request, channel)
+
+
+def serve(
+    opening: Callable[[Mapping[str, Any], Arrays], Opened],
+    request: Mapping[str, Any],
+    channel: Channel,
+    clock: Clock | None = None,
+) -> None:
+    """Opens a subject, reports on it, and obeys until told to quit."""
+    clock = clock or Monotonic()
+    feeds = tensors(request["tensors"], INPUT)
+    start = clock.ns()
+    opened = opening(request, feeds)
+    loaded = clock.ns()
+    opened.first()
+    ran = clock.ns()
+    # Taken before references are loaded and compared: from here on the peak would be ours, not the subject's.
+    peak = peak_rss_bytes()
+    session = Session(opened, feeds, tensors(request["tensors"], REFERENCE), request["allowed"], clock)
+    try:
+        figures = {"load_ns": loaded - start, "first_run_ns": ran - loaded, "peak_rss_bytes": peak}
+        channel.send(session.introduction() | figures)
+        while (command := channel.receive()) is not None and command["do"] != "quit":
+            channel.send(session.obey(command))
+    finally:
+        opened.close()
+
+
+class Session:
+    """An opened subject and what its most recent call returned."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        feeds: Arrays,
+        references: Arrays,
+        allowed: Mapping[str, float],
+        clock: Clock,
+    ) -> None:
+        self._opened, self._clock = opened, clock
+        self._call = opened.bind()
+        self._last = self._call()
+        self._feeds, self._references, self._allowed = feeds, references, allowed
+        self._before = _digests(feeds)
+        # What loading left behind stays: collecting before every block then looks only at what came since.
+        gc.collect()
+        gc.freeze()
+
+    def introduction(self) -> dict[str, Any]:
+        """What is known before any timing: whether the first answer is right, what judging it takes, the clock."""
+        start = self._clock.ns()
+        check = self.check()
+        return {
+            "check": check,
+            "check_ns": self._clock.ns() - start,
+            "tick_ns": resolution_ns(self._clock),
+        }
+
+    def obey(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Does one thing and tells how it went."""
+        do = command["do"]
+        if do == "warm":
+            return self.warm(command["runs"], command["seconds"], command["most_seconds"])
+        if do == "block":
+            return self.block(command["calls"], command["settle"], command["each"])
+        if do == "check":
+            return self.check()
+        assert do == "facts", do
+        return self._opened.facts()
+
+    def warm(self, runs: int, seconds: float, most_seconds: float) -> dict[str, Any]:
+        """Runs at least so often and so long, whatever the timings look like; a slow model stops at the upper bound.
+
+        The rule is fixed: warming up "until it looks stable" would drop different amounts in different runs (pyperf's
+        manual; Barrett et al., "Virtual machine warmup blows hot and cold", OOPSLA 2017). Drift is tested after.
+        """
+        spent: list[int] = []
+        total = 0
+        while total < most_seconds * 1e9 and (len(spent) < runs or total < seconds * 1e9):
+            one, self._last = time_each(self._call, 1, self._clock)
+            spent += one
+            total += one[0]
+        return {"ns": spent[:: max(1, len(spent) // WARM_RECORD)], "runs": len(spent)}
+
+    def block(self, calls: int, settle: int, each: bool) -> dict[str, Any]:
+        """Times a block; the collector of garbage does not run in it."""
+        self._opened.spoil(self._last)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(settle):
+                self._last = self._call()
+            timed = time_each if each else time_total
+            spent, self._last = timed(self._call, calls, self._clock)
+        finally:
+            gc.enable()
+        return {"ns": spent}
+
+    def check(self) -> dict[str, Any]:
+        """Whether what the most recent call returned is right."""
+        checked = judged(self._opened.arrays(self._last), self._references, self._allowed)
+        if not checked["ok"] and _digests(self._feeds) != self._before:
+            checked["reason"] += "; the call writes into its own inputs, so every run computes something else"
+        return checked
+
+
+def _digests(arrays: Arrays) -> dict[str, str]:
+    return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items()}
+
+
+def judged(outputs: Arrays, references: Arrays, allowed: Mapping[str, float]) -> dict[str, Any]:
+    """Whether outputs are the reference within what is allowed, as a JSON value: ``{"ok", "reason", "errors"}``.
+
+    Every reference needs an output and a limit, so that a renamed or dropped output is not a check less. An error that
+    is no number is reported as null and is never right.
+    """
+    errors: dict[str, float | None] = {}
+    problems = [] if references else ["there is no reference to compare with"]
+    for name, reference in references.items():
+        error, problem = _compared(outputs.get(name), reference, allowed.get(name), name)
+        errors[name] = error
+        problems += [problem] if problem else []
+    return {"ok": not problems, "reason": "; ".join(problems), "errors": errors}
+
+
+def _compared(
+    output: np.ndarray | None, reference: np.ndarray, limit: float | None, name: str
+) -> tuple[float | None, str]:
+    """The error of one output and what is wrong with it, if anything."""
+    if output is None:
+        return None, f"output {name} is missing"
+    if limit is None:
+        return None, f"output {name} has no limit to be judged by"
+    if output.shape != reference.shape:
+        return None, f"output {name} has shape {list(output.shape)}, expected {list(reference.shape)}"
+    error = relative_l2(output, reference)
+    if not math.isfinite(error):
+        return None, f"output {name} is not comparable: it or its reference holds NaN or infinity, or should be zero"
+    # Written so that anything but a proven "within" is a problem.
+    return error, "" if error <= limit else f"output {name} is off by {error:.2g} (relative L2), allowed {limit:.2g}"
+
+
+def relative_l2(output: np.ndarray, reference: np.ndarray) -> float:
+    """``|output - reference| / |reference|`` in float64; infinite where the reference is zero and the output is not."""
+    expected = np.asarray(reference, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = float(np.linalg.norm((np.asarray(output, dtype=np.float64) - expected).ravel()))
+        size = float(np.linalg.norm(expected.ravel()))
+    if size == 0.0:
+        return 0.0 if distance == 0.0 else math.inf
+    return distance / size
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process held at once.
+
+    The kernel's own mark of this address space: ``ru_maxrss`` survives ``exec`` and would report the parent's.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def tensors(path: str, prefix: str) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file whose names start with a prefix, without it, in memory of their own."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no mapping)
+        return {name[len(prefix) :]: np.array(file.get_tensor(name)) for name in names}
+
+
+def _opened_artifact(request: Mapping[str, Any], feeds: Arrays) -> Opened:
+    """Opens through the target alone; loading ends when the runner is active."""
+    from exporter.registry import target
+    from exporter.target import Artifact, Options
+
+    said = request["artifact"]
+    compiled = Artifact(
+        precision=said["precision"],
+        files={role: Path(path) for role, path in said["files"].items()},
+        forms=tuple(said["forms"]),
+        fingerprint=said["fingerprint"],
+        stored=said["stored"],
+    )
+    dims = {
+        name: (int(low), int(opt), int(high), int(step)) for name, (low, opt, high, step) in request["dims"].items()
+    }
+    options = Options(compiled.precision, request["threads"], dims, request.get("extra", {}))
+    runtime = target(request["target"])
+    runner = runtime.open(compiled, options, request.get("form"))
+    runner.activate()
+
+    def first() -> Any:
+        return runner.infer(dict(feeds), check_inputs=False)
+
+    def bind() -> Callable[[], Any]:
+        return runtime.timer(runner, feeds)
+
+    def facts() -> dict[str, Any]:
+        ran = runtime.ran(runner)
+        return {"precision": ran.precision, "layers": dict(ran.layers), "providers": dict(ran.providers)}
+
+    return Opened(first, bind, dict, lambda last: spoil(last, feeds), facts, lambda: _deactivated(runner))
+
+
+def _deactivated(runner: BaseRunner) -> None:
+    runner.deactivate()
+
+
+def spoil(arrays: Arrays, feeds: Arrays) -> None:
+    """Fills a runtime's own output buffers with what no right answer holds; inputs are left alone."""
+    for array in arrays.values():
+        if not array.flags.writeable or any(np.may_share_memory(array, feed) for feed in feeds.values()):
+            continue
+        if array.dtype.kind == "f":
+            array.fill(np.nan)
+        elif array.dtype.kind in "iu":
+            array.fill(np.iinfo(array.dtype).max)
+
+
+def _opened_eager(request: Mapping[str, Any], feeds: Arrays) -> Opened:
+    """Rebuilds the model; loading includes the import of PyTorch, as it does for whoever runs it."""
+    import torch
+
+    from exporter.define import eager as built
+
+    device = torch.device(request.get("device", "cpu"))
+    torch.set_num_threads(request["threads"])
+    _set_tf32(bool(request.get("tf32", False)))
+    dtype = _eager_dtype(request.get("precision", "fp32"))
+    module = built(request["build"]).to(device=device, dtype=dtype)
+    inputs = [_placed(torch.from_numpy(feeds[name]), device, dtype) for name in request["inputs"]]
+    names = list(request["outputs"])
+
+    def call() -> Any:
+        return module(*inputs)
+
+    def synchronised() -> Any:
+        outputs = module(*inputs)
+        torch.cuda.synchronize()  # a launch is not a result
+        return outputs
+
+    def facts() -> dict[str, Any]:
+        kinds = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
+        return {"precision": "+".join(_short(kind) for kind in kinds) or "fp32", "layers": {}, "providers": {}}
+
+    bound = synchronised if device.type == "cuda" else call
+    # Eager returns tensors of its own making, which may be views of its inputs or weights: never write into them.
+    return Opened(bound, lambda: bound, lambda last: _named(last, names), lambda last: None, facts, lambda: None)
+
+
+def _eager_dtype(precision: str) -> Any:
+    import torch
+
+    known = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    if precision not in known:
+        raise Refused(
+            "eager-precision",
+            f"eager PyTorch cannot be timed in {precision}",
+            why=f"it is timed in one of {', '.join(known)}",
+            next="profile with --precision fp32, or leave the eager subject out",
+        )
+    return known[precision]
+
+
+def _short(kind: str) -> str:
+    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}.get(kind, kind)
+
+
+def _set_tf32(allowed: bool) -> None:
+    """The same arithmetic as the target's: TF32 is a precision of its own."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def _placed(tensor: Any, device: Any, dtype: Any) -> Any:
+    return tensor.to(device=device, dtype=dtype) if tensor.is_floating_point() else tensor.to(device)
+
+
+def _named(outputs: Any, names: Sequence[str]) -> Arrays:
+    """What a module returned, as arrays under the definition's names."""
+    if isinstance(outputs, Mapping):
+        return {name: _array(tensor) for name, tensor in outputs.items()}
+    flat = _flat(outputs)
+    if len(flat) != len(names):
+        # Cutting the longer one would drop an output unseen; naming none of them makes the check fail on all.
+        return {}
+    return {name: _array(tensor) for name, tensor in zip(names, flat, strict=True)}
+
+
+def _flat(outputs: Any) -> list[Any]:
+    """Nested tuples and lists of tensors, in order."""
+    if not isinstance(outputs, (tuple, list)):
+        return [outputs]
+    return [tensor for part in outputs for tensor in _flat(part)]
+
+
+def _array(tensor: Any) -> np.ndarray:
+    wide = tensor.double() if tensor.is_floating_point() else tensor
+    array: np.ndarray = wide.cpu().numpy()
+    return array

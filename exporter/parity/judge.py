@@ -1,0 +1,147 @@
+"""From measurements to verdicts. Pure: the same measurements give the same verdict on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from exporter.parity.ladder import ELEMENT_GUARD, UNIT_ROUNDOFF, VACUOUS, Rung
+from exporter.parity.measure import Measurement, relative
+from exporter.verdict import Result, Verdict
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Eager's own error for one output at one scale, the largest over the cases of that scale."""
+
+    relative: float
+    max_abs: float
+
+
+def judge(
+    measurements: Sequence[Measurement],
+    expected: Sequence[tuple[str, str]],
+    *,
+    hop: str,
+    target: str | None,
+    form: str | None,
+    rung: Rung,
+    precision: str,
+    guard: bool = False,
+) -> list[Result]:
+    """A result for every expected (case, output) and for everything measured beside them.
+
+    Args:
+        measurements: what a child measured.
+        expected: every (case, output) that must be there; one that is not is a ``FAIL``, whatever the child said.
+        hop: the hop's name.
+        target: the target's name, or None.
+        form: which of the artifact's files ran, or None.
+        rung: the rung to stand on.
+        precision: the precision asked for.
+        guard: whether these are the few cases that guard a pass: too few to say that an output never moves.
+    """
+    by_key = {(m.case, m.output): m for m in measurements}
+    floors = _floors(measurements)
+    moved = _moved(measurements)
+    keys = [*expected, *(key for key in by_key if key not in set(expected))]
+    results = []
+    for case, output in keys:
+        found = by_key.get((case, output))
+        if found is None:
+            results.append(Result(hop, target, form, case, output, Verdict.FAIL, "it was never compared"))
+            continue
+        floor = floors[output, found.scale]
+        verdict, reason = _verdict(found, floor, guard or moved[output], rung, precision)
+        results.append(_result(found, floor, verdict, reason, hop, target, form, precision))
+    return results
+
+
+def _floors(measurements: Sequence[Measurement]) -> Mapping[tuple[str, str], Floor]:
+    floors: dict[tuple[str, str], Floor] = {}
+    for m in measurements:
+        known = floors.get((m.output, m.scale), Floor(0.0, 0.0))
+        floors[m.output, m.scale] = Floor(max(known.relative, m.noise), max(known.max_abs, m.noise_max_abs))
+    return floors
+
+
+def _moved(measurements: Sequence[Measurement]) -> Mapping[str, bool]:
+    """Whether some case moves the output by more than its noise."""
+    moved: dict[str, bool] = {}
+    for m in measurements:
+        moves = m.integer or m.moved > VACUOUS * max(m.noise, UNIT_ROUNDOFF["fp32"])
+        moved[m.output] = moved.get(m.output, False) or moves
+    return moved
+
+
+def _verdict(m: Measurement, floor: Floor, moved: bool, rung: Rung, precision: str) -> tuple[Verdict, str | None]:
+    """The first that applies: form, emptiness, finiteness, vacuity, then values."""
+    if m.problem is not None:
+        return Verdict.FAIL, m.problem
+    if m.elements == 0:
+        return Verdict.INVALID, "it is empty: nothing was compared"
+    if m.bad_reference:
+        both = " as well as in the output" if m.bad else ""
+        reason = f"{m.bad_reference} elements are NaN or infinite in the reference{both}: equal NaNs are no agreement"
+        return Verdict.INVALID, reason
+    if m.bad:
+        return Verdict.FAIL, f"{m.bad} of {m.elements} elements are NaN or infinite, the first at {m.first_bad}"
+    if not moved:
+        return Verdict.INVALID, "no case moves this output: any constant would agree"
+    if m.integer:
+        return (Verdict.PASS, None) if m.exact else (Verdict.FAIL, f"{int(m.max_abs)} integers differ")
+    return _value_verdict(m, floor, rung, precision)
+
+
+def _value_verdict(m: Measurement, floor: Floor, rung: Rung, precision: str) -> tuple[Verdict, str | None]:
+    if not all(isfinite(x) for x in (m.error_l2, m.reference_l2, m.max_abs, floor.relative, floor.max_abs)):
+        return Verdict.INVALID, "a figure is not finite"
+    error = relative(m.error_l2, m.reference_l2)
+    if error == float("inf"):
+        return Verdict.FAIL, f"the reference is all zero and the output is not (largest {m.max_abs:.3g})"
+    amplification = error / max(floor.relative, UNIT_ROUNDOFF[precision])
+    if amplification > rung.bound:
+        reason = (
+            f"error {error:.3g} is {amplification:.3g} times eager's own {floor.relative:.3g}; {rung.bound:g} allowed"
+        )
+        return Verdict.FAIL, reason
+    guard = ELEMENT_GUARD * max(floor.max_abs, UNIT_ROUNDOFF[precision] * m.reference_max)
+    if m.max_abs > guard:
+        return (
+            Verdict.FAIL,
+            f"one element is off by {m.max_abs:.3g}; {guard:.3g} is {ELEMENT_GUARD:g} times eager's largest",
+        )
+    return Verdict.PASS, None
+
+
+def _result(
+    m: Measurement,
+    floor: Floor,
+    verdict: Verdict,
+    reason: str | None,
+    hop: str,
+    target: str | None,
+    form: str | None,
+    precision: str,
+) -> Result:
+    compared = m.problem is None and m.elements > 0 and not m.bad and not m.bad_reference and not m.integer
+    error = relative(m.error_l2, m.reference_l2) if compared else None
+    finite = error if error is not None and isfinite(error) else None
+    amplification = None if finite is None else finite / max(floor.relative, UNIT_ROUNDOFF[precision])
+    zero = compared and m.reference_l2 == 0.0
+    return Result(
+        hop=hop,
+        target=target,
+        form=form,
+        case=m.case,
+        output=m.output,
+        verdict=verdict,
+        reason=reason,
+        relative_l2=finite,
+        noise=floor.relative,
+        amplification=amplification,
+        max_abs=m.max_abs if compared else None,
+        elements=m.elements,
+        notes=("the reference is all zero here",) if zero else (),
+    )

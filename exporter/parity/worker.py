@@ -1,0 +1,142 @@
+"""The child that runs an artifact over the cases and measures it. It judges nothing: its parent does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporter import registry
+from exporter.bundle import read_tensors
+from exporter.graph import Graph
+from exporter.isolate import Channel
+from exporter.parity.measure import Measurement, compare, extra_outputs, step_errors
+from exporter.target import Artifact, Options, Target
+
+if TYPE_CHECKING:
+    from polygraphy.backend.base import BaseRunner
+
+Array = NDArray[np.generic]
+
+
+def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Child: opens one artifact or plain graph, runs every case, and returns what it measured and what ran.
+
+    Args:
+        request: ``target``; ``artifact`` (see :func:`packed`) or ``graph`` (a path); ``form``; ``options``;
+            ``cases`` (``[{"name", "scale", "steps", "file"}]``); ``outputs`` (``{name: dtype}``); ``state``
+            (``[{"input", "output"}]``); ``stream`` or None.
+        channel: gets one progress event per case.
+
+    Returns:
+        ``{"measurements": [...], "ran": {"precision", "layers", "providers"}}``.
+    """
+    quiet_polygraphy()
+    target = registry.target(request["target"])
+    measurements: list[Measurement] = []
+    with ExitStack() as stack:
+        runner = stack.enter_context(opened(target, request))
+        for index, case in enumerate(request["cases"]):
+            measurements += measure_case(runner, request, case)
+            channel.send(
+                {"event": "progress", "what": f"case {case['name']}", "done": index + 1, "of": len(request["cases"])}
+            )
+        ran = target.ran(runner)
+    return {
+        "measurements": [m.as_json() for m in measurements],
+        "ran": {"precision": ran.precision, "layers": dict(ran.layers), "providers": dict(ran.providers)},
+    }
+
+
+def quiet_polygraphy() -> None:
+    """Polygraphy's logger prints to stdout unless told to use the logging module."""
+    from polygraphy.logger import G_LOGGER
+
+    G_LOGGER.use_python_logging_system = True
+
+
+def opened(target: Target, request: Mapping[str, Any]) -> BaseRunner:
+    """A runner for the request's artifact, or for its plain graph."""
+    options = Options(**request["options"])
+    if request.get("graph"):
+        return target.open_graph(Graph(Path(request["graph"])), options)
+    return target.open(unpacked(request["artifact"]), options, request["form"])
+
+
+def packed(artifact: Artifact) -> dict[str, Any]:
+    """An artifact as JSON, for the way to a child."""
+    return artifact.__dict__ | {
+        "files": {role: str(path) for role, path in artifact.files.items()},
+        "fingerprint": dict(artifact.fingerprint),
+    }
+
+
+def unpacked(value: Mapping[str, Any]) -> Artifact:
+    """The artifact that :func:`packed` described."""
+    files = {role: Path(path) for role, path in value["files"].items()}
+    return Artifact(**{**value, "files": files, "forms": tuple(value["forms"]), "advice": tuple(value["advice"])})
+
+
+def measure_case(runner: BaseRunner, request: Mapping[str, Any], case: Mapping[str, Any]) -> list[Measurement]:
+    """Runs one case, once or as a sequence, and measures every output."""
+    tensors = read_tensors(Path(case["file"]))
+    inputs = _under(tensors, "input/")
+    references, noises = _under(tensors, "reference/"), _under(tensors, "noise/")
+    if case["steps"] > 1:
+        outputs = _sequence(runner, inputs, case["steps"], request["stream"], request["state"])
+    else:
+        outputs = _infer(runner, inputs)
+    found = extra_outputs(case["name"], outputs, request["outputs"])
+    for name, dtype in request["outputs"].items():
+        measured = compare(case["name"], name, outputs.get(name), references[name], dtype)
+        noise, noise_max_abs, moved = (float(x) for x in noises[name])
+        known = {"noise": noise, "noise_max_abs": noise_max_abs, "moved": moved, "scale": case["scale"]}
+        drift = _drift(tensors, name, outputs, references, request["stream"], case["steps"])
+        found.append(Measurement(**{**measured.as_json(), **known, **drift}))
+    return found
+
+
+def _under(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _infer(runner: BaseRunner, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    # Copies both ways: a runtime may write to what it is given, and may reuse what it returns.
+    given = {name: value.copy() for name, value in inputs.items()}
+    return {name: np.array(value) for name, value in runner.infer(given, check_inputs=False).items()}
+
+
+def _sequence(
+    runner: BaseRunner,
+    inputs: Mapping[str, Array],
+    steps: int,
+    stream: Mapping[str, Any],
+    state: Sequence[Mapping[str, str]],
+) -> dict[str, Array]:
+    """The artifact on its own fed-back state: the streamed output joined, every state's last value."""
+    current, collected, outputs = dict(inputs), [], dict[str, Array]()
+    for piece in np.split(inputs[stream["input"]], steps, stream["axis"]):
+        current[stream["input"]] = piece
+        outputs = _infer(runner, current)
+        collected.append(outputs[stream["output"]])
+        current |= {s["input"]: outputs[s["output"]] for s in state}
+    return outputs | {stream["output"]: np.concatenate(collected, stream["axis"])}
+
+
+def _drift(
+    tensors: Mapping[str, Array],
+    name: str,
+    outputs: Mapping[str, Array],
+    references: Mapping[str, Array],
+    stream: Mapping[str, Any] | None,
+    steps: int,
+) -> dict[str, tuple[float, ...]]:
+    """The error after each step of a sequence beside eager's own, for the streamed output alone."""
+    if stream is None or f"drift/{name}" not in tensors or outputs[name].shape != references[name].shape:
+        return {}
+    errors = step_errors(outputs[name], references[name], stream["axis"], steps)
+    return {"drift": errors, "drift_noise": tuple(float(x) for x in tensors[f"drift/{name}"])}

@@ -1,0 +1,403 @@
+"""define -> trace -> simplify -> compile -> verify -> profile: each stage in a child, its product a file.
+
+This module only orders the stages; it imports no runtime and no PyTorch, and names no target and no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from exporter import registry, samples
+from exporter.bundle import Bundle, Draft, editing
+from exporter.errors import Incomplete, NotProven, Refused, nearest
+from exporter.graph import sha256
+from exporter.hops import artifact_hop, graph_hop, interface_of, options_of
+from exporter.isolate import Limits
+from exporter.latency import profile as timing
+from exporter.latency.subjects import timed
+from exporter.manifest import CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, Step, TargetInfo, Weights
+from exporter.spec import ModelDef
+from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stage, Stages, silent, tool_versions
+from exporter.target import Availability, Target
+from exporter.use import use_page
+from exporter.verdict import Hop, Precision, Verdict
+from exporter.verification import Verification, verification_of
+
+GRAPH = "model"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left behind."""
+
+    bundle: Path
+    verification: Verification
+    stages: tuple[Stage, ...]
+    profile: timing.Profile | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of ``exporter TARGET MODEL --json``."""
+        return {
+            "schema": "exporter.export/1",
+            "bundle": str(self.bundle),
+            "verdict": self.verification.verdict.value,
+            "stages": [stage.as_json() for stage in self.stages],
+            "verify": self.verification.as_json(),
+            "profile": self.profile.as_json() if self.profile else None,
+        }
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an export is asked for.
+
+    Args:
+        model: the model's name.
+        target: the target's name.
+        output: the bundle's folder; default ``./MODEL.bundle``.
+        checkpoint: a file of weights; without one they are seeded.
+        precision: the precision to compile for.
+        dims: ``NAME=MIN:OPT:MAX`` texts.
+        settings: options of the definition.
+        samples: a file or folder of real inputs to judge on as well.
+        seed: seeds weights, and the order of timing blocks.
+        threads: CPU threads of the artifact and of eager while profiling; 0 is as many as there are cores.
+        replace: whether another graph's bundle may be replaced.
+        profile: whether to measure latency.
+        limits: time and memory of each stage.
+    """
+
+    model: str
+    target: str
+    output: Path | None = None
+    checkpoint: Path | None = None
+    precision: str = "fp32"
+    dims: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    samples: Path | None = None
+    seed: int = 0
+    threads: int = 0
+    replace: bool = False
+    profile: bool = True
+    limits: Limits = field(default_factory=lambda: Limits(seconds=STAGE_SECONDS))
+
+    @property
+    def build(self) -> dict[str, Any]:
+        """What a child needs to build the module again."""
+        checkpoint = str(self.checkpoint.resolve()) if self.checkpoint else None
+        options = dict(self.settings)
+        return {
+            "model": self.model, "options": options, "dims": list(self.dims),
+            "checkpoint": checkpoint, "seed": self.seed,
+        }  # fmt: skip
+
+
+def export(request: Request, progress: Progress = silent) -> Exported:
+    """Exports a model for one target into a bundle: traced, simplified, compiled, verified, profiled.
+
+    Raises:
+        Refused: bad input, before any work; nothing is written.
+        NotProven: the model cannot be judged (random, mutating, a frozen dim); nothing is written.
+        StageFailed: a stage crashed, timed out or ran out of memory; nothing is written.
+    """
+    target = registry.target(request.target)
+    _refuse_precision(target, request.precision)
+    definition = registry.model(request.model, request.settings).with_dims(request.dims)
+    found = samples.find(request.samples) if request.samples else []
+    if request.checkpoint is not None and not request.checkpoint.is_file():
+        raise _missing(request.checkpoint, "checkpoint")
+    path = request.output or Path(f"{request.model}.bundle")
+    with editing(path, f"exporter {request.target} {request.model}") as draft:
+        _refuse_other_model(draft, definition, request, path)
+        stages = Stages(draft.work / "logs", request.limits, progress)
+        key = _key(definition, request, found)
+        manifest, hops = _graph(draft, definition, request, key, stages)
+        manifest, hop = _compiled(draft, manifest, target, request, stages, str(path))
+        verification = verification_of(manifest, [*hops, hop])
+        measured = None
+        if request.profile and hop.verdict in (Verdict.PASS, Verdict.FAIL):
+            checkpoint = request.checkpoint.resolve() if request.checkpoint else None
+            measured = timed(
+                _files(draft), manifest, [_key_of(target.name, request.precision)], stages,
+                checkpoint=checkpoint, seed=request.seed, threads=request.threads,
+            )  # fmt: skip
+        exported = Exported(path, verification, tuple(stages.done), measured)
+        report = json.dumps(exported.as_json(), indent=1, sort_keys=True).encode()
+        name = f"export-{target.name}-{request.precision}"
+        manifest = replace(manifest, reports=manifest.reports | {name: draft.write(f"reports/{name}.json", report)})
+        draft.derived("USE.md", use_page(manifest))
+        draft.commit(manifest)
+    return exported
+
+
+def _refuse_precision(target: Target, precision: str) -> None:
+    if precision not in target.precisions:
+        raise Refused(
+            "unsupported-precision",
+            f"{target.name} has no precision {precision!r}{nearest(precision, list(target.precisions))}",
+            where=f"target {target.name}",
+            why=f"it offers {', '.join(target.precisions)}",
+            next=f"--precision {next(iter(target.precisions))}",
+        )
+
+
+def _missing(path: Path, what: str) -> Refused:
+    why = f"--{what} takes a file that exists"
+    return Refused("missing-file", f"there is no {what} {path}", why=why, next=f"ls {path.parent}")
+
+
+def _refuse_other_model(draft: Draft, definition: ModelDef, request: Request, path: Path) -> None:
+    if draft.old is None or request.replace:
+        return
+    held = draft.old.manifest.model.name
+    if held != definition.name:
+        raise Refused(
+            "other-model",
+            f"{path} holds {held}, not {definition.name}",
+            where=f"bundle {path}",
+            why="one bundle is one model; its targets, cases and reports belong together",
+            next=f"-o {definition.name}.bundle, or --replace to give up what it holds",
+        )
+
+
+def _key(definition: ModelDef, request: Request, found: Sequence[Path]) -> str:
+    """Digest of everything a graph and its references depend on."""
+    parts: dict[str, Any] = {
+        "build": request.build | {"checkpoint": sha256(request.checkpoint) if request.checkpoint else None},
+        "dims": [str(dim) for dim in definition.dims],
+        "samples": {path.name: sha256(path) for path in found},
+        "sources": {path.name: sha256(path) for path in registry.model_sources(definition.name)},
+        "ours": {path.name: sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))},
+        "tools": tool_versions(TOOLS),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _graph(
+    draft: Draft, definition: ModelDef, request: Request, key: str, stages: Stages
+) -> tuple[Manifest, list[Hop]]:
+    """The graph, its cases and its hops: from the bundle where it was made from the same things, else made now."""
+    old = draft.old.manifest if draft.old else None
+    if old is not None and old.key == key and not request.replace:
+        stages.reused("trace", "reference", "simplify", "verify graph")
+        return old, _recorded_hops(draft.old)
+    traced, reference = _traced_and_referenced(draft, definition, request, stages)
+    cases = [_case_request(case) for case in reference["cases"]]
+    options = options_of(definition, request.precision, request.threads)
+    common = interface_of(definition, options)
+    simplified = draft.work / "simplified.onnx"
+    guards = _guarding(cases, definition)
+    simplify = {**common, "graph": str(traced), "output": str(simplified), "cases": guards}
+    passes = stages.run("simplify", "exporter.simplify:simplify", simplify)["passes"]
+    hops = [
+        graph_hop(stages, "traced", traced, common, cases),
+        graph_hop(stages, "simplified", simplified, common, cases),
+    ]
+    manifest = _manifest(draft, definition, key, traced, simplified, passes, reference)
+    return _joined(draft, manifest, request), hops
+
+
+def _traced_and_referenced(
+    draft: Draft, definition: ModelDef, request: Request, stages: Stages
+) -> tuple[Path, dict[str, Any]]:
+    """Traces and computes references at the same time: one is Python, the other arithmetic."""
+    traced, folder = draft.work / "traced.onnx", draft.work / "cases"
+    folder.mkdir()
+    prepared = samples.prepared_files(definition, request.samples, draft.work) if request.samples else []
+    asked = {"build": request.build, "samples": prepared, "folder": str(folder), "planned": True}
+    with ThreadPoolExecutor(1) as pool:
+        tracing = pool.submit(
+            stages.attempt, "trace", "exporter.trace:stage", {"build": request.build, "output": str(traced)}
+        )
+        reference = stages.attempt("reference", "exporter.reference:write_cases", asked)
+        traced_outcome = tracing.result()
+    value = reference.require()
+    if traced_outcome.require()["weights"]["digest"] != value["weights"]["digest"]:
+        raise NotProven(
+            "unstable-weights",
+            "two builds of the model gave different weights",
+            where=f"model {request.model}",
+            why="the graph and its reference would be of two models",
+            next="make the definition's build depend on its arguments alone",
+        )
+    return traced, value
+
+
+def _case_request(case: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: case[key] for key in ("name", "scale", "steps", "file")}
+
+
+def _guarding(cases: Sequence[Mapping[str, Any]], definition: ModelDef) -> list[Mapping[str, Any]]:
+    """Two small cases of different sizes that every simplify pass must survive."""
+    single = [case for case in cases if case["steps"] == 1]
+    by_name = {case["name"]: case for case in single}
+    opt = "normal" + "".join(f"-{d.name}{d.opt}" for d in definition.dims)
+    first = by_name.get(opt, single[0])
+    return [first, next((case for case in single if case is not first), first)]
+
+
+def _manifest(
+    draft: Draft,
+    definition: ModelDef,
+    key: str,
+    traced: Path,
+    simplified: Path,
+    passes: Sequence[Mapping[str, str]],
+    reference: Mapping[str, Any],
+) -> Manifest:
+    graphs = GraphFiles(
+        draft.add(traced, "graphs/traced.onnx"),
+        draft.add(simplified, "graphs/simplified.onnx"),
+        tuple(PassRecord(**record) for record in passes),
+    )
+    cases = tuple(
+        CaseInfo(
+            c["name"],
+            c["kind"],
+            c["scale"],
+            c["sizes"],
+            c["steps"],
+            draft.add(Path(c["file"]), f"cases/{c['name']}.safetensors"),
+        )
+        for c in reference["cases"]
+    )
+    info = ModelInfo(
+        definition.name, definition.family, dict(definition.options), definition.source, definition.licence,
+        reference["parameters"], definition.metric,
+    )  # fmt: skip
+    return Manifest(
+        model=info,
+        weights=Weights(**reference["weights"]),
+        key=key,
+        inputs=definition.inputs,
+        outputs=definition.outputs,
+        graphs={GRAPH: graphs},
+        program=(Step(GRAPH),),
+        dims=definition.dims,
+        state=definition.state,
+        stream=definition.stream,
+        before=definition.before,
+        after=definition.after,
+        cases=cases,
+        tools=tool_versions(TOOLS),
+    )
+
+
+def _joined(draft: Draft, manifest: Manifest, request: Request) -> Manifest:
+    """The new manifest with the targets of the old one, if its graph is the same to the byte."""
+    if draft.old is None or request.replace:
+        return manifest
+    old = draft.old.manifest
+    if old.graphs[GRAPH].simplified != manifest.graphs[GRAPH].simplified:
+        raise Refused(
+            "other-graph",
+            f"the bundle holds another graph of {manifest.model.name}",
+            where=f"bundle {draft.old.path}",
+            why="its targets were compiled from that graph, with other weights, dims, options or code",
+            next="-o ANOTHER.bundle, or --replace to give up what it holds",
+        )
+    return replace(manifest, targets=old.targets, reports=old.reports)
+
+
+def _key_of(target: str, precision: str) -> str:
+    return f"{target}/{precision}"
+
+
+def _compiled(
+    draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages, where: str
+) -> tuple[Manifest, Hop]:
+    """Compiles and verifies; a runtime that is absent leaves a place and the command to fill it."""
+    key = _key_of(target.name, request.precision)
+    available = target.available()
+    if not available.present:
+        info = _absent(target, request, available, where)
+        hop = Hop(
+            "compiled",
+            target.name,
+            Verdict.SKIPPED,
+            f"runtime absent: {available.reason}",
+            Precision(request.precision, "-"),
+        )
+        return replace(manifest, targets=manifest.targets | {key: info}), hop
+    options = options_of(manifest, request.precision, request.threads)
+    folder = draft.work / "artifact"
+    compile_request = {
+        "target": target.name, "graph": str(_files(draft)(manifest.graphs[GRAPH].simplified)),
+        "folder": str(folder), "options": options.__dict__,
+    }  # fmt: skip
+    made = stages.run("compile", "exporter.compile:stage", compile_request)
+    files = {role: draft.add(Path(path), f"targets/{key}/{Path(path).name}") for role, path in made["files"].items()}
+    info = TargetInfo(
+        target=target.name, precision=request.precision, files=files, forms=tuple(made["forms"]),
+        fingerprint=made["fingerprint"], stored=made["stored"], threads=request.threads, advice=tuple(made["advice"]),
+    )  # fmt: skip
+    manifest = replace(manifest, targets=manifest.targets | {key: info})
+    return manifest, artifact_hop(_files(draft), manifest, key, stages)
+
+
+def _files(draft: Draft) -> Callable[[str], Path]:
+    """Where a file of the draft lies: one of the old bundle is checked against its digest, a new one is ours."""
+
+    def path_of(name: str) -> Path:
+        if draft.old is not None and name in draft.old.manifest.files:
+            return draft.old.file(name)
+        return draft.path / name
+
+    return path_of
+
+
+def _absent(target: Target, request: Request, available: Availability, where: str) -> TargetInfo:
+    return TargetInfo(
+        target=target.name, precision=request.precision, files={}, forms=(), fingerprint={}, stored="-",
+        threads=request.threads, status="incomplete",
+        next=f"{available.next} && exporter compile {where} --target {target.name}",
+    )  # fmt: skip
+
+
+def _recorded_hops(bundle: Bundle | None) -> list[Hop]:
+    """The traced and simplified hops as the export that made this graph recorded them."""
+    assert bundle is not None
+    for name in bundle.manifest.reports.values():
+        report = json.loads(bundle.file(name).read_bytes())
+        hops = [h for h in report["verify"]["hops"] if h["hop"] in ("traced", "simplified")]
+        if hops:
+            return [_hop_from_json(hop) for hop in hops]
+    return []
+
+
+def _hop_from_json(value: Mapping[str, Any]) -> Hop:
+    precision = Precision(**value["precision"]) if value["precision"] else None
+    return Hop(value["hop"], value["target"], Verdict(value["verdict"]), value["reason"], precision, (), value["facts"])
+
+
+def compile_bundle(
+    path: Path, target_name: str, precision: str, limits: Limits, progress: Progress = silent
+) -> Exported:
+    """Compiles a bundle's graph for a target on the machine that has its runtime, and verifies it there."""
+    target = registry.target(target_name)
+    _refuse_precision(target, precision)
+    Bundle.open(path)
+    with editing(path, f"exporter compile --target {target_name}") as draft:
+        assert draft.old is not None
+        manifest = draft.old.manifest
+        request = Request(manifest.model.name, target_name, precision=precision, limits=limits)
+        available = target.available()
+        if not available.present:
+            raise Incomplete(
+                "runtime-absent",
+                f"{target_name} cannot run here: {available.reason}",
+                where=f"target {target_name}",
+                why="compiling needs the target's own runtime",
+                next=available.next,
+            )
+        stages = Stages(draft.work / "logs", limits, progress)
+        manifest, hop = _compiled(draft, manifest, target, request, stages, str(path))
+        draft.derived("USE.md", use_page(manifest))
+        draft.commit(manifest)
+    return Exported(path, verification_of(manifest, [hop]), tuple(stages.done), None)

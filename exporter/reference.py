@@ -1,0 +1,253 @@
+"""The reference: what the eager model computes in float64, and how far eager itself rounds away from it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from exporter import define, samples
+from exporter.bundle import read_tensors, write_tensors
+from exporter.errors import NotProven
+from exporter.isolate import Channel
+from exporter.parity import cases as planning
+from exporter.parity.cases import Case
+from exporter.parity.measure import compare, l2, relative, step_errors
+from exporter.spec import ModelDef
+
+Array = NDArray[np.generic]
+Arrays = Mapping[str, Array]
+
+
+def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Child: computes every case's reference and noise and writes one file per case.
+
+    Args:
+        request: ``build`` (see :func:`define.eager`), ``samples`` (files of prepared inputs), ``planned`` (whether
+            the definition's own cases are wanted) and ``folder``.
+        channel: gets ``{"event": "progress", ...}`` per case, with an estimate of the whole before the second.
+
+    Returns:
+        ``{"cases": [...], "parameters", "weights", "reference": "float64" or "float32", "notes": [...]}``.
+
+    Raises:
+        NotProven: the module is random, or writes to its inputs or buffers.
+    """
+    build = request["build"]
+    definition = define.definition(build)
+    module, weights = define.weighted(definition, build["checkpoint"], build["seed"])
+    before = _buffer_digest(module)
+    double, precision, notes = _double(definition, module)
+    planned: list[tuple[Case, Path | None]] = [(case, None) for case in planning.plan(definition)] if request["planned"] else []
+    planned += [(samples.case_of(definition, Path(path)), Path(path)) for path in request["samples"]]
+    planned.sort(key=lambda item: _volume(definition, item[0]))
+    run = _Runs(definition, module, double)
+    folder, started, done = Path(request["folder"]), time.perf_counter(), 0.0
+    first_of_shape: dict[tuple[str, tuple[int, ...]], Array] = {}
+    written = []
+    total = sum(_volume(definition, case) for case, _ in planned)
+    for index, (case, path) in enumerate(planned):
+        inputs = dict(read_tensors(path)) if path else planning.generated_inputs(definition, case)
+        if case.scale == "normal" and index < 2:
+            run.refuse_random(case, inputs)
+        file = folder / f"{case.name}.safetensors"
+        write_tensors(file, _case_tensors(run, definition, case, inputs, first_of_shape))
+        written.append(case.__dict__ | {"file": str(file)})
+        done += _volume(definition, case)
+        left = (time.perf_counter() - started) * (total - done) / done
+        channel.send(
+            {
+                "event": "progress",
+                "what": f"reference {case.name}",
+                "done": index + 1,
+                "of": len(planned),
+                "left_seconds": left,
+            }
+        )
+    if _buffer_digest(module) != before:
+        raise _mutated(definition, "a buffer of the module", "buffer-mutated")
+    return {
+        "cases": written,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "weights": weights.__dict__,
+        "reference": precision,
+        "notes": notes,
+    }
+
+
+def _volume(definition: ModelDef, case: Case) -> float:
+    """How much work a case is, in elements: what the estimate of the whole is scaled by."""
+    elements = sum(float(np.prod(t.sized(case.sizes))) for t in definition.inputs[:1])
+    return elements * case.steps
+
+
+def _case_tensors(
+    run: _Runs,
+    definition: ModelDef,
+    case: Case,
+    inputs: Arrays,
+    first_of_shape: dict[tuple[str, tuple[int, ...]], Array],
+) -> dict[str, Array]:
+    """``input/``, ``reference/`` and ``noise/`` tensors of one case.
+
+    ``noise/NAME`` is ``[relative L2 of eager, its largest element error, relative movement]``; for a sequence
+    ``drift/NAME`` is eager's relative error after each step.
+    """
+    y64 = run.reference(case, inputs)
+    y32 = run.eager(case, inputs)
+    tensors: dict[str, Array] = {f"input/{name}": value for name, value in inputs.items()}
+    for tensor in definition.outputs:
+        name, reference = tensor.name, y64[tensor.name]
+        noise = compare(case.name, name, y32[name], reference, tensor.dtype)
+        first = first_of_shape.setdefault((name, reference.shape), reference)
+        moved = _moved(reference, first)
+        error = relative(noise.error_l2, noise.reference_l2)
+        tensors[f"reference/{name}"] = reference
+        tensors[f"noise/{name}"] = np.array([error, noise.max_abs, moved])
+    stream = definition.stream
+    if case.steps > 1 and stream is not None:
+        name = stream.output
+        tensors[f"drift/{name}"] = np.array(step_errors(y32[name], y64[name], stream.axis, case.steps))
+    return tensors
+
+
+def _moved(reference: Array, first: Array) -> float:
+    if not np.issubdtype(reference.dtype, np.floating):
+        return float(not np.array_equal(reference, first))
+    now, then = reference.astype(np.float64), first.astype(np.float64)
+    difference, size = l2(now - then), max(l2(now), l2(then))
+    return 0.0 if size == 0.0 or not np.isfinite(difference) else difference / size
+
+
+def _double(definition: ModelDef, module: nn.Module) -> tuple[nn.Module, str, list[str]]:
+    """The module in float64; where that cannot run, the float32 module itself and a note that says so."""
+    double = copy.deepcopy(module).double()
+    smallest = Case("probe", "generated", "normal", {d.name: d.min for d in definition.dims})
+    try:
+        _Runs(definition, module, double).reference(smallest, planning.generated_inputs(definition, smallest))
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        note = (
+            f"float64 does not run ({str(error).splitlines()[0]}): the reference is float32, its own noise is unknown"
+        )
+        return module, "float32", [note]
+    return double, "float64", []
+
+
+class _Runs:
+    """The reference module and the eager module over cases, always on copies of the inputs."""
+
+    def __init__(self, definition: ModelDef, eager: nn.Module, double: nn.Module) -> None:
+        self.definition = definition
+        self._eager = eager
+        self._double = double
+
+    def eager(self, case: Case, inputs: Arrays) -> dict[str, Array]:
+        """What eager PyTorch computes in the model's own precision."""
+        return self._run(self._eager, case, inputs, torch.get_default_dtype())
+
+    def reference(self, case: Case, inputs: Arrays) -> dict[str, Array]:
+        """What the model computes in float64: parameters, inputs and default dtype."""
+        dtype = next((p.dtype for p in self._double.parameters() if p.is_floating_point()), torch.float64)
+        return {name: _doubled(y) for name, y in self._run(self._double, case, inputs, dtype).items()}
+
+    def refuse_random(self, case: Case, inputs: Arrays) -> None:
+        """Runs the reference twice: a model that differs from itself cannot be judged."""
+        first, second = self.reference(case, inputs), self.reference(case, inputs)
+        odd = [name for name in first if not np.array_equal(first[name], second[name], equal_nan=True)]
+        if odd:
+            raise NotProven(
+                "non-deterministic",
+                f"two runs on the same input give different {odd[0]}",
+                where=f"model {self.definition.name}, case {case.name}",
+                why="no artifact can agree with a model that does not agree with itself",
+                next="remove random operations from forward, or make the noise an input",
+            )
+
+    def _run(self, module: nn.Module, case: Case, inputs: Arrays, dtype: torch.dtype) -> dict[str, Array]:
+        with _default_dtype(dtype), torch.inference_mode():
+            tensors = {name: _tensor(value, dtype) for name, value in inputs.items()}
+            if case.steps > 1:
+                return self._sequence(module, case, tensors)
+            return self._call(module, case, tensors)
+
+    def _call(self, module: nn.Module, case: Case, tensors: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+        copies = [tensors[t.name].clone() for t in self.definition.inputs]
+        outputs = module(*copies)
+        outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+        for tensor, given in zip(self.definition.inputs, copies, strict=True):
+            if not torch.equal(given.nan_to_num(), tensors[tensor.name].nan_to_num()):
+                raise _mutated(self.definition, f"its input {tensor.name}", "input-mutated")
+        _refuse_wrong_count(self.definition, outputs)
+        named = zip(self.definition.outputs, outputs, strict=True)
+        return {tensor.name: value.numpy().copy() for tensor, value in named}
+
+    def _sequence(self, module: nn.Module, case: Case, tensors: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+        """Steps on the model's own fed-back state: the streamed output joined, every state's last value."""
+        stream = self.definition.stream
+        assert stream is not None
+        current = dict(tensors)
+        collected, outputs = [], dict[str, Array]()
+        for piece in tensors[stream.input].chunk(case.steps, stream.axis):
+            current[stream.input] = piece
+            outputs = self._call(module, case, current)
+            collected.append(outputs[stream.output])
+            current |= {s.input: torch.from_numpy(outputs[s.output]) for s in self.definition.state}
+        return outputs | {stream.output: np.concatenate(collected, stream.axis)}
+
+
+def _tensor(value: Array, dtype: torch.dtype) -> torch.Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(value))
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _doubled(y: Array) -> Array:
+    return y.astype(np.float64) if np.issubdtype(y.dtype, np.floating) else y
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Modules that create tensors inside forward follow the default type, not their parameters'."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _buffer_digest(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, buffer in module.named_buffers():
+        digest.update(name.encode())
+        digest.update(buffer.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _mutated(definition: ModelDef, what: str, code: str) -> NotProven:
+    return NotProven(
+        code,
+        f"forward writes to {what}",
+        where=f"model {definition.name}",
+        why="the second run differs from the first; a graph has no memory and would silently drop the change",
+        next="work on a copy, or return the new value and declare it as State in the definition",
+    )
+
+
+def _refuse_wrong_count(definition: ModelDef, outputs: Sequence[torch.Tensor]) -> None:
+    if len(outputs) != len(definition.outputs):
+        raise NotProven(
+            "wrong-outputs",
+            f"forward returns {len(outputs)} tensors, the definition names {len(definition.outputs)}",
+            where=f"model {definition.name}",
+            why="an output without a name is an output nobody compares",
+            next="name every output of forward, in order, in the definition",
+        )

@@ -1,0 +1,167 @@
+"""Finds targets and model definitions: a file in ``targets/`` or ``model_defs/`` is registered by existing.
+
+Names come from file and function names, read without importing, so ``exporter --help`` costs no runtime. Our folders
+are found by where this package lies, never by ``sys.path``: a user's own ``targets/`` folder cannot shadow ours.
+Other packages join by the entry points ``exporter.targets`` and ``exporter.models``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from exporter.errors import Refused, nearest
+from exporter.spec import ModelDef, model_name
+from exporter.target import Target
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _python_files(folder: Path) -> list[Path]:
+    """The files and packages of a folder that may register something."""
+    found = [p for p in folder.glob("*.py") if not p.name.startswith("_")]
+    found += [p for p in folder.glob("*/__init__.py") if not p.parent.name.startswith(("_", "."))]
+    return sorted(found)
+
+
+def _load(folder: str, name: str) -> ModuleType:
+    """Imports ``folder/name`` of our own tree as ``exporter_<folder>.<name>``, whatever ``sys.path`` holds."""
+    package = f"exporter_{folder}"
+    if package not in sys.modules:
+        place = ROOT / folder
+        spec = importlib.util.spec_from_file_location(
+            package, place / "__init__.py", submodule_search_locations=[str(place)]
+        )
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[package] = module
+        spec.loader.exec_module(module)
+    return importlib.import_module(f"{package}.{name}")
+
+
+def _entry_points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def target_names() -> list[str]:
+    """Names of all targets, ours and joined ones, without importing any."""
+    own = [path.stem.replace("_", "-") for path in _python_files(ROOT / "targets")]
+    return sorted({*own, *_entry_points("exporter.targets")})
+
+
+@lru_cache(maxsize=None)
+def target(name: str) -> Target:
+    """The target of that name.
+
+    Raises:
+        Refused: ``unknown-target``, with the nearest names.
+    """
+    names = target_names()
+    if name not in names:
+        raise Refused(
+            "unknown-target",
+            f"no target is called {name!r}{nearest(name, names)}",
+            why="a target is a file of targets/ or an entry point of another package",
+            next="exporter targets",
+        )
+    joined = _entry_points("exporter.targets").get(name)
+    if joined is not None:
+        return _instance(joined.load())
+    module = _load("targets", name.replace("-", "_"))
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Target) and value.__module__ == module.__name__
+    ]
+    assert len(classes) == 1, f"targets/{module.__name__} must hold exactly one Target class, found {classes}"
+    return _instance(classes[0])
+
+
+def _instance(kind: type[Target]) -> Target:
+    return kind()
+
+
+def graph_runners() -> list[Target]:
+    """Targets that can run a plain ONNX graph here, the one to ask first in front."""
+    able = [t for t in map(target, target_names()) if t.runs_graphs is not None and t.available().present]
+    return sorted(able, key=lambda t: t.runs_graphs or 0)
+
+
+@lru_cache(maxsize=None)
+def _model_places() -> dict[str, tuple[str, str]]:
+    """``{model name: (family, function name)}``, read from the sources without importing them."""
+    places: dict[str, tuple[str, str]] = {}
+    for path in _python_files(ROOT / "model_defs"):
+        family = path.parent.name if path.name == "__init__.py" else path.stem
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and any(_is_model_mark(mark) for mark in node.decorator_list):
+                places[model_name(node.name)] = (family, node.name)
+    return places
+
+
+def _is_model_mark(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Name) and decorator.id == "model"
+
+
+def model_names() -> list[str]:
+    """Names of all model definitions, without importing any."""
+    return sorted({*_model_places(), *_entry_points("exporter.models")})
+
+
+def model_sources(name: str) -> list[Path]:
+    """The source files of a model's family: what the trace depends on besides weights and options."""
+    family, _ = _model_places().get(name, (None, None))
+    if family is None:
+        return []
+    folder = ROOT / "model_defs" / family
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+def model(name: str, options: Mapping[str, Any] | None = None) -> ModelDef:
+    """The model definition of that name, made with the options of ``--set``.
+
+    Raises:
+        Refused: ``unknown-model`` with the nearest names, or ``bad-option`` for an option it does not take.
+    """
+    names = model_names()
+    if name not in names:
+        raise Refused(
+            "unknown-model",
+            f"no model is called {name!r}{nearest(name, names)}",
+            why="a model is a definition in model_defs/ or an entry point of another package",
+            next="exporter models",
+        )
+    joined = _entry_points("exporter.models").get(name)
+    factory = joined.load() if joined else _own_factory(name)
+    return _made(name, factory, dict(options or {}))
+
+
+def _own_factory(name: str) -> Any:
+    family, function = _model_places()[name]
+    return getattr(_load("model_defs", family), function)
+
+
+def _made(name: str, factory: Any, options: dict[str, Any]) -> ModelDef:
+    import inspect
+
+    known = list(inspect.signature(factory).parameters)
+    unknown = [key for key in options if key not in known]
+    if unknown:
+        raise Refused(
+            "bad-option",
+            f"--set {unknown[0]}=... is no option of {name}{nearest(unknown[0], known)}",
+            where=f"model {name}",
+            why=f"options of {name}: {', '.join(known) or 'none'}",
+            next=f"exporter models {name}",
+        )
+    made = factory(**options)
+    assert isinstance(made, ModelDef), f"the definition of {name} returned {type(made).__name__}, not a ModelDef"
+    return made

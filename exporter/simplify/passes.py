@@ -1,0 +1,86 @@
+"""The passes themselves: what a library does is called, not written again."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+
+import onnx
+import onnx_ir as ir
+
+# Folding may make a constant this much larger than its inputs' limit: weight layouts are folded, broadcasts are not.
+FOLD_INPUT_LIMIT = 1 << 24
+FOLD_OUTPUT_LIMIT = 1 << 24
+
+
+def fold(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Evaluates constant subgraphs and applies onnxscript's rewrite rules."""
+    from onnxscript import optimizer
+
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    loaded = ir.from_proto(model)
+    optimizer.optimize_ir(loaded, input_size_limit=FOLD_INPUT_LIMIT, output_size_limit=FOLD_OUTPUT_LIMIT)
+    return ir.to_proto(loaded)
+
+
+def onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
+    """onnxsim's simplification; its own ``ok`` checks nothing by default, so ours decides."""
+    import onnxsim as simplifier
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        simplified, _ = simplifier.simplify(model)
+    kept = [entry for entry in simplified.metadata_props if not entry.key.startswith("onnxsim")]
+    del simplified.metadata_props[:]
+    simplified.metadata_props.extend(kept)
+    return simplified
+
+
+def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Removes duplicate subexpressions, duplicate initializers, identities, and what nothing uses."""
+    from onnx_ir.passes import common
+
+    loaded = ir.from_proto(model)
+    for step in (
+        common.CommonSubexpressionEliminationPass(),
+        common.DeduplicateInitializersPass(),
+        common.IdentityEliminationPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedOpsetsPass(),
+        common.TopologicalSortPass(),
+    ):
+        step(loaded)
+    return ir.to_proto(loaded)
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy a pass may change."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def content(model: onnx.ModelProto) -> bytes:
+    """The model's bytes, the same for the same model."""
+    return model.SerializeToString(deterministic=True)
+
+
+def interface_difference(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
+    """What a pass did to names, types or dims of inputs and outputs; None when nothing."""
+    for kind in ("input", "output"):
+        was, now = _interface(before, kind), _interface(after, kind)
+        if was != now:
+            lost = [name for name in was if was[name] != now.get(name)] or [name for name in now if name not in was]
+            return f"it changed {kind} {lost[0]} from {was.get(lost[0])} to {now.get(lost[0])}"
+    return None
+
+
+def _interface(model: onnx.ModelProto, kind: str) -> dict[str, tuple[int, tuple[int | str, ...]]]:
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    values = [value for value in getattr(model.graph, kind) if value.name not in initializers]
+    return {value.name: _described(value) for value in values}
+
+
+def _described(value: onnx.ValueInfoProto) -> tuple[int, tuple[int | str, ...]]:
+    tensor = value.type.tensor_type
+    return tensor.elem_type, tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)

@@ -1,0 +1,252 @@
+"""What a model definition says of a model: tensors, dims, state, weights, host steps, cases. Values only, no torch.
+
+A definition is a function under :func:`model` in a file of ``model_defs/``; its name with dashes is the name users
+type. It returns a :class:`ModelDef`; its keyword arguments are the options of ``--set KEY=VALUE``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from exporter.errors import Refused, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Factory = TypeVar("Factory", bound=Callable[..., "ModelDef"])
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A named dynamic dimension: every target, profile and case is derived from this one declaration.
+
+    Args:
+        name: the name users type and the graph carries.
+        min: smallest size.
+        opt: the size to optimise for and to trace at.
+        max: largest size.
+        step: sizes are ``min + k * step``.
+
+    Raises:
+        Refused: ``bad-dim`` when the numbers contradict one another.
+    """
+
+    name: str
+    min: int
+    opt: int
+    max: int
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        ordered = 1 <= self.min <= self.opt <= self.max and self.step >= 1
+        if not ordered or not self.allows(self.opt) or not self.allows(self.max):
+            raise Refused(
+                "bad-dim",
+                f"dim {self.name} is {self}",
+                why="1 <= MIN <= OPT <= MAX must hold, and OPT and MAX must lie on MIN + k*STEP",
+                next=f"--dim {self.name}=MIN:OPT:MAX or MIN:OPT:MAX:STEP",
+            )
+
+    def __str__(self) -> str:
+        return f"{self.min}:{self.opt}:{self.max}" + (f":{self.step}" if self.step != 1 else "")
+
+    @property
+    def fixed(self) -> bool:
+        """Whether only one size is allowed."""
+        return self.min == self.max
+
+    def allows(self, size: int) -> bool:
+        """Whether ``size`` lies in the range and on a step."""
+        return self.min <= size <= self.max and (size - self.min) % self.step == 0
+
+    def narrowed(self, text: str) -> Dim:
+        """This dim restricted as ``--dim NAME=text`` asks: ``VALUE``, ``MIN:OPT:MAX`` or ``MIN:OPT:MAX:STEP``.
+
+        Raises:
+            Refused: ``bad-dim`` when the text is no such thing or leaves the declared range or steps.
+        """
+        allowed = f"within {self.min}..{self.max}" + (f" in steps of {self.step}" if self.step > 1 else "")
+        remedy = f"--dim {self.name}={self.opt} or --dim {self.name}={self}"
+        try:
+            numbers = [int(part) for part in text.split(":")]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 1:
+            numbers *= 3
+        if len(numbers) not in (3, 4):
+            what = f"--dim {self.name}={text} is neither a size nor MIN:OPT:MAX[:STEP]"
+            raise Refused("bad-dim", what, why=f"{self.name} may be {allowed}", next=remedy)
+        low, opt, high = numbers[:3]
+        asked = Dim(self.name, low, opt, high, numbers[3] if len(numbers) == 4 else self.step)
+        if not all(self.allows(size) for size in (asked.min, asked.opt, asked.max)) or asked.step % self.step:
+            raise Refused(
+                "bad-dim",
+                f"--dim {self.name}={text} leaves what the model allows",
+                why=f"{self.name} may be {allowed}; outside it the model is undefined or untested",
+                next=remedy,
+            )
+        return asked
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named input or output.
+
+    Args:
+        name: the name in the graph.
+        shape: sizes; a string names a :class:`Dim`.
+        meaning: what it is, with unit and layout, for the manifest and ``USE.md``.
+        dtype: numpy name of the element type.
+        low: smallest value the task produces (inputs).
+        high: largest value the task produces (inputs).
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    meaning: str = ""
+    dtype: str = "float32"
+    low: float = -1.0
+    high: float = 1.0
+
+    def sized(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape with every named dim replaced by its size."""
+        return tuple(sizes[d] if isinstance(d, str) else d for d in self.shape)
+
+
+@dataclass(frozen=True)
+class State:
+    """A recurrent state: what ``output`` gives is fed to ``input`` at the next step; it starts as zeros."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How a model with state is driven along a longer signal: one graph call per slice of ``axis``.
+
+    Args:
+        input: the input that receives the slices.
+        output: the output whose slices are collected.
+        axis: the axis that is cut on the way in and joined on the way out.
+        steps: how many steps the drift of a verification sequence is followed.
+    """
+
+    input: str
+    output: str
+    axis: int
+    steps: int = 611
+
+
+@dataclass(frozen=True)
+class HostStep:
+    """A step outside the graph, named in ``exporter/host/`` so that a device runs it without model code."""
+
+    step: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where published weights are to be had.
+
+    Args:
+        address: where a person finds the file.
+        sha256: its digest, or None where the publisher gives none.
+        licence: the licence of the weights.
+    """
+
+    address: str
+    sha256: str | None
+    licence: str
+
+
+@dataclass(frozen=True)
+class ModelDef:
+    """One deployable model.
+
+    Args:
+        name: the name users type.
+        family: the file or folder of ``model_defs/`` it lives in.
+        build: makes the module as it was trained, with the published checkpoint's keys: the reference.
+        inputs: the graph's inputs, in ``forward`` order.
+        outputs: the graph's outputs, in order.
+        source: where the architecture was published.
+        licence: the licence of this definition.
+        deploy: turns the built module into the form that is traced; the same function of the same inputs, written
+            for deployment. The traced hop compares it with ``build``'s module, so a wrong rewrite is a FAIL.
+        dims: the dynamic dimensions.
+        state: recurrent state.
+        stream: how a model with state is driven along a signal.
+        checkpoint: published weights.
+        before: host steps from the user's file to the inputs.
+        after: host steps from the outputs to the user's file.
+        metric: name of the task metric in ``exporter/host/metrics.py``.
+        samples: real inputs as evaluation cases: ``samples(folder)`` yields ``(name, inputs)``.
+        undetectable: weight tensors whose change by 1 % no case can see, each with the reason in a comment.
+        options: the values of ``--set`` it was made with.
+    """
+
+    name: str
+    family: str
+    build: Callable[[], torch.nn.Module]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    source: str
+    licence: str
+    deploy: Callable[[torch.nn.Module], torch.nn.Module] | None = None
+    dims: tuple[Dim, ...] = ()
+    state: tuple[State, ...] = ()
+    stream: Stream | None = None
+    checkpoint: Checkpoint | None = None
+    before: tuple[HostStep, ...] = ()
+    after: tuple[HostStep, ...] = ()
+    metric: str | None = None
+    samples: Callable[[str], Sequence[tuple[str, Mapping[str, np.ndarray]]]] | None = None
+    undetectable: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_dims(self, asked: Sequence[str]) -> ModelDef:
+        """This definition with ``--dim NAME=...`` applied.
+
+        Args:
+            asked: the texts after ``--dim``.
+
+        Raises:
+            Refused: ``bad-dim`` for an unknown name, a repeated one, or sizes outside the declared range.
+        """
+        dims = {dim.name: dim for dim in self.dims}
+        seen: set[str] = set()
+        for text in asked:
+            name, found, value = text.partition("=")
+            if not found or name not in dims or name in seen:
+                known = ", ".join(f"{dim.name} ({dim})" for dim in self.dims) or "none: every size is fixed"
+                problem = "is given twice" if name in seen else f"names no dim of {self.name}"
+                raise Refused(
+                    "bad-dim",
+                    f"--dim {text} {problem}{nearest(name, list(dims))}",
+                    where=f"model {self.name}",
+                    why=f"the dims of {self.name} are: {known}",
+                    next=f"exporter models {self.name}",
+                )
+            seen.add(name)
+            dims[name] = dims[name].narrowed(value)
+        return replace(self, dims=tuple(dims.values()))
+
+    def opt_sizes(self) -> dict[str, int]:
+        """The size of every dim that the model is traced at and optimised for."""
+        return {dim.name: dim.opt for dim in self.dims}
+
+
+def model(factory: Factory) -> Factory:
+    """Marks a function of ``model_defs/`` as a model definition; its name with dashes is what users type."""
+    factory.__exporter_model__ = model_name(factory.__name__)  # type: ignore[attr-defined]
+    return factory
+
+
+def model_name(function_name: str) -> str:
+    """The name users type for a definition function: ``gtcrn_stream`` -> ``gtcrn-stream``."""
+    return function_name.replace("_", "-")

@@ -1,0 +1,150 @@
+"""What a target is. One file of ``targets/`` holds one class; read ``targets/onnx_reference.py`` first."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from polygraphy.backend.base import BaseRunner
+
+    from exporter.graph import Graph
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a target can run here; when not, why and what to do."""
+
+    present: bool
+    version: str | None = None
+    reason: str = ""
+    next: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing of a graph that a target refuses or gets wrong, found before compiling."""
+
+    node: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile and open.
+
+    Args:
+        precision: the precision asked for, a key of the target's ``precisions``.
+        threads: CPU threads of the runtime; 0 leaves the choice to the runtime.
+        dims: ``{name: (min, opt, max, step)}`` of every dynamic dim.
+        shapes: the shape of every input, a string naming a dim.
+        extra: options of one target alone, by name.
+    """
+
+    precision: str = "fp32"
+    threads: int = 0
+    dims: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A compiled model. It belongs to a runtime version and a machine; a graph does not.
+
+    Attributes:
+        precision: the precision asked for.
+        files: every file by role, such as ``{"xml": ..., "bin": ...}``.
+        forms: the roles that can be opened and run on their own; each is verified.
+        fingerprint: what must be the same where it is opened, such as the runtime's version.
+        stored: the element type the weights are stored in.
+        advice: what the user of this artifact should know (unsupported mobile accelerators, large integers, ...).
+    """
+
+    precision: str
+    files: Mapping[str, Path]
+    forms: tuple[str, ...]
+    fingerprint: Mapping[str, str]
+    stored: str
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What actually ran in an opened artifact.
+
+    Attributes:
+        precision: the type the arithmetic ran in: one name, or several joined by ``+`` when mixed.
+        layers: how many layers ran in each type.
+        providers: how many nodes each execution provider or device took.
+    """
+
+    precision: str
+    layers: Mapping[str, int]
+    providers: Mapping[str, int]
+
+
+class Target(ABC):
+    """A runtime that models are compiled for.
+
+    Class attributes:
+        name: what users type (the file's name with dashes).
+        extra: the extra of ``pyproject.toml`` that installs the runtime, or None.
+        precisions: for each precision users may ask, ``(stored, computed)`` types; anything else that ran is a FAIL.
+        rung: the rung of the parity ladder its artifacts must stand on (``exporter.parity.ladder``).
+        runs_graphs: rank among targets that can run a plain ONNX graph for the traced and simplified hops (1 is
+            asked first), or None.
+        python_example: how an application runs the artifact from Python, for ``USE.md``.
+        cpp_example: the same from C++.
+    """
+
+    name: ClassVar[str]
+    extra: ClassVar[str | None] = None
+    precisions: ClassVar[Mapping[str, tuple[str, str]]]
+    rung: ClassVar[str] = "compiled"
+    runs_graphs: ClassVar[int | None] = None
+    # Ten lines each for an application; {file} is the artifact, {input} and {output} are the first tensors' names.
+    python_example: ClassVar[str] = ""
+    cpp_example: ClassVar[str] = ""
+
+    @abstractmethod
+    def available(self) -> Availability:
+        """Whether the runtime is installed and usable here. Never raises, never compiles anything."""
+
+    def problems(self, graph: Graph, options: Options) -> list[Problem]:
+        """Every node the target refuses or gets wrong, all at once, before any compile."""
+        return []
+
+    @abstractmethod
+    def compile(self, graph: Graph, options: Options, folder: Path) -> Artifact:
+        """Compiles the graph into files under ``folder``. Runs in a child of its own and may crash there."""
+
+    @abstractmethod
+    def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
+        """A Polygraphy runner of one form (the first unless named); nothing is loaded before it is activated.
+
+        Its outputs are owned copies: a second ``infer`` must not change what the first returned.
+        """
+
+    def open_graph(self, graph: Graph, options: Options) -> BaseRunner:
+        """A runner of a plain ONNX graph as it is, for targets with a ``runs_graphs`` rank."""
+        raise NotImplementedError(f"{self.name} compiles graphs, it does not run them")
+
+    @abstractmethod
+    def ran(self, runner: BaseRunner) -> Ran:
+        """What ran in this active runner: asked of the very session that gave the answers (ADR 0002)."""
+
+    @abstractmethod
+    def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
+        """A bound call without arguments on preallocated buffers of this active runner: what the profiler times.
+
+        The call returns the outputs by name (they may be the runtime's own buffers, overwritten by the next call).
+        """

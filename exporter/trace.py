@@ -1,0 +1,310 @@
+"""Trace: a module becomes an ONNX graph whose declared dims are dynamic and carry their declared names."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import onnx_ir as ir
+import torch
+from torch import nn
+from torch.export import Dim as ExportDim
+from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from exporter import recurrent
+from exporter.errors import NotProven
+from exporter.graph import Graph
+from exporter.spec import Dim, ModelDef
+
+# 18: every target of ours reads it, and GridSample at 20 is wrong in some TensorRT versions (NVIDIA/TensorRT 4646).
+OPSET = 18
+OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+
+
+def trace(definition: ModelDef, module: nn.Module, path: Path) -> Graph:
+    """Writes the module's graph to ``path``.
+
+    Args:
+        definition: names, shapes and dims of inputs and outputs.
+        module: the module to trace, in eval mode; called with the definition's inputs in order.
+        path: the ``.onnx`` file to write.
+
+    Raises:
+        NotProven: ``dim-specialised``, ``dim-narrowed``, ``dims-merged`` when a declared dim is not free in the
+            graph; ``state-mutated`` when the module writes to its inputs or buffers; ``trace-failed`` otherwise.
+    """
+    program, symbols = capture(definition, module)
+    model = translate(program)
+    _name(model, definition, symbols)
+    _strip(model)
+    ir.save(model, path)
+    return Graph(path)
+
+
+def capture(definition: ModelDef, module: nn.Module) -> tuple[ExportedProgram, dict[str, str]]:
+    """The exported program and ``{symbol: dim name}``, with every promise about dims checked."""
+    sizes = trace_sizes(definition.dims)
+    inputs = tuple(torch.zeros(t.sized(sizes), dtype=getattr(torch, t.dtype)) for t in definition.inputs)
+    with _recorded_specialisations() as lines, recurrent.captured(), torch.no_grad(), _quiet():
+        try:
+            shapes = _dynamic_shapes(definition, module)
+            program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
+        except NotProven:
+            raise
+        except Exception as error:
+            raise _untraceable(definition, error) from error
+    _refuse_mutation(definition, program)
+    return program, _symbols(definition, program, sizes, lines)
+
+
+def trace_sizes(dims: Sequence[Dim]) -> dict[str, int]:
+    """A size to trace each dim at: opt where possible, never 0 or 1, no two alike (equal sizes merge silently)."""
+    sizes: dict[str, int] = {}
+    for dim in dims:
+        candidates = [dim.opt, *range(dim.opt, dim.max + 1, dim.step), *range(dim.min, dim.opt, dim.step)]
+        free = [size for size in candidates[:64] if size > 1 and size not in sizes.values()]
+        sizes[dim.name] = free[0] if free and not dim.fixed else dim.opt
+    return sizes
+
+
+def _dynamic_shapes(definition: ModelDef, module: nn.Module) -> tuple[Any, ...] | None:
+    """One entry per parameter of ``forward``; the tensors of a ``*args`` share one nested entry."""
+    # AUTO never raises on a specialised dim: the dims are judged by `_symbols`, which can name size and source line.
+    free = {d.name: ExportDim.AUTO(min=d.min, max=d.max) for d in definition.dims if not d.fixed}
+    if not free:
+        return None
+    shapes = tuple(
+        {axis: free[name] for axis, name in enumerate(tensor.shape) if isinstance(name, str) and name in free}
+        for tensor in definition.inputs
+    )
+    parameters = inspect.signature(module.forward).parameters.values()
+    named = sum(p.kind is not inspect.Parameter.VAR_POSITIONAL for p in parameters)
+    return shapes if named == len(parameters) else (*shapes[:named], shapes[named:])
+
+
+@contextmanager
+def _recorded_specialisations() -> Iterator[dict[str, str]]:
+    """Records, for every symbol that becomes a constant, the user's source line where it happened."""
+    lines: dict[str, str] = {}
+    original = ShapeEnv._set_replacement
+
+    def recording(self: ShapeEnv, symbol: Any, target: Any, message: str) -> None:
+        if not target.free_symbols:
+            lines.setdefault(str(symbol), _user_line())
+        original(self, symbol, target, message)
+
+    with mock.patch.object(ShapeEnv, "_set_replacement", recording):
+        yield lines
+
+
+def _user_line() -> str:
+    """``file:line, in function: code`` of the innermost frame outside PyTorch and this package."""
+    for frame in reversed(traceback.extract_stack()):
+        if not frame.filename.startswith((*OURS, "<")):
+            return f"{frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}"
+    return "unknown line"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch's notes about its own internals stay out of the user's log; its errors do not."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "torch._export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _untraceable(definition: ModelDef, error: Exception) -> NotProven:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*OURS, "<"))]
+    line = f", {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    first = next((text for text in str(error).splitlines() if text.strip()), "")
+    return NotProven(
+        "trace-failed",
+        f"{type(error).__name__}: {first}",
+        where=f"model {definition.name}, stage trace{line}",
+        why="a graph can only hold what does not depend on the values of tensors",
+        next="replace data-dependent control flow at that line by torch.where or torch.cond",
+    )
+
+
+def _refuse_mutation(definition: ModelDef, program: ExportedProgram) -> None:
+    signature = program.graph_signature
+    written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    if written:
+        raise NotProven(
+            "state-mutated",
+            f"forward writes to {', '.join(written)}",
+            where=f"model {definition.name}, stage trace",
+            why="a graph has no memory: what is written inside is lost, and the second run differs from eager's",
+            next="return the new value as an output and declare it as State in the definition",
+        )
+
+
+def _symbols(
+    definition: ModelDef, program: ExportedProgram, sizes: dict[str, int], lines: dict[str, str]
+) -> dict[str, str]:
+    """``{symbol: dim name}`` after checking that every declared dim is one free symbol of its whole range."""
+    users = set(program.graph_signature.user_inputs)
+    placeholders = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
+    symbols: dict[str, str] = {}
+    for tensor, value in zip(definition.inputs, placeholders, strict=True):
+        for axis, name in enumerate(tensor.shape):
+            dim = next((d for d in definition.dims if d.name == name and not d.fixed), None)
+            if dim is None:
+                continue
+            size = value.shape[axis]
+            expression = size.node.expr if isinstance(size, torch.SymInt) else None
+            if expression is None or not expression.is_Symbol:
+                raise _specialised(definition, dim, f"{tensor.name} axis {axis}", sizes[dim.name], lines)
+            symbol = str(expression)
+            if symbols.setdefault(symbol, dim.name) != dim.name:
+                raise _merged(definition, symbols[symbol], dim.name)
+            _refuse_narrowed(definition, dim, size.node.shape_env.var_to_range[expression])
+    return symbols
+
+
+def _specialised(definition: ModelDef, dim: Dim, where: str, size: int, lines: dict[str, str]) -> NotProven:
+    line = next(iter(lines.values()), "unknown line")
+    return NotProven(
+        "dim-specialised",
+        f"dim {dim.name} froze at {size}, the size of the example",
+        where=f"model {definition.name}, input {where}, {line}",
+        why=f"{dim.name} is declared {dim}; a graph of one size breaks at the second",
+        next=f"write that line without the size as a Python number, or fix the dim: --dim {dim.name}={size}",
+    )
+
+
+def _merged(definition: ModelDef, first: str, second: str) -> NotProven:
+    return NotProven(
+        "dims-merged",
+        f"dims {first} and {second} became one: the graph needs them equal",
+        where=f"model {definition.name}, stage trace",
+        why="they are declared apart, and sizes that differ would break the graph",
+        next="declare one dim for both, or remove what makes forward compare them",
+    )
+
+
+def _refuse_narrowed(definition: ModelDef, dim: Dim, found: Any) -> None:
+    if found.lower > dim.min or found.upper < dim.max:
+        raise NotProven(
+            "dim-narrowed",
+            f"dim {dim.name} works only for {found.lower}..{found.upper}",
+            where=f"model {definition.name}, stage trace",
+            why=f"it is declared {dim}; forward has a condition on the size that fails outside",
+            next=f"--dim {dim.name}={found.lower}:{dim.opt}:{min(int(found.upper), dim.max)}, or mend forward",
+        )
+
+
+def translate(program: ExportedProgram) -> ir.Model:
+    """The ONNX form of an exported program, as translated: nothing folded, nothing fused."""
+    with _quiet():
+        translated = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            custom_translation_table=recurrent.translations(),
+            optimize=False,
+            verbose=False,
+        )
+    assert translated is not None
+    return translated.model
+
+
+def _name(model: ir.Model, definition: ModelDef, symbols: dict[str, str]) -> None:
+    """Gives inputs, outputs and dims the definition's names."""
+    graph = model.graph
+    expected = len(definition.outputs)
+    if len(graph.outputs) != expected:
+        raise NotProven(
+            "wrong-outputs",
+            f"forward returns {len(graph.outputs)} tensors, the definition names {expected}",
+            where=f"model {definition.name}, stage trace",
+            why="an output without a name is an output nobody compares",
+            next="name every output of forward, in order, in the definition",
+        )
+    _refuse_aliases(graph)
+    for value, tensor in zip(graph.inputs, definition.inputs, strict=True):
+        value.name = tensor.name
+    for value, tensor in zip(graph.outputs, definition.outputs, strict=True):
+        value.name = tensor.name
+    for value in _values(graph):
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(d, symbols) for d in value.shape])
+
+
+def _refuse_aliases(graph: ir.Graph) -> None:
+    """An output that is an input or another output gets a node of its own, so that every name is one value."""
+    seen: set[int] = {id(value) for value in graph.inputs}
+    for index, value in enumerate(graph.outputs):
+        if id(value) in seen or value.is_initializer():
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].shape, copy.outputs[0].type = value.shape, value.type
+            graph.append(copy)
+            graph.outputs[index] = copy.outputs[0]
+        seen.add(id(graph.outputs[index]))
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+
+
+def _renamed(dim: int | ir.SymbolicDim, symbols: dict[str, str]) -> int | str | None:
+    if isinstance(dim, int) or dim.value is None:
+        return dim if isinstance(dim, int) else None
+    return re.sub(r"[A-Za-z_]\w*", lambda match: symbols.get(match[0], match[0]), str(dim.value))
+
+
+def _strip(model: ir.Model) -> None:
+    """Removes what differs between machines: stack traces hold paths, and the same inputs must give the same bytes."""
+    for node in model.graph:
+        scope = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+        node.metadata_props.clear()
+        if scope:
+            node.metadata_props["scope"] = scope
+    for value in [*_values(model.graph), *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    model.producer_name, model.producer_version = "exporter", None
+
+
+def stage(request: dict[str, Any], channel: Any) -> dict[str, Any]:
+    """Child: builds the model and writes its traced graph.
+
+    Args:
+        request: ``build`` (see :func:`define.eager`) and ``output``, the ``.onnx`` file to write.
+        channel: gets a progress event.
+
+    Returns:
+        ``{"weights": ...}``: digest and source of the weights that were traced.
+    """
+    from exporter import define
+
+    build = request["build"]
+    definition = define.definition(build)
+    module, weights = define.weighted(definition, build["checkpoint"], build["seed"])
+    if definition.deploy is not None:
+        module = definition.deploy(module)
+        define.set_eval(module)
+    channel.send({"event": "progress", "what": f"tracing {definition.name}"})
+    trace(definition, module, Path(request["output"]))
+    return {"weights": weights.__dict__}

@@ -1,0 +1,98 @@
+"""``USE.md``: what an application needs to run a bundle, written from its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from exporter import registry
+from exporter.errors import Refused
+from exporter.manifest import Manifest, TargetInfo
+from exporter.spec import Tensor
+
+
+def use_page(manifest: Manifest) -> str:
+    """The page: tensors with ranges, dims, the state loop, host steps, and ten lines per runtime."""
+    parts = [f"# Using {manifest.model.name}", _weights(manifest), "## Inputs", _inputs(manifest), "## Outputs"]
+    parts.append(_rows(("name", "type", "shape", "meaning"), [_plain(t) for t in manifest.outputs]))
+    if manifest.dims:
+        rows = [(d.name, str(d.min), str(d.opt), str(d.max), str(d.step)) for d in manifest.dims]
+        parts += ["## Dynamic dims", _rows(("dim", "min", "optimised for", "max", "step"), rows)]
+    if manifest.state:
+        parts += ["## State", _state(manifest)]
+    if manifest.before or manifest.after:
+        parts += ["## Before and after", _host(manifest)]
+    for info in manifest.targets.values():
+        parts += [f"## {info.target}, {info.precision}", _target(manifest, info)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _weights(manifest: Manifest) -> str:
+    weights = manifest.weights
+    if weights.kind == "seeded":
+        return f"**The weights are seeded ({weights.source}): they are noise.** Export again with `--checkpoint FILE`."
+    return f"Weights: {weights.source}, licence {weights.licence}, digest `{weights.digest[:16]}`."
+
+
+def _rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _plain(tensor: Tensor) -> tuple[str, str, str, str]:
+    return f"`{tensor.name}`", tensor.dtype, " x ".join(map(str, tensor.shape)), tensor.meaning
+
+
+def _inputs(manifest: Manifest) -> str:
+    rows = [(*_plain(t), f"{t.low:g} .. {t.high:g}") for t in manifest.inputs]
+    return _rows(("name", "type", "shape", "meaning", "range"), rows)
+
+
+def _state(manifest: Manifest) -> str:
+    lines = ["Start every state as zeros. After each call, feed each output back to its input:", ""]
+    lines += [f"- `{s.output}` becomes `{s.input}`" for s in manifest.state]
+    if manifest.stream:
+        lines += ["", f"One call per slice of `{manifest.stream.input}` along axis {manifest.stream.axis}."]
+    return "\n".join(lines)
+
+
+def _host(manifest: Manifest) -> str:
+    def named(steps: object) -> list[str]:
+        return [f"- {s.step}: " + ", ".join(f"{k}={v}" for k, v in s.options.items()) for s in steps]  # type: ignore[attr-defined]
+
+    before = ["Before the graph:", *named(manifest.before)] if manifest.before else []
+    after = ["", "After it:", *named(manifest.after)] if manifest.after else []
+    ran = [
+        "",
+        "`exporter run BUNDLE --target T INPUT -o OUTPUT` does all of it; the steps are numpy, in `exporter/host`.",
+    ]
+    return "\n".join([*before, *after, *ran])
+
+
+def _target(manifest: Manifest, info: TargetInfo) -> str:
+    if info.status != "compiled":
+        return f"Not compiled yet. On a machine with the runtime:\n\n    {info.next}"
+    files = "\n".join(f"- {role}: `{name}`" for role, name in info.files.items())
+    advice = "".join(f"\n- {line}" for line in info.advice)
+    try:
+        target = registry.target(info.target)
+    except Refused:  # the target's file is not installed here; the artifact is still described
+        return files + advice
+    first, output = manifest.inputs[0], manifest.outputs[0]
+    opt = {dim.name: dim.opt for dim in manifest.dims}
+    fields = {
+        "file": info.files[info.forms[0]],
+        "input": first.name,
+        "output": output.name,
+        "shape": ", ".join(map(str, first.sized(opt))),
+        "inputs": "{" + ", ".join(_zeros(t, opt) for t in manifest.inputs) + "}",
+    }
+    code = [
+        f"```{name}\n{text.format(**fields)}```"
+        for name, text in (("python", target.python_example), ("cpp", target.cpp_example))
+        if text
+    ]
+    return "\n\n".join([files + advice, *code])
+
+
+def _zeros(tensor: Tensor, opt: dict[str, int]) -> str:
+    return f'"{tensor.name}": np.zeros({tensor.sized(opt)}, np.{tensor.dtype})'

@@ -1,0 +1,172 @@
+"""Verify: a bundle's artifacts against its references, without PyTorch and without the model's code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from exporter import samples
+from exporter.bundle import Bundle, editing
+from exporter.errors import Refused, nearest
+from exporter.hops import artifact_hop
+from exporter.isolate import Limits
+from exporter.manifest import Manifest, Weights
+from exporter.stages import STAGE_SECONDS, Progress, Stages, scratch, silent
+from exporter.use import use_page
+from exporter.verdict import Hop, Verdict, worst
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The hops that were verified, and what they say together."""
+
+    model: str
+    weights: str
+    hops: tuple[Hop, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst hop; without hops nothing was verified."""
+        return worst(hop.verdict for hop in self.hops)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of ``verify --json``."""
+        return {
+            "schema": "exporter.verify/1",
+            "model": self.model,
+            "weights": self.weights,
+            "verdict": self.verdict.value,
+            "hops": [hop.as_json() for hop in self.hops],
+            "results": [result.as_json() for hop in self.hops for result in hop.results],
+        }
+
+
+def verification_of(manifest: Manifest, hops: Sequence[Hop]) -> Verification:
+    return Verification(manifest.model.name, weights_line(manifest.weights), tuple(hops))
+
+
+def weights_line(weights: Weights) -> str:
+    """How a verdict names its weights, so that nobody ships noise because it said PASS."""
+    if weights.kind == "seeded":
+        return f"seeded weights ({weights.source}): noise, not a trained model"
+    return f"checkpoint {weights.source}, digest {weights.digest[:12]}"
+
+
+def verify(
+    path: Path,
+    targets: Sequence[str] = (),
+    samples_path: Path | None = None,
+    checkpoint: Path | None = None,
+    limits: Limits | None = None,
+    progress: Progress = silent,
+    save: bool = False,
+) -> Verification:
+    """Verifies a bundle's artifacts against its references; needs neither PyTorch nor the model's code.
+
+    Args:
+        path: the bundle's folder.
+        targets: only these; all of them when empty.
+        samples_path: real inputs to judge on as well. Their reference is computed first, which needs PyTorch, the
+            model's definition and the weights.
+        checkpoint: the weights, where they are not seeded and samples are given.
+        limits: time and memory of each stage.
+        progress: told what happens.
+        save: whether to keep the report in the bundle.
+
+    Raises:
+        Refused: no such bundle or target, or a file of it is not what its manifest says.
+    """
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    keys = chosen(bundle, targets)
+    with scratch() as folder:
+        stages = Stages(folder, limits or Limits(seconds=STAGE_SECONDS), progress)
+        extra = _referenced(bundle, samples_path, checkpoint, folder, stages) if samples_path else []
+        hops = [artifact_hop(bundle.file, manifest, key, stages, extra) for key in keys]
+    verification = verification_of(manifest, hops)
+    if save:
+        save_report(path, "verify", verification.as_json())
+    return verification
+
+
+def _referenced(
+    bundle: Bundle, samples_path: Path, checkpoint: Path | None, folder: Path, stages: Stages
+) -> list[dict[str, Any]]:
+    """References of new samples, by PyTorch in a child.
+
+    Raises:
+        Refused: ``samples-need-reference`` where PyTorch or the weights are not at hand.
+    """
+    manifest = bundle.manifest
+    needs_weights = manifest.weights.kind == "checkpoint" and checkpoint is None
+    if find_spec("torch") is None or needs_weights:
+        raise Refused(
+            "samples-need-reference",
+            "these samples have no float64 reference yet, and it cannot be computed here: "
+            + ("--checkpoint is missing" if needs_weights else "torch is absent"),
+            where=f"bundle {bundle.path}",
+            why="a verdict compares with what PyTorch computes in float64 with the same weights",
+            next=f"exporter verify {bundle.path} --samples {samples_path} --checkpoint FILE, where torch is installed",
+        )
+    prepared = samples.prepared_files(manifest, samples_path, folder)
+    build = {
+        "model": manifest.model.name, "options": dict(manifest.model.options),
+        "dims": [f"{dim.name}={dim}" for dim in manifest.dims],
+        "checkpoint": str(checkpoint.resolve()) if checkpoint else None, "seed": manifest.weights.seed or 0,
+    }  # fmt: skip
+    made = stages.run(
+        "reference",
+        "exporter.reference:write_cases",
+        {"build": build, "samples": prepared, "folder": str(folder), "planned": False},
+    )
+    if made["weights"]["digest"] != manifest.weights.digest:
+        raise Refused(
+            "other-weights",
+            f"these weights ({made['weights']['digest'][:12]}) are not the bundle's ({manifest.weights.digest[:12]})",
+            where=f"bundle {bundle.path}",
+            why="the artifact would be compared with another model",
+            next="give the checkpoint that the bundle was exported with",
+        )
+    # A sample moves every output or none; vacuity is judged by the bundle's own cases, which run beside it.
+    return [{key: case[key] for key in ("name", "scale", "steps", "file")} for case in made["cases"]]
+
+
+def chosen(bundle: Bundle, targets: Sequence[str]) -> list[str]:
+    """The keys of the targets asked for, or of all.
+
+    Raises:
+        Refused: ``unknown-target`` or ``nothing-to-verify``.
+    """
+    held = bundle.manifest.targets
+    if not held:
+        raise Refused(
+            "nothing-to-verify",
+            f"{bundle.path} holds no artifact",
+            why="an empty check would pass",
+            next=f"exporter compile {bundle.path} --target TARGET",
+        )
+    names = sorted({info.target for info in held.values()} | set(held))
+    for name in targets:
+        if name not in names:
+            raise Refused(
+                "unknown-target",
+                f"{bundle.path} holds no target {name!r}{nearest(name, names)}",
+                where=f"bundle {bundle.path}",
+                why=f"it holds {', '.join(sorted(held))}",
+                next=f"exporter compile {bundle.path} --target {name}",
+            )
+    return [key for key, info in held.items() if not targets or key in targets or info.target in targets]
+
+
+def save_report(path: Path, name: str, report: Mapping[str, Any]) -> None:
+    with editing(path, f"exporter {name} --save") as draft:
+        assert draft.old is not None
+        manifest = draft.old.manifest
+        stored = draft.write(f"reports/{name}.json", json.dumps(report, indent=1, sort_keys=True).encode())
+        manifest = replace(manifest, reports=manifest.reports | {name: stored})
+        draft.derived("USE.md", use_page(manifest))
+        draft.commit(manifest)

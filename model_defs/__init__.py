@@ -1,0 +1,1 @@
+"""Model families: a file or folder here is registered by existing."""

@@ -1,0 +1,252 @@
+"""Mobile: one model in two files for ONNX Runtime, ``.onnx`` for its full builds and ``.ort`` for its reduced ones.
+
+The ``.ort`` file is optimised for ARM and holds no layout nodes of one processor; beside it lie the list of operators
+a reduced build needs, and a report on which mobile accelerators could take the graph. Formats:
+https://onnxruntime.ai/docs/performance/model-optimizations/ort-format-models.html
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from polygraphy.backend.base import BaseRunner
+from polygraphy.backend.onnxrt import OnnxrtRunner
+
+from exporter.graph import Graph
+from exporter.target import Artifact, Availability, Options, Problem, Ran, Target
+
+PROVIDER = "CPUExecutionProvider"
+# ONNX Runtime's names of the types arithmetic can run in.
+FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
+# Operators the XNNPACK provider takes: https://onnxruntime.ai/docs/execution-providers/Xnnpack-ExecutionProvider.html
+XNNPACK = {"AveragePool", "Conv", "ConvTranspose", "Gemm", "MatMul", "MaxPool", "QLinearAveragePool", "QLinearConv",
+           "QLinearSoftmax", "Resize", "Softmax"}  # fmt: skip
+
+
+class Mobile(Target):
+    """``exporter mobile MODEL``."""
+
+    name = "mobile"
+    extra = "mobile"
+    precisions = {"fp32": ("fp32", "fp32")}
+    rung = "portable"
+    runs_graphs = 1
+    python_example = """\
+import numpy as np, onnxruntime as ort
+session = ort.InferenceSession("{file}", providers=["CPUExecutionProvider"])
+names = [output.name for output in session.get_outputs()]
+outputs = dict(zip(names, session.run(names, {inputs})))
+result = outputs["{output}"]
+"""
+    cpp_example = """\
+#include <onnxruntime_cxx_api.h>
+Ort::Env env;
+Ort::Session session(env, "{file}", Ort::SessionOptions());
+auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+std::vector<int64_t> shape = {{{shape}}};
+auto input = Ort::Value::CreateTensor<float>(memory, data, count, shape.data(), shape.size());  // and every other
+const char* inputs[] = {{"{input}"}};
+const char* outputs[] = {{"{output}"}};
+auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
+"""
+
+    def available(self) -> Availability:
+        try:
+            return Availability(True, version("onnxruntime"))
+        except PackageNotFoundError:
+            return Availability(False, reason="onnxruntime is not installed", next="pip install exporter[mobile]")
+
+    def problems(self, graph: Graph, options: Options) -> list[Problem]:
+        import onnx
+        import onnxruntime as ort
+
+        model, found = graph.load(), []
+        newest = onnx.defs.onnx_opset_version()
+        for domain in model.opset_import:
+            if domain.domain in ("", "ai.onnx") and domain.version > newest:
+                found.append(Problem("opset", f"{domain.version} is newer than {newest}", "export at an older opset"))
+        known = {schema.name for schema in onnx.defs.get_all_schemas()}
+        foreign = [n for n in model.graph.node if n.domain in ("", "ai.onnx") and n.op_type not in known]
+        remedy = f"write it with operators that ONNX Runtime {ort.__version__} has"
+        found += [Problem(n.name or n.op_type, f"{n.op_type} is no ONNX operator", remedy) for n in foreign]
+        return found
+
+    def compile(self, graph: Graph, options: Options, folder: Path) -> Artifact:
+        portable = folder / "model.onnx"
+        shutil.copyfile(graph.path, portable)
+        reduced, operators = _convert(portable, folder)
+        report = folder / "mobile-usability.txt"
+        report.write_text(_usability(portable), encoding="utf-8")
+        files = {"onnx": portable, "ort": reduced, "operators": operators, "usability": report}
+        fingerprint = {"onnxruntime": version("onnxruntime")}
+        return Artifact(options.precision, files, ("onnx", "ort"), fingerprint, "fp32", tuple(_advice(graph, options)))
+
+    def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
+        return MobileRunner(artifact.files[form or artifact.forms[0]], options)
+
+    def open_graph(self, graph: Graph, options: Options) -> BaseRunner:
+        return MobileRunner(graph.path, options)
+
+    def ran(self, runner: BaseRunner) -> Ran:
+        assert isinstance(runner, MobileRunner)
+        return runner.ran()
+
+    def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
+        assert isinstance(runner, MobileRunner)
+        return runner.bound(feeds)
+
+
+class MobileRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy carries no types
+    """Polygraphy's runner of one file, with its first run observed: the provider and type of every node.
+
+    ONNX Runtime tells what a node ran in only through its profiler, so the first run is profiled and no other.
+    """
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self._events = Path(tempfile.mkdtemp(prefix="exporter-"))
+        super().__init__(lambda: _session(path, options, self._events / "events"), name=f"mobile-{path.suffix[1:]}")
+        self._ran: Ran | None = None
+        self._runs = 0
+
+    def infer_impl(self, feed_dict: Mapping[str, np.ndarray]) -> OrderedDict[str, np.ndarray]:
+        if self._runs == 1:
+            self.ran()
+        self._runs += 1
+        outputs: OrderedDict[str, np.ndarray] = super().infer_impl(feed_dict)
+        return outputs
+
+    def deactivate_impl(self) -> None:
+        super().deactivate_impl()
+        shutil.rmtree(self._events, ignore_errors=True)
+
+    def ran(self) -> Ran:
+        """What the first run ran in, per node; nothing is known before a run."""
+        if self._ran is None:
+            self._ran = _observed(json.loads(Path(self.sess.end_profiling()).read_text(encoding="utf-8")))
+        return self._ran
+
+    def bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
+        """A call on bound inputs and outputs; the runtime allocates outputs once and writes to them again."""
+        import onnxruntime as ort
+
+        if self._runs == 0:
+            self.infer(feeds, check_inputs=False)
+        self.ran()  # ends the profiling: nothing of it may be inside a timed call
+        binding, session = self.sess.io_binding(), self.sess
+        held = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(v)) for name, v in feeds.items()}
+        for name, value in held.items():
+            binding.bind_ortvalue_input(name, value)
+        names = [output.name for output in session.get_outputs()]
+        session.run_with_iobinding(_binding_to_cpu(binding, names))
+        outputs = dict(zip(names, binding.get_outputs(), strict=True))
+        binding.clear_binding_outputs()
+        for name, value in outputs.items():
+            binding.bind_ortvalue_output(name, value)
+        views = {name: value.numpy() for name, value in outputs.items()}
+        run = session.run_with_iobinding
+
+        def call() -> Mapping[str, np.ndarray]:
+            run(binding)
+            return views
+
+        return call
+
+
+def _binding_to_cpu(binding: Any, names: Iterable[str]) -> Any:
+    for name in names:
+        binding.bind_output(name, "cpu")
+    return binding
+
+
+def _session(path: Path, options: Options, events: Path) -> Any:
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.log_severity_level = 3
+    settings.enable_profiling = True
+    settings.profile_file_prefix = str(events)
+    # Spinning threads of one runtime slow down the next; a phone would pay for them with its battery.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), settings, providers=[PROVIDER])
+
+
+def _observed(events: list[dict[str, Any]]) -> Ran:
+    nodes = [e["args"] for e in events if e.get("cat") == "Node" and str(e.get("name", "")).endswith("_kernel_time")]
+    # A node computes in floating point when it gives floating point: a Shape or a Gather of indices does not.
+    given = [FLOATS[kind] for node in nodes for kind in _float_outputs(node)]
+    layers = dict(Counter(given))
+    return Ran("+".join(sorted(layers)) or "none", layers, dict(Counter(node.get("provider", "?") for node in nodes)))
+
+
+def _float_outputs(node: Mapping[str, Any]) -> list[str]:
+    kinds = [kind for output in node.get("output_type_shape", []) for kind in output]
+    return [kind for kind in kinds[:1] if kind in FLOATS]
+
+
+def _convert(portable: Path, folder: Path) -> tuple[Path, Path]:
+    """The ``.ort`` file for ARM and the configuration of a reduced build, by ONNX Runtime's own tool."""
+    from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
+
+    made = folder / "ort"
+    convert_onnx_models_to_ort(
+        portable, made, [OptimizationStyle.Fixed], target_platform="arm", enable_type_reduction=True
+    )
+    (reduced,), (operators,) = made.glob("*.ort"), made.glob("*.config")
+    return reduced.rename(folder / "model.ort"), operators.rename(folder / "required_operators.config")
+
+
+def _usability(portable: Path) -> str:
+    """ONNX Runtime's estimate for NNAPI and CoreML, and the operators XNNPACK would take."""
+    from onnxruntime.tools.mobile_helpers import usability_checker
+
+    lines: list[str] = []
+    logger = logging.Logger("usability", logging.INFO)
+    logger.addHandler(_Lines(lines))
+    usability_checker.checker(portable, logger)
+    nodes = [node.op_type for node in Graph(portable).load().graph.node]
+    taken = sum(kind in XNNPACK for kind in nodes)
+    others = ", ".join(sorted({kind for kind in nodes if kind not in XNNPACK}))
+    lines.append(f"XNNPACK: {taken} of {len(nodes)} nodes are of operators it takes; the rest runs on the CPU provider")
+    lines.append(f"\tOther operators: {others}")
+    return "\n".join(lines) + "\n"
+
+
+class _Lines(logging.Handler):
+    """Collects log messages."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+
+def _advice(graph: Graph, options: Options) -> list[str]:
+    """What the user of a phone should know of this graph."""
+    from onnx import TensorProto, numpy_helper
+
+    advice = []
+    if options.dims:
+        named = ", ".join(options.dims)
+        advice.append(f"dynamic dims {named}: NNAPI and CoreML want fixed shapes; fix them with --dim NAME=VALUE")
+    wide = [t for t in graph.load().graph.initializer if t.data_type == TensorProto.INT64]
+    # The two sentinels of Slice survive the narrowing to 32 bits that mobile providers do.
+    limits = np.iinfo(np.int32)
+    for tensor in wide:
+        values = numpy_helper.to_array(tensor)
+        beyond = values[(values > limits.max) | (values < limits.min)]
+        beyond = beyond[np.abs(beyond.astype(np.float64)) < 2.0**62]
+        if beyond.size:
+            advice.append(f"{tensor.name} holds {int(beyond[0])}, beyond 32 bits: mobile accelerators narrow it")
+    return advice

@@ -1,0 +1,178 @@
+"""OpenVINO on CPU: an IR pair ``.xml`` and ``.bin``, run in exactly the precision that was asked for.
+
+Format: https://docs.openvino.ai/2026/documentation/openvino-ir-format.html. Left to its defaults the CPU plugin runs
+bf16 where the processor has it, and ``save_model`` stores f16; both are told not to here, and what ran is read back
+from the compiled model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from polygraphy.backend.base import BaseRunner
+from polygraphy.common import TensorMetadata
+
+from exporter.graph import Graph
+from exporter.target import Artifact, Availability, Options, Problem, Ran, Target
+
+# OpenVINO's names of the types arithmetic can run in. Layers of other types (shapes, indices) are no arithmetic.
+FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
+
+
+class OpenVINO(Target):
+    """``exporter openvino MODEL``."""
+
+    name = "openvino"
+    extra = "openvino"
+    precisions = {"fp32": ("fp32", "fp32")}
+    rung = "compiled"
+    python_example = """\
+import numpy as np, openvino as ov
+model = ov.Core().compile_model("{file}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+outputs = model({inputs})
+result = outputs["{output}"]
+"""
+    cpp_example = """\
+#include <openvino/openvino.hpp>
+ov::Core core;
+auto model = core.compile_model("{file}", "CPU", ov::hint::inference_precision(ov::element::f32));
+auto request = model.create_infer_request();
+request.set_tensor("{input}", ov::Tensor(ov::element::f32, {{{shape}}}, data));  // and every other input
+request.infer();
+const float* result = request.get_tensor("{output}").data<float>();
+"""
+
+    def available(self) -> Availability:
+        try:
+            return Availability(True, version("openvino"))
+        except PackageNotFoundError:
+            return Availability(False, reason="openvino is not installed", next="pip install exporter[openvino]")
+
+    def problems(self, graph: Graph, options: Options) -> list[Problem]:
+        from openvino.frontend import FrontEndManager
+
+        frontend = FrontEndManager().load_by_framework("onnx")
+        partial = frontend.convert_partially(frontend.load(str(graph.path)))
+        # What the ONNX frontend cannot convert stays in the model as a framework node.
+        unknown = [op for op in partial.get_ordered_ops() if "Framework" in op.get_type_name()]
+        remedy = "write it with operators of https://docs.openvino.ai, or run this model on another target"
+        return [Problem(op.get_friendly_name(), "OpenVINO has no such ONNX operator", remedy) for op in unknown]
+
+    def compile(self, graph: Graph, options: Options, folder: Path) -> Artifact:
+        import openvino as ov
+
+        model = ov.Core().read_model(str(graph.path))
+        if options.shapes:
+            model.reshape(_bounded_shapes(options))
+        path = folder / "model.xml"
+        ov.save_model(model, str(path), compress_to_fp16=False)
+        files = {"xml": path, "bin": path.with_suffix(".bin")}
+        return Artifact(options.precision, files, ("xml",), {"openvino": version("openvino")}, "fp32")
+
+    def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
+        return OpenVINORunner(artifact.files["xml"], artifact.files["bin"], options)
+
+    def ran(self, runner: BaseRunner) -> Ran:
+        assert isinstance(runner, OpenVINORunner)
+        types = runner.layer_types()
+        layers = {FLOATS[name]: count for name, count in types.items() if name in FLOATS}
+        return Ran("+".join(sorted(layers)) or "none", layers, {runner.device: sum(types.values())})
+
+    def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
+        assert isinstance(runner, OpenVINORunner)
+        return runner.bound(feeds)
+
+
+def _bounded_shapes(options: Options) -> dict[str, Any]:
+    """Partial shapes with the declared bounds, so that the runtime refuses what was never tested."""
+    import openvino as ov
+
+    def bounds(size: int | str) -> Any:
+        if isinstance(size, int):
+            return ov.Dimension(size)
+        low, _, high, _ = options.dims[size]
+        return ov.Dimension(low, high)
+
+    return {name: ov.PartialShape([bounds(size) for size in shape]) for name, shape in options.shapes.items()}
+
+
+def _properties(options: Options) -> dict[str, Any]:
+    """The CPU plugin's settings: the precision asked for, one stream, and the threads asked for."""
+    hints = {"fp32": "f32"}
+    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hints[options.precision], "PERFORMANCE_HINT": "LATENCY"}
+    if options.threads:
+        properties["INFERENCE_NUM_THREADS"] = options.threads
+    return properties
+
+
+class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no types
+    """Polygraphy runner of a compiled model; outputs are copies."""
+
+    device = "CPU"
+
+    def __init__(self, xml: Path, weights: Path, options: Options) -> None:
+        super().__init__(prefix="openvino-runner")
+        self._xml, self._weights, self._options = xml, weights, options
+
+    def activate_impl(self) -> None:
+        import openvino as ov
+
+        core = ov.Core()
+        model = core.read_model(str(self._xml), str(self._weights))
+        self._compiled = core.compile_model(model, self.device, _properties(self._options))
+        self._request = self._compiled.create_infer_request()
+
+    def deactivate_impl(self) -> None:
+        del self._request, self._compiled
+
+    def get_input_metadata_impl(self) -> Any:
+        metadata = TensorMetadata()
+        for port in self._compiled.inputs:
+            shape = [d.get_length() if d.is_static else -1 for d in port.get_partial_shape()]
+            metadata.add(port.get_any_name(), port.get_element_type().to_dtype(), shape)
+        return metadata
+
+    def infer_impl(self, feed_dict: Mapping[str, np.ndarray]) -> OrderedDict[str, np.ndarray]:
+        outputs = self._request.infer(dict(feed_dict), share_inputs=True, share_outputs=True)
+        return OrderedDict((port.get_any_name(), np.array(value)) for port, value in outputs.items())
+
+    def bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
+        """A native call on tensors that are set once: nothing of Python is inside but the call."""
+        import openvino as ov
+
+        request = self._compiled.create_infer_request()
+        held = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
+        for name, value in held.items():
+            request.set_tensor(name, ov.Tensor(value, shared_memory=True))
+        names, infer = [port.get_any_name() for port in self._compiled.outputs], request.infer
+
+        class Outputs(Mapping[str, np.ndarray]):
+            """The request's own output buffers, read only when someone looks."""
+
+            def __getitem__(self, name: str) -> np.ndarray:
+                return np.asarray(request.get_tensor(name).data)
+
+            def __iter__(self) -> Iterator[str]:
+                return iter(names)
+
+            def __len__(self) -> int:
+                return len(names)
+
+        outputs = Outputs()
+
+        def call() -> Mapping[str, np.ndarray]:
+            infer()
+            return outputs
+
+        return call
+
+    def layer_types(self) -> dict[str, int]:
+        """How many layers of the compiled model run in each type, as the plugin itself reports."""
+        kinds = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ordered_ops()]
+        layers = [kind for kind in kinds if kind["layerType"].value not in ("Input", "Output", "Const")]
+        return dict(Counter(layer["runtimePrecision"].value for layer in layers))
