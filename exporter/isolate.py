@@ -188,7 +188,7 @@ def _answer(asked: Mapping[str, Any], channel: Channel) -> dict[str, Any]:
     except ExporterError as error:
         kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in KINDS), "Defect")
         return {"error": error.as_json() | {"kind": kind}}
-    except BaseException as error:  # noqa: BLE001 - SystemExit in a library must not read as an answer either
+    except BaseException as error:
         with suppress(Exception):
             traceback.print_exc()
         memory = isinstance(error, MemoryError)

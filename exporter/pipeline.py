@@ -234,12 +234,15 @@ def _case_request(case: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _guarding(cases: Sequence[Mapping[str, Any]], definition: ModelDef) -> list[Mapping[str, Any]]:
-    """Two small cases of different sizes that every simplify pass must survive."""
-    single = [case for case in cases if case["steps"] == 1]
-    by_name = {case["name"]: case for case in single}
-    opt = "normal" + "".join(f"-{d.name}{d.opt}" for d in definition.dims)
-    first = by_name.get(opt, single[0])
-    return [first, next((case for case in single if case is not first), first)]
+    """Two small cases, different in size and values, that every simplify pass must survive.
+
+    Sparse and wide values, because they show what normal ones average away.
+    """
+    single = {case["name"]: case for case in cases if case["steps"] == 1}
+    opt = "sparse" + "".join(f"-{d.name}{d.opt}" for d in definition.dims)
+    smallest = "wide" + "".join(f"-{d.name}{d.min}" for d in definition.dims)
+    chosen = [single[name] for name in (opt, smallest) if name in single]
+    return chosen or list(single.values())[:2]
 
 
 def _manifest(

@@ -74,7 +74,7 @@ def captured() -> Iterator[None]:
             if not isinstance(weights, (list, tuple)):
                 raise NotProven(
                     "packed-sequence",
-                    f"nn.{kind.split('_')[0]} is given a PackedSequence",
+                    f"nn.{kind.split('_', maxsplit=1)[0]} is given a PackedSequence",
                     why="packed batches carry their lengths as data; a graph has no such type",
                     next="pass padded tensors, and mask after the layer",
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,30 +48,34 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     module, weights = define.weighted(definition, build["checkpoint"], build["seed"])
     before = _buffer_digest(module)
     double, precision, notes = _double(definition, module)
-    planned: list[tuple[Case, Path | None]] = [(case, None) for case in planning.plan(definition)] if request["planned"] else []
+    planned: list[tuple[Case, Path | None]] = (
+        [(case, None) for case in planning.plan(definition)] if request["planned"] else []
+    )
     planned += [(samples.case_of(definition, Path(path)), Path(path)) for path in request["samples"]]
     planned.sort(key=lambda item: _volume(definition, item[0]))
     run = _Runs(definition, module, double)
-    folder, started, done = Path(request["folder"]), time.perf_counter(), 0.0
+    folder = Path(request["folder"])
+    left, rate = sum(_volume(definition, case) for case, _ in planned), math.inf
     first_of_shape: dict[tuple[str, tuple[int, ...]], Array] = {}
     written = []
-    total = sum(_volume(definition, case) for case, _ in planned)
     for index, (case, path) in enumerate(planned):
+        started = time.perf_counter()
         inputs = dict(read_tensors(path)) if path else planning.generated_inputs(definition, case)
         if case.scale == "normal" and index < 2:
             run.refuse_random(case, inputs)
         file = folder / f"{case.name}.safetensors"
         write_tensors(file, _case_tensors(run, definition, case, inputs, first_of_shape))
         written.append(case.__dict__ | {"file": str(file)})
-        done += _volume(definition, case)
-        left = (time.perf_counter() - started) * (total - done) / done
+        volume = _volume(definition, case)
+        # The best rate so far: small cases are all overhead, and would promise hours.
+        left, rate = left - volume, min(rate, (time.perf_counter() - started) / volume)
         channel.send(
             {
                 "event": "progress",
                 "what": f"reference {case.name}",
                 "done": index + 1,
                 "of": len(planned),
-                "left_seconds": left,
+                "left_seconds": left * rate,
             }
         )
     if _buffer_digest(module) != before:
@@ -177,9 +182,9 @@ class _Runs:
             tensors = {name: _tensor(value, dtype) for name, value in inputs.items()}
             if case.steps > 1:
                 return self._sequence(module, case, tensors)
-            return self._call(module, case, tensors)
+            return self._call(module, tensors)
 
-    def _call(self, module: nn.Module, case: Case, tensors: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+    def _call(self, module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, Array]:
         copies = [tensors[t.name].clone() for t in self.definition.inputs]
         outputs = module(*copies)
         outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
@@ -198,7 +203,7 @@ class _Runs:
         collected, outputs = [], dict[str, Array]()
         for piece in tensors[stream.input].chunk(case.steps, stream.axis):
             current[stream.input] = piece
-            outputs = self._call(module, case, current)
+            outputs = self._call(module, current)
             collected.append(outputs[stream.output])
             current |= {s.input: torch.from_numpy(outputs[s.output]) for s in self.definition.state}
         return outputs | {stream.output: np.concatenate(collected, stream.axis)}

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -57,7 +57,7 @@ def target_names() -> list[str]:
     return sorted({*own, *_entry_points("exporter.targets")})
 
 
-@lru_cache(maxsize=None)
+@cache
 def target(name: str) -> Target:
     """The target of that name.
 
@@ -95,7 +95,7 @@ def graph_runners() -> list[Target]:
     return sorted(able, key=lambda t: t.runs_graphs or 0)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _model_places() -> dict[str, tuple[str, str]]:
     """``{model name: (family, function name)}``, read from the sources without importing them."""
     places: dict[str, tuple[str, str]] = {}
@@ -118,9 +118,11 @@ def model_names() -> list[str]:
 
 def model_sources(name: str) -> list[Path]:
     """The source files of a model's family: what the trace depends on besides weights and options."""
-    family, _ = _model_places().get(name, (None, None))
-    if family is None:
-        return []
+    joined = _entry_points("exporter.models").get(name)
+    if joined is not None:
+        spec = importlib.util.find_spec(joined.module)
+        return [Path(spec.origin)] if spec and spec.origin else []
+    family, _ = _model_places()[name]
     folder = ROOT / "model_defs" / family
     return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
 

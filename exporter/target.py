@@ -119,7 +119,7 @@ class Target(ABC):
     def available(self) -> Availability:
         """Whether the runtime is installed and usable here. Never raises, never compiles anything."""
 
-    def problems(self, graph: Graph, options: Options) -> list[Problem]:
+    def problems(self, graph: Graph, options: Options) -> list[Problem]:  # noqa: ARG002  # a default to override
         """Every node the target refuses or gets wrong, all at once, before any compile."""
         return []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -82,8 +81,8 @@ def _export_command(target: str) -> Callable[..., None]:
 
         request = Request(
             model=model, target=target, output=folder, checkpoint=checkpoint, precision=precision,
-            dims=tuple(dim or ()), settings=_settings(setting or []), samples=samples, seed=seed, threads=threads, replace=replace,
-            profile=profile, limits=_limits(timeout, memory),
+            dims=tuple(dim or ()), settings=_settings(setting or []), samples=samples, seed=seed, threads=threads,
+            replace=replace, profile=profile, limits=_limits(timeout, memory),
         )  # fmt: skip
         with render.progress(json) as progress:
             exported = run(request, progress)
@@ -242,8 +241,7 @@ def main() -> None:
     sys.exit(output.guarded(app, as_json="--json" in sys.argv[1:]))
 
 
-def _terminated(number: int, frame: object) -> None:
+def _terminated(*_: object) -> None:
     """A polite kill ends like Ctrl-C: children gone, staging gone."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.environ["EXPORTER_TERMINATED"] = "1"
     raise KeyboardInterrupt

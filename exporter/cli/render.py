@@ -13,14 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from exporter.errors import ExporterError
+from exporter.stages import silent
 
+PIPE_WIDTH = 400
 COLOURS = {"PASS": "green", "SKIPPED": "yellow", "STABLE": "green", "NOISY": "yellow"}
 Event = Mapping[str, Any]
 Progress = Callable[[str, Event], None]
 
 
 def _out() -> Console:
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    # A pipe has no width: rows stay whole lines there.
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def _mark(word: str) -> str:
@@ -31,7 +34,7 @@ def _mark(word: str) -> str:
 def progress(quiet: bool) -> Iterator[Progress]:
     """Shows stages on stderr while they run: one live line on a terminal, a line per stage in a pipe."""
     if quiet:
-        yield lambda stage, event: None
+        yield silent
     elif sys.stderr.isatty():
         with _live() as report:
             yield report
@@ -96,7 +99,7 @@ def verified(value: Event) -> None:
     """Verdict first, then a line per hop with what decided it."""
     out = _out()
     out.print(f"{_mark(value['verdict'])}  {escape(value['model'])}  {escape(value['weights'])}")
-    table = _table("verdict", "hop", "target", "precision", "amplification", "allowed by", "worst case", "elements")
+    table = _table("verdict", "hop", "target", "ran", "error / eager's own", "worst case", "compared")
     for hop in value["hops"]:
         table.add_row(*_hop_row(hop, value["results"]))
     out.print(table)
@@ -109,18 +112,17 @@ def verified(value: Event) -> None:
 
 def _hop_row(hop: Event, results: Sequence[Event]) -> list[str]:
     worst, precision = hop["worst"] or {}, hop["precision"] or {}
-    ran = f"{precision.get('asked', '')} ran {precision['ran']}" if precision.get("ran") else precision.get("asked", "")
     mine = [r for r in results if r["hop"] == hop["hop"] and r["target"] == hop["target"]]
     amplification = worst.get("amplification")
+    cases = len({(r["case"], r["form"]) for r in mine})
     return [
         _mark(hop["verdict"]),
         hop["hop"],
         hop["target"] or "",
-        ran,
-        "" if amplification is None else f"{amplification:.2f}x eager's own error",
-        f"{len(mine)} results",
+        precision.get("ran") or f"{precision.get('asked', '')} asked",
+        "" if amplification is None else f"{amplification:.2f}",
         worst.get("case", ""),
-        f"{sum(r['elements'] for r in mine):,}" if mine else "",
+        f"{cases} cases, {sum(r['elements'] for r in mine):,} values" if mine else "when this graph was exported",
     ]
 
 
@@ -130,19 +132,15 @@ def profiled(value: Event) -> None:
     floor = value["noise_floor"]
     noise = f"two runs of the same thing differ by {(floor - 1) * 100:.1f} % here" if floor else "no noise floor"
     out.print(f"{_mark(value['stability'])}  latency, {noise}")
-    table = _table(
-        "subject", "median", "95 % interval", "p95", "n", "load", "first run", "peak memory", "threads", "ran"
-    )
+    table = _table("subject", "median", "95 % interval", "p95", "n", "load", "first run", "memory", "threads", "ran")
     for subject in value["subjects"]:
         table.add_row(*_subject_row(subject))
     out.print(table)
     for ratio in value["ratios"]:
         low, high = ratio["interval"]
-        told = f"{ratio['median']:.2f}x ({low:.2f} to {high:.2f}): {ratio['conclusion']}"
         out.print(
-            f"  {escape(ratio['of'])} takes {told} than {escape(ratio['to'])}"
-            if "no diff" not in told
-            else f"  {escape(ratio['of'])} against {escape(ratio['to'])}: {told}"
+            f"  {escape(ratio['of'])} takes {ratio['median']:.2f}x ({low:.2f} to {high:.2f}) the time of "
+            f"{escape(ratio['to'])}: {ratio['conclusion']}"
         )
     for warning in value["warnings"]:
         out.print(f"  warning: {escape(str(warning.get('what', '')))}; {escape(str(warning.get('advice', '')))}")
@@ -227,13 +225,14 @@ def doctor(value: Event) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     return table
 
 
 def _listing(out: Console, rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
-    table = _table(*columns)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    # A pipe has no width: rows stay whole lines there.
-    out.print(table, width=None if sys.stdout.isatty() else 400)
+    out.print(table)

@@ -52,7 +52,7 @@ def write(path: Path, values: Values) -> None:
             if path.suffix == ".wav":
                 _write_wav(file, values)
             else:
-                np.savez(file, **values)
+                np.savez(file, **values)  # type: ignore[arg-type]
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)

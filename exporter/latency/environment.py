@@ -261,7 +261,7 @@ def _cgroup_folders(root: Path, controller: str) -> list[Path]:
     base = root / "sys/fs/cgroup"
     found = []
     for line in _attempt(lambda: (root / "proc/self/cgroup").read_text().splitlines()) or []:
-        _, names, path = (line.split(":", 2) + ["", ""])[:3]
+        _, names, path = [*line.split(":", 2), "", ""][:3]
         if not names:
             found += [base / path.lstrip("/")]
         elif controller in names.split(","):

@@ -294,7 +294,7 @@ def profile(
     threads: int,
     log_folder: Path,
     budget_seconds: float = BUDGET_SECONDS,
-    progress: Progress = lambda line: None,
+    progress: Progress | None = None,
     packages: Sequence[str] = (),
     starter: Starter | None = None,
 ) -> Profile:
@@ -322,7 +322,7 @@ def profile(
         raise ValueError(f"subjects need names of their own: {names}")
     threads = threads or surroundings.usable_cores()
     facts = surroundings.read(packages)
-    run = _Run(starter or _start, threads, log_folder, seed, progress)
+    run = _Run(starter or _start, threads, log_folder, seed, progress or _quiet)
     try:
         run.open_all(subjects)
         plan = run.plan(budget_seconds)
@@ -330,19 +330,21 @@ def profile(
         run.learn_facts()
     finally:
         run.end()
-    return _concluded(run, subjects, plan, facts, budget_seconds, seconds)
+    return _concluded(run, plan, facts, budget_seconds=budget_seconds, seconds=seconds)
 
 
-def _concluded(
-    run: _Run, subjects: Sequence[Subject], plan: Schedule, facts: Environment, budget: float, seconds: float
-) -> Profile:
+def _quiet(line: str) -> None:
+    """Tells nobody."""
+
+
+def _concluded(run: _Run, plan: Schedule, facts: Environment, *, budget_seconds: float, seconds: float) -> Profile:
     """What may be said of a run that is over."""
-    measured = tuple(run.units[subject.name].measured() for subject in subjects)
+    measured = tuple(unit.measured() for name, unit in run.units.items() if name != run.twin)
     twin = run.units[run.twin].measured() if run.twin else None
     by_name = {one.subject.name: one for one in measured}
     twins = _ratio(twin, by_name[run.twin.removesuffix(TWIN)], plan.seed) if twin and run.twin else None
     ratios = _ratios(measured, stats.noise_floor(twins), plan.seed)
-    warned = [*surroundings.warnings(facts, run.threads), *_on_budget(plan, budget), *_on_twin(twins, measured)]
+    warned = [*surroundings.warnings(facts, run.threads), *_on_budget(plan, budget_seconds), *_on_twin(twins, measured)]
     return Profile(
         subjects=measured,
         twin=twin,
@@ -353,7 +355,7 @@ def _concluded(
         environment=facts,
         warnings=tuple(warned),
         reasons=stats.twin_reasons(twins),
-        budget_seconds=budget,
+        budget_seconds=budget_seconds,
         seconds=seconds,
     )
 
@@ -408,7 +410,7 @@ def _twins_json(twin: Measured | None, twins: Estimate | None) -> dict[str, Any]
 # ------------------------------------------------------------------------------------------------ the conversation
 
 
-class _Voided(Exception):
+class _VoidedError(Exception):
     """A subject's measurement ended; the run goes on without it."""
 
     def __init__(self, verdict: Verdict, reason: str, cause: Cause | None = None) -> None:
@@ -450,14 +452,14 @@ class _Unit:
         assert self.child is not None
         answer = self.child.receive(timeout)
         if answer is None:
-            raise _Voided(Verdict.CRASHED, "the child ended in the middle of the conversation")
+            raise _VoidedError(Verdict.CRASHED, "the child ended in the middle of the conversation")
         return dict(answer)
 
     def require_right(self, check: Mapping[str, Any], when: str) -> None:
         """Voids the subject unless its outputs were right."""
         if check.get("ok") is not True:
             reason = f"wrong outputs {when}: {check.get('reason') or 'the check did not say yes'}"
-            raise _Voided(Verdict.INVALID, reason, Cause.WRONG_OUTPUT)
+            raise _VoidedError(Verdict.INVALID, reason, Cause.WRONG_OUTPUT)
 
     def void(self, verdict: Verdict, reason: str, cause: Cause | None = None) -> None:
         self.verdict, self.reason = verdict, reason
@@ -593,7 +595,7 @@ class _Run:
             work()
             if unit.child is not None:
                 unit.child.pause()
-        except _Voided as voided:
+        except _VoidedError as voided:
             unit.void(voided.verdict, voided.reason, voided.cause)
         except ExporterError as error:
             unit.void(_verdict_of(error), error.what)
@@ -607,8 +609,11 @@ def _block(answer: Mapping[str, Any], pace: Pace) -> Block:
     """The timings of a block, refused where they cannot be what was asked for."""
     ns = tuple(answer.get("ns", ()))
     if len(ns) != (pace.calls if pace.each else 1) or not all(_is_time(value) for value in ns):
-        raise _Voided(Verdict.INVALID, "the child sent timings that no clock gives")
-    return Block(pace.calls, ns)
+        raise _VoidedError(Verdict.INVALID, "the child sent timings that no clock gives")
+    block = Block(pace.calls, ns)
+    if block.figure <= 0:
+        raise _VoidedError(Verdict.INVALID, "the calls took no time that this clock can tell")
+    return block
 
 
 def _is_time(value: Any) -> bool:

@@ -52,7 +52,7 @@ MIN_FLOOR = 1.01
 TWIN_LIMIT = 1.10
 # Largest part of a timed value that one step of the clock may be.
 TICK_LIMIT = 0.01
-# Blocks below which the interval of a median is known to be rough; the protocol asks for it, slow models may not reach it.
+# Blocks below which the interval of a median is rough; the protocol asks for them, slow models may not reach them.
 ENOUGH_BLOCKS = 9
 
 
@@ -171,7 +171,7 @@ def _drawn(children: Sequence[Floats], rng: np.random.Generator, resamples: int)
     chosen = rng.integers(len(children), size=(resamples, len(children)))
     sizes = np.array([child.size for child in children])
     padded = np.zeros((len(children), int(sizes.max())))
-    for row, child in zip(padded, children):
+    for row, child in zip(padded, children, strict=True):
         row[: child.size] = child
     # floor(u * size) draws an index below the size of the chosen child, whichever it is.
     indices = (rng.random((resamples, len(children), length)) * sizes[chosen][:, :, None]).astype(np.intp)
@@ -202,9 +202,9 @@ def ratio_interval(
     Raises:
         ValueError: when the rounds do not pair up.
     """
-    if len(of) != len(to) or any(len(a) != len(b) for a, b in zip(of, to)):
+    if len(of) != len(to) or any(len(a) != len(b) for a, b in zip(of, to, strict=True)):
         raise ValueError("blocks of two subjects pair up by round; their counts differ")
-    ratios = [np.asarray(a, dtype=np.float64) / np.asarray(b, dtype=np.float64) for a, b in zip(of, to)]
+    ratios = [np.asarray(a, dtype=np.float64) / np.asarray(b, dtype=np.float64) for a, b in zip(of, to, strict=True)]
     return median_interval([list(child) for child in ratios], seed, resamples)
 
 
@@ -254,14 +254,14 @@ def _bound_rank(n: int, p: float) -> int:
 
 
 def drift(figures: Sequence[float]) -> Drift | None:
-    """The Theil-Sen trend of the blocks over the run, or None for fewer than five blocks."""
+    """The Theil-Sen trend of the blocks over the run, or None for fewer than five blocks or none that took time."""
     y = np.asarray(figures, dtype=np.float64)
-    n = y.size
-    if n < 5:
+    n, middle = y.size, float(np.median(y))
+    if n < 5 or middle <= 0:
         return None
     later, earlier = np.tril_indices(n, -1)
     slopes = np.sort((y[later] - y[earlier]) / (later - earlier))
-    scale = (n - 1) / float(np.median(y))
+    scale = (n - 1) / middle
     # Sen 1968: the interval's ranks follow from the variance of Kendall's S without ties.
     reach = 1.959964 * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
     low = max(0, round((slopes.size - reach) / 2) - 1)

@@ -113,6 +113,7 @@ def serve(
     """Opens a subject, reports on it, and obeys until told to quit."""
     clock = clock or Monotonic()
     feeds = tensors(request["tensors"], INPUT)
+    untouched = digests(feeds)
     start = clock.ns()
     opened = opening(request, feeds)
     loaded = clock.ns()
@@ -120,8 +121,11 @@ def serve(
     ran = clock.ns()
     # Taken before references are loaded and compared: from here on the peak would be ours, not the subject's.
     peak = peak_rss_bytes()
-    session = Session(opened, feeds, tensors(request["tensors"], REFERENCE), request["allowed"], clock)
     try:
+        references = tensors(request["tensors"], REFERENCE)
+        session = Session(
+            opened, feeds, untouched=untouched, references=references, allowed=request["allowed"], clock=clock
+        )
         figures = {"load_ns": loaded - start, "first_run_ns": ran - loaded, "peak_rss_bytes": peak}
         channel.send(session.introduction() | figures)
         while (command := channel.receive()) is not None and command["do"] != "quit":
@@ -137,6 +141,8 @@ class Session:
         self,
         opened: Opened,
         feeds: Arrays,
+        *,
+        untouched: Mapping[str, str],
         references: Arrays,
         allowed: Mapping[str, float],
         clock: Clock,
@@ -144,8 +150,8 @@ class Session:
         self._opened, self._clock = opened, clock
         self._call = opened.bind()
         self._last = self._call()
-        self._feeds, self._references, self._allowed = feeds, references, allowed
-        self._before = _digests(feeds)
+        self._feeds, self._untouched = feeds, untouched
+        self._references, self._allowed = references, allowed
         # What loading left behind stays: collecting before every block then looks only at what came since.
         gc.collect()
         gc.freeze()
@@ -203,12 +209,13 @@ class Session:
     def check(self) -> dict[str, Any]:
         """Whether what the most recent call returned is right."""
         checked = judged(self._opened.arrays(self._last), self._references, self._allowed)
-        if not checked["ok"] and _digests(self._feeds) != self._before:
+        if not checked["ok"] and digests(self._feeds) != self._untouched:
             checked["reason"] += "; the call writes into its own inputs, so every run computes something else"
         return checked
 
 
-def _digests(arrays: Arrays) -> dict[str, str]:
+def digests(arrays: Arrays) -> dict[str, str]:
+    """A digest of every array, to tell later whether a call wrote into its inputs."""
     return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items()}
 
 
@@ -353,7 +360,7 @@ def _opened_eager(request: Mapping[str, Any], feeds: Arrays) -> Opened:
 
     bound = synchronised if device.type == "cuda" else call
     # Eager returns tensors of its own making, which may be views of its inputs or weights: never write into them.
-    return Opened(bound, lambda: bound, lambda last: _named(last, names), lambda last: None, facts, lambda: None)
+    return Opened(bound, lambda: bound, lambda last: _named(last, names), lambda _: None, facts, lambda: None)
 
 
 def _eager_dtype(precision: str) -> Any:

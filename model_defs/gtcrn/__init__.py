@@ -22,8 +22,8 @@ PUBLISHED = Checkpoint(
 )
 # 16 kHz, frames of 512 samples every 256, periodic square-root Hann window on both sides.
 STFT = {"sample_rate": 16000, "length": 512, "hop": 256, "window": "sqrt-hann"}
-# The spectrum of speech scaled to [-1, 1] stays well within this.
-REACH = 8.0
+# Loud speech scaled to [-1, 1] reaches 31 in this spectrum.
+REACH = 32.0
 
 
 @model
@@ -35,7 +35,7 @@ def gtcrn() -> ModelDef:
         family="gtcrn",
         build=_network,
         deploy=_deploy_offline,
-        inputs=(Tensor("spec", shape, "noisy STFT at 16 kHz: batch, bin, frame, real/imaginary", low=-REACH, high=REACH),),
+        inputs=(Tensor("spec", shape, "noisy STFT at 16 kHz: batch, bin, frame, re/im", low=-REACH, high=REACH),),
         outputs=(Tensor("enhanced", shape, "enhanced STFT, same layout"),),
         dims=(Dim("T", min=2, opt=63, max=4000),),
         checkpoint=PUBLISHED,

@@ -1,6 +1,8 @@
 """GTCRN rewritten for deployment: the same function with fewer and cheaper operators.
 
-Every step is an identity of real arithmetic; weights are merged in float64 and rounded once.
+Every step is an identity of real arithmetic, stated where it is made; weights are merged in float64 and rounded once.
+Most of a frame's time is the overhead of its operators, not their arithmetic, so that zeros in a weight are welcome
+where they save an operator.
 """
 
 import copy
@@ -93,45 +95,6 @@ def interleave(even: Tensor, odd: Tensor) -> Tensor:
     return torch.stack((even, odd), dim=1).flatten(0, 1)
 
 
-def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Builds a linear layer from weight (out, in) and bias."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
-    layer.weight, layer.bias = nn.Parameter(weight.contiguous()), nn.Parameter(bias.contiguous())
-    return layer
-
-
-class GRUStep(nn.Module):
-    """One step of a GRU for many sequences, written out.
-
-    With input ``x`` and state ``h``::
-
-        r = sigmoid(W_r [x, h] + b_r)              z = sigmoid(W_z [x, h] + b_z)
-        n = tanh(W_n x + b_n + r (U_n h + c_n))    h' = n + z (h - n)
-
-    Runtimes set up a recurrent operator for long sequences; for one step plain layers are cheaper.
-
-    Args:
-        gru: The GRU, one layer, forwards.
-    """
-
-    def __init__(self, gru: nn.GRU) -> None:
-        super().__init__()
-        from_input, from_state = gru.weight_ih_l0.chunk(3), gru.weight_hh_l0.chunk(3)
-        input_bias, state_bias = gru.bias_ih_l0.chunk(3), gru.bias_hh_l0.chunk(3)
-        self.reset, self.update = (
-            linear(torch.cat((from_input[i], from_state[i]), dim=1), input_bias[i] + state_bias[i]) for i in (0, 1)
-        )
-        self.new_input = linear(from_input[2], input_bias[2])
-        self.new_state = linear(from_state[2], state_bias[2])
-
-    def forward(self, x: Tensor, state: Tensor) -> Tensor:
-        """Maps inputs (N, I) and states (N, H) to the states after the step, (N, H)."""
-        both = torch.cat((x, state), dim=1)
-        reset, update = torch.sigmoid(self.reset(both)), torch.sigmoid(self.update(both))
-        new = torch.tanh(self.new_input(x) + reset * self.new_state(state))
-        return new + update * (state - new)
-
-
 class Block(nn.Module):
     """A grouped temporal convolution as three convolutions and a gate on all 16 channels.
 
@@ -156,19 +119,21 @@ class Block(nn.Module):
         self.depth = convolution(weight, bias, padding=(0, 1), dilation=(self.past // 2, 1), groups=CHANNELS)
         self.depth_slope = block.depth_act.weight.item()
         weight, bias = as_convolution(block.point_conv2, block.point_bn2)
-        self.narrow = convolution(interleave(weight, torch.zeros_like(weight)), interleave(bias, torch.zeros_like(bias)))
+        self.narrow = convolution(
+            interleave(weight, torch.zeros_like(weight)), interleave(bias, torch.zeros_like(bias))
+        )
         copies = torch.eye(CHANNELS, dtype=weight.dtype)[HALF:, :, None, None]
         self.copy = convolution(interleave(torch.zeros_like(copies), copies))
         self.attend = self._attend(block.tra.att_gru)
-        self.cell = GRUStep(self.attend)
         self.gate = copy.deepcopy(block.tra.att_fc)
         weight, bias = self.gate.weight, self.gate.bias
+        self.gate.out_features = CHANNELS
         self.gate.weight = nn.Parameter(interleave(weight, torch.zeros_like(weight)))
         self.gate.bias = nn.Parameter(interleave(bias, torch.full_like(bias, OPEN_GATE)))
 
     @staticmethod
     def _attend(gru: nn.GRU) -> nn.GRU:
-        attend = nn.GRU(CHANNELS, CHANNELS)
+        attend = nn.GRU(CHANNELS, CHANNELS, dtype=gru.weight_ih_l0.dtype)
         attend.load_state_dict(gru.state_dict() | {"weight_ih_l0": attend.weight_ih_l0})
         # The mean over the bands is a sum with its factor in the weights; copied channels have no say.
         weight = gru.weight_ih_l0 / BANDS
@@ -200,8 +165,9 @@ class Block(nn.Module):
         """
         frames = torch.cat((past, F.leaky_relu(self.widen(x), self.widen_slope)), dim=2)
         y = self.transform(x, frames)
-        new = self.cell((y * y).sum(-1).reshape(1, CHANNELS), state.squeeze(0))
-        return y * torch.sigmoid(self.gate(new)).reshape(1, CHANNELS, 1, 1), frames[:, :, 1:], new.unsqueeze(0)
+        _, state = self.attend((y * y).sum(-1).reshape(1, 1, CHANNELS), state)
+        gate = torch.sigmoid(self.gate(state.reshape(1, CHANNELS))).reshape(1, CHANNELS, 1, 1)
+        return y * gate, frames[:, :, 1:], state
 
 
 def merge_directions(gru: nn.GRU) -> nn.GRU:
@@ -273,7 +239,7 @@ class DualPathStep(nn.Module):
         self.intra_fc.weight = nn.Parameter(torch.block_diag(forward, backward))
         self.intra_bias = merged.intra_fc.bias
         self.intra_ln = merged.intra_ln
-        self.inter, self.inter_fc, self.inter_ln = GRUStep(merged.inter), merged.inter_fc, merged.inter_ln
+        self.inter, self.inter_fc, self.inter_ln = merged.inter, merged.inter_fc, merged.inter_ln
         eye = torch.eye(BANDS, dtype=forward.dtype)
         self.register_buffer("mirror", interleave(eye, eye.flip(0)))
 
@@ -282,8 +248,8 @@ class DualPathStep(nn.Module):
         intra, _ = self.intra((self.mirror @ x).reshape(BANDS, 1, 2 * CHANNELS))
         both = self.intra_fc(intra.reshape(BANDS, CHANNELS)).reshape(2 * BANDS, CHANNELS)
         x = x + self.intra_ln(torch.addmm(self.intra_bias, self.mirror.T, both).unsqueeze(0))
-        new = self.inter(x.squeeze(0), state.squeeze(0))
-        return x + self.inter_ln(self.inter_fc(new).unsqueeze(0)), new.unsqueeze(0)
+        _, state = self.inter(x, state)
+        return x + self.inter_ln(self.inter_fc(state.reshape(BANDS, CHANNELS)).unsqueeze(0)), state
 
 
 class Head(nn.Module):
@@ -365,7 +331,8 @@ class Tail(nn.Module):
         low = torch.eye(LINEAR_BINS, dtype=filters.dtype)
         expand = torch.block_diag(low, filters.T)
         self.register_buffer("expand", torch.cat((expand[::2], F.pad(expand[1::2], (0, 0, 0, 1)))))
-        self.register_buffer("spread", interleave(low[:33, :33], torch.zeros_like(low[:33, :33]))[:-1].T.contiguous())
+        eye = torch.eye(BANDS, dtype=filters.dtype)
+        self.register_buffer("spread", interleave(eye, torch.zeros_like(eye))[:-1].T.contiguous())
         self.first = zero_stuffed(first.conv, first.bn)
         self.first_slope = first.act.weight.item()
         weight, bias = fold_batch_norm(second.conv, second.bn)
@@ -374,9 +341,7 @@ class Tail(nn.Module):
         phases = torch.stack((even, odd), dim=2).permute(1, 2, 0, 3, 4)
         matrix = torch.cat((phases[0], -phases[1], phases[1], phases[0]))
         real, imag = bias
-        self.second = convolution(
-            matrix, torch.stack((real, -imag, imag, real)).repeat_interleave(2), padding=(0, 1)
-        )
+        self.second = convolution(matrix, torch.stack((real, -imag, imag, real)).repeat_interleave(2), padding=(0, 1))
 
     def forward(self, parts: Tensor, x: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Maps the noisy parts, (B, 2, T, 257), the last feature map and both skips to the enhanced parts."""

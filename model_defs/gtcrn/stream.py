@@ -10,8 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .network import BANDS, CHANNELS, DILATIONS, GTCRN, GTConvBlock
-from .network import apply_mask, shuffle_channels, spectrum_features, unfold_bands
+from .network import (
+    BANDS,
+    CHANNELS,
+    DILATIONS,
+    GTCRN,
+    GTConvBlock,
+    apply_mask,
+    shuffle_channels,
+    spectrum_features,
+    unfold_bands,
+)
 
 
 class State(NamedTuple):

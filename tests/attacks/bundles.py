@@ -47,7 +47,9 @@ def manifest(key: str = DIGEST, files: dict[str, FileInfo] | None = None, **name
         program=(Step("step", 1, (State("h", "h_next"),)),),
         cases=(CaseInfo("opt", "values", "normal", {"T": 3}, 1, case),),
         targets={
-            "some/fp32": TargetInfo("some", "fp32", {"bin": artifact}, ("bin",), {"version": "1"}, "float32", 2, ("-",)),
+            "some/fp32": TargetInfo(
+                "some", "fp32", {"bin": artifact}, ("bin",), {"version": "1"}, "float32", 2, ("-",)
+            ),
             "some/int8": TargetInfo("some", "int8", {}, (), {}, "int8", 0, (), "incomplete", "exporter compile ."),
         },
         reports={},

@@ -113,7 +113,9 @@ def device(place: Path) -> None:
 
 @pytest.mark.parametrize("make", [pipe, folder, unix_socket, device])
 @pytest.mark.parametrize("which", ["file", "manifest"])
-def test_what_is_no_file_neither_hangs_nor_feeds_the_reader(path: Path, which: str, make: Callable[[Path], None]) -> None:
+def test_what_is_no_file_neither_hangs_nor_feeds_the_reader(
+    path: Path, which: str, make: Callable[[Path], None]
+) -> None:
     opened = Bundle.open(path)
     name = name_of(path)
     place = path / (name if which == "file" else "manifest.json")

@@ -77,7 +77,9 @@ def test_duplicate_keys(old: bytes, new: bytes) -> None:
     assert "twice" in refusal(good.replace(old, new, 1)).what
 
 
-@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"1" * 5000, b"0x10", b"01"])
+@pytest.mark.parametrize(
+    "number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"1" * 5000, b"0x10", b"01"]
+)
 def test_numbers_that_are_none(number: bytes) -> None:
     good = encode(manifest())
     assert b'"low": -1.0' in good
@@ -100,7 +102,9 @@ def test_a_newer_schema_asks_for_an_upgrade() -> None:
     assert "upgrade exporter" in error.next
 
 
-@pytest.mark.parametrize("schema", ["exporter.bundle/0", "exporter.bundle/-1", "exporter.bundle/1.0", "other/1", "", 1, None])
+@pytest.mark.parametrize(
+    "schema", ["exporter.bundle/0", "exporter.bundle/-1", "exporter.bundle/1.0", "other/1", "", 1, None]
+)
 def test_a_schema_that_is_not_ours(schema: Any) -> None:
     refusal(spoiled(lambda m: m.update(schema=schema)))
 
@@ -242,7 +246,9 @@ def test_names_that_would_leave_the_bundle_or_mean_something_else(name: str) -> 
     refusal(spoiled(put))
 
 
-@pytest.mark.parametrize("name", ["a", "graphs/model-0123456789ab.onnx", "a/b.c+d_e-1", "console.txt", "a/manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["a", "graphs/model-0123456789ab.onnx", "a/b.c+d_e-1", "console.txt", "a/manifest.json"]
+)
 def test_names_that_are_fine(name: str) -> None:
     assert file_name_problem(name) is None
 

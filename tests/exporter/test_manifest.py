@@ -142,7 +142,9 @@ def test_any_bytes_at_all(data: bytes) -> None:
         decode(data)
 
 
-@pytest.mark.parametrize("path", [p for p in PLACES if p and isinstance(p[-1], str)], ids=lambda p: ".".join(map(str, p)))
+@pytest.mark.parametrize(
+    "path", [p for p in PLACES if p and isinstance(p[-1], str)], ids=lambda p: ".".join(map(str, p))
+)
 def test_no_declared_key_may_be_absent(path: tuple[Any, ...]) -> None:
     def drop(value: Any) -> None:
         for key in path[:-1]:

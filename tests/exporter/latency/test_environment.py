@@ -86,6 +86,8 @@ def test_throttled_time_is_a_difference() -> None:
 
 def test_this_machine_can_be_read() -> None:
     facts = environment.read(["numpy"])
-    assert facts.kernel and facts.python and facts.packages
+    assert facts.kernel
+    assert facts.python
+    assert facts.packages
     assert environment.usable_cores() >= 1
     assert facts.as_json()["cores"] == facts.cores

@@ -1,0 +1,59 @@
+# The table of contents of development. `make` alone prints it.
+PYTHON ?= python3.11
+DATA ?= ../shared/data
+BIN := .venv/bin
+# Published weights and a real recording, where they are at hand; the demo says so when they are not.
+CHECKPOINT ?= $(wildcard $(DATA)/gtcrn/gtcrn_dns3.tar)
+SAMPLES ?= $(wildcard $(DATA)/gtcrn/noisy.wav)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lint fmt type test test-all contract faults bench docs clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready .venv-device/ready ## make .venv with everything, and .venv-device without PyTorch
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[trace,openvino,mobile,dev]'
+	@touch $@
+
+# What a device has: the base install and the runtimes. The tests prove that verify, profile and run need no more.
+.venv-device/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-device
+	.venv-device/bin/pip install -q --disable-pip-version-check -c constraints.txt -e . openvino onnxruntime
+	@touch $@
+
+demo: .venv/ready ## export GTCRN to OpenVINO and mobile; print verdicts and latencies
+	$(BIN)/exporter openvino gtcrn $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(SAMPLES),--samples $(SAMPLES))
+	$(BIN)/exporter mobile gtcrn $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(SAMPLES),--samples $(SAMPLES))
+
+lint: .venv/ready ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: .venv/ready ## format, and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: .venv/ready ## mypy, strict
+	$(BIN)/mypy
+
+test: setup ## all tests but the slow ones (under 15 minutes)
+	$(BIN)/pytest -m 'not slow'
+
+test-all: setup ## every test
+	$(BIN)/pytest
+
+contract: setup ## what every target and every model must satisfy
+	$(BIN)/pytest tests/contract
+
+faults: setup ## what breaks, and files that lie
+	$(BIN)/pytest tests/faults tests/attacks
+
+bench: setup ## the figures, as ratios in one run; writes docs/performance.md
+	$(BIN)/python -m tests.bench
+
+clean: ## remove environments and caches
+	rm -rf .venv .venv-device build *.egg-info .mypy_cache .ruff_cache .hypothesis
