@@ -247,7 +247,7 @@ def _read(file: int, most: int) -> bytes:
 def _digest(file: int, most: int) -> tuple[str, int]:
     """The digest and size of an open file, read no further than one byte beyond ``most``."""
     digest, size = hashlib.sha256(), 0
-    while size <= most and (part := os.read(file, min(CHUNK, most + 1 - size))):
+    while part := os.read(file, min(CHUNK, most + 1 - size)):
         digest.update(part)
         size += len(part)
     return digest.hexdigest(), size

@@ -98,6 +98,7 @@ def _judged(
     for form, outcome in zip(forms, several, strict=True):
         if outcome.error is not None:
             ended = outcome.reason or outcome.error.what
+            known["log"] = f"{outcome.error.why} ({outcome.error.where})"
             return Hop(hop, target, outcome.verdict, ended, Precision(precision, stored), tuple(results), known)
         measured = [Measurement.from_json(value) for value in outcome.value["measurements"]]
         results += judge(measured, expected, hop=hop, target=target, form=form, rung=rung, precision=precision)

@@ -713,11 +713,11 @@ def _group(leader: int) -> set[int]:
     """The processes of a group."""
     members = {leader}
     with suppress(OSError):
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
                 with suppress(OSError, IndexError, ValueError):
-                    if int(_stat_fields(int(entry))[2]) == leader:
-                        members.add(int(entry))
+                    if int(_stat_fields(int(entry.name))[2]) == leader:
+                        members.add(int(entry.name))
     return members
 
 

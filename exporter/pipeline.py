@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from exporter import registry, samples
 from exporter.bundle import Bundle, Draft, editing
-from exporter.errors import Incomplete, NotProven, Refused, nearest
+from exporter.errors import Incomplete, NotProven, Refused, StageFailed, nearest
 from exporter.graph import sha256
 from exporter.hops import artifact_hop, graph_hop, interface_of, options_of
 from exporter.isolate import Limits
@@ -27,7 +28,7 @@ from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stage, Stages, silen
 from exporter.target import Availability, Target
 from exporter.use import use_page
 from exporter.verdict import Hop, Precision, Verdict
-from exporter.verification import Verification, verification_of
+from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
 
 GRAPH = "model"
 
@@ -110,8 +111,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
     _refuse_precision(target, request.precision)
     definition = registry.model(request.model, request.settings).with_dims(request.dims)
     found = samples.find(request.samples) if request.samples else []
-    if request.checkpoint is not None and not request.checkpoint.is_file():
-        raise _missing(request.checkpoint, "checkpoint")
+    refuse_missing_checkpoint(request.checkpoint)
     path = request.output or Path(f"{request.model}.bundle")
     with editing(path, f"exporter {request.target} {request.model}") as draft:
         _refuse_other_model(draft, definition, request, path)
@@ -145,11 +145,6 @@ def _refuse_precision(target: Target, precision: str) -> None:
             why=f"it offers {', '.join(target.precisions)}",
             next=f"--precision {next(iter(target.precisions))}",
         )
-
-
-def _missing(path: Path, what: str) -> Refused:
-    why = f"--{what} takes a file that exists"
-    return Refused("missing-file", f"there is no {what} {path}", why=why, next=f"ls {path.parent}")
 
 
 def _refuse_other_model(draft: Draft, definition: ModelDef, request: Request, path: Path) -> None:
@@ -211,6 +206,7 @@ def _traced_and_referenced(
     folder.mkdir()
     prepared = samples.prepared_files(definition, request.samples, draft.work) if request.samples else []
     asked = {"build": request.build, "samples": prepared, "folder": str(folder), "planned": True}
+    stages.progress("trace", {})  # said here, so that what is printed does not depend on which thread is faster
     with ThreadPoolExecutor(1) as pool:
         tracing = pool.submit(
             stages.attempt, "trace", "exporter.trace:stage", {"build": request.build, "output": str(traced)}
@@ -329,12 +325,14 @@ def _compiled(
         )
         return replace(manifest, targets=manifest.targets | {key: info}), hop
     options = options_of(manifest, request.precision, request.threads)
-    folder = draft.work / "artifact"
+    folder, graph = draft.work / "artifact", draft.work / "graph.onnx"
+    # A copy: a target that writes to what it is given, or gives it away, must not reach the bundle.
+    shutil.copyfile(_files(draft)(manifest.graphs[GRAPH].simplified), graph)
     compile_request = {
-        "target": target.name, "graph": str(_files(draft)(manifest.graphs[GRAPH].simplified)),
-        "folder": str(folder), "options": options.__dict__,
+        "target": target.name, "graph": str(graph), "folder": str(folder), "options": options.__dict__,
     }  # fmt: skip
     made = stages.run("compile", "exporter.compile:stage", compile_request)
+    _refuse_foreign_files(target, made["files"], folder)
     files = {role: draft.add(Path(path), f"targets/{key}/{Path(path).name}") for role, path in made["files"].items()}
     info = TargetInfo(
         target=target.name, precision=request.precision, files=files, forms=tuple(made["forms"]),
@@ -342,6 +340,21 @@ def _compiled(
     )  # fmt: skip
     manifest = replace(manifest, targets=manifest.targets | {key: info})
     return manifest, artifact_hop(_files(draft), manifest, key, stages)
+
+
+def _refuse_foreign_files(target: Target, files: Mapping[str, str], folder: Path) -> None:
+    """An artifact is moved into the bundle: what a target did not write where it was told to is not its to give."""
+    for role, name in files.items():
+        path = Path(name)
+        there = path.is_file() and not path.is_symlink()
+        if not there or folder.resolve() not in path.resolve().parents:
+            raise StageFailed(
+                "stage-failed",
+                f"compile gave {path.name} as {role}, " + ("which it did not write" if there else "and there is none"),
+                where=f"target {target.name}, file {path}",
+                why="an artifact is made of regular files under the folder that compile is given, and of no others",
+                next=f"mend compile() of {target.name}: write {role} under its folder",
+            )
 
 
 def _files(draft: Draft) -> Callable[[str], Path]:

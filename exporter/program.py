@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from exporter import host, registry
 from exporter.bundle import Bundle
-from exporter.errors import Incomplete
+from exporter.errors import Incomplete, Refused
 from exporter.hops import artifact_of, options_of
 from exporter.host import files
 from exporter.isolate import Channel, Limits
@@ -95,6 +95,20 @@ def _once(
     return outputs, calls
 
 
+def _refuse_output(manifest: Manifest, output: Path) -> None:
+    """Refuses, before anything runs, an output that could not be written after it."""
+    kinds = [".wav", ".npz"] if any(step.step == "istft" for step in manifest.after) else [".npz"]
+    if output.suffix in kinds and output.parent.is_dir() and not output.is_dir():
+        return
+    raise Refused(
+        "bad-output",
+        f"cannot write {output}" + (": it is a folder" if output.is_dir() else ""),
+        where=f"-o {output}",
+        why=f"what {manifest.model.name} gives is written as {' or '.join(kinds)}, into a folder that exists",
+        next=" or ".join(f"-o OUTPUT{kind}" for kind in kinds),
+    )
+
+
 def run_file(
     path: Path,
     target_name: str,
@@ -106,6 +120,7 @@ def run_file(
     """Runs one real input through one artifact of a bundle, with its host steps before and after."""
     bundle = Bundle.open(path)
     key = chosen(bundle, [target_name])[0]
+    _refuse_output(bundle.manifest, output)
     info = bundle.manifest.targets[key]
     available = registry.target(info.target).available()
     if info.status != "compiled" or not available.present:

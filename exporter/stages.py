@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from exporter.errors import StageFailed
 from exporter.isolate import Limits, Outcome, call
 from exporter.samples import slug
 
@@ -60,6 +61,8 @@ class Stages:
             on_event=lambda event: self.progress(stage, event),
         )
         self.done.append(Stage(stage, outcome.seconds, outcome.peak_rss_bytes / 2**20))
+        if isinstance(outcome.error, StageFailed) and outcome.log.is_file():
+            outcome.error.where = f"log {_kept(outcome.log)}"  # the folder it lies in goes when the command ends
         return outcome
 
     def run(self, stage: str, function: str, request: Mapping[str, Any]) -> Any:
@@ -69,6 +72,13 @@ class Stages:
     def reused(self, *stages: str) -> None:
         """Records stages whose products were already there."""
         self.done += [Stage(stage, 0.0, 0.0, cached=True) for stage in stages]
+
+
+def _kept(log: Path) -> Path:
+    """A copy of a log that outlives the command."""
+    with tempfile.NamedTemporaryFile("wb", prefix=f"exporter-{log.stem}-", suffix=".log", delete=False) as copy:
+        copy.write(log.read_bytes())
+    return Path(copy.name)
 
 
 @contextmanager

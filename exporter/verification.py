@@ -45,6 +45,13 @@ class Verification:
         }
 
 
+def refuse_missing_checkpoint(path: Path | None) -> None:
+    """Refuses a ``--checkpoint`` that is no file."""
+    if path is not None and not path.is_file():
+        where, why = f"--checkpoint {path}", "--checkpoint takes a file that exists"
+        raise Refused("missing-file", f"there is no checkpoint {path}", where=where, why=why, next=f"ls {path.parent}")
+
+
 def verification_of(manifest: Manifest, hops: Sequence[Hop]) -> Verification:
     return Verification(manifest.model.name, weights_line(manifest.weights), tuple(hops))
 
@@ -81,6 +88,7 @@ def verify(
         Refused: no such bundle or target, or a file of it is not what its manifest says.
     """
     bundle = Bundle.open(path)
+    refuse_missing_checkpoint(checkpoint)
     manifest = bundle.manifest
     keys = chosen(bundle, targets)
     with scratch() as folder:

@@ -36,6 +36,10 @@ EXPORTS, BUNDLES, LISTS = "Export a model", "Work on a bundle", "Look around"
 def _limits(timeout: float, memory: int | None) -> Any:
     from exporter.isolate import Limits
 
+    if not 0 < timeout < float("inf") or (memory is not None and memory <= 0):
+        given = f"--memory {memory}" if 0 < timeout < float("inf") else f"--timeout {timeout:g}"
+        why = "a limit is a positive number: of seconds, or of megabytes"
+        raise Refused("bad-option", f"{given} leaves no stage any room", why=why, next="--timeout 1800 --memory 8000")
     return Limits(seconds=timeout, memory_bytes=memory * 2**20) if memory else Limits(seconds=timeout)
 
 
@@ -133,6 +137,8 @@ def verify(
     from exporter.cli import render
     from exporter.verification import verify as check
 
+    if junit is not None:
+        output.refuse_junit(junit)
     with render.progress(json) as progress:
         verification = check(bundle, target or (), samples, checkpoint, _limits(timeout, memory), progress, save)
     if junit is not None:

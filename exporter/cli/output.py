@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as encoder
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from exporter.verification import Verification
 
 INTERRUPTED = 130
+LONGEST_COMMAND = 300
 
 
 def show(value: Mapping[str, Any], json: bool, render: Callable[[Mapping[str, Any]], None]) -> None:
@@ -78,6 +80,10 @@ def _defect(error: Exception) -> Defect:
 
 
 def _failed(error: ExporterError, as_json: bool) -> int:
+    # What is refused before there is a model or a file to point at points at what was typed.
+    error.where = error.where or f"command {_typed()}"
+    error.why = error.why or f"exporter explain {error.code} says why"
+    error.next = error.next or f"exporter explain {error.code}"
     if as_json:
         print(encoder.dumps(error.as_json(), indent=2))
     else:
@@ -85,6 +91,12 @@ def _failed(error: ExporterError, as_json: bool) -> int:
 
         failed(error)
     return error.exit_code
+
+
+def _typed() -> str:
+    """The command as it was typed; one of pages of text is cut."""
+    typed = shlex.join(["exporter", *sys.argv[1:]])
+    return ascii(typed)[1:-1] if len(typed) <= LONGEST_COMMAND else f"{typed[:LONGEST_COMMAND]!a}..."
 
 
 def strict_code(strict: bool, profile: Profile | None) -> int:
@@ -100,14 +112,18 @@ def profile_code(profile: Profile) -> int:
     return worst(verdicts).exit_code
 
 
+def refuse_junit(path: Path) -> None:
+    """Refuses a place where no file can be written; asked before the work, not after it."""
+    if not path.parent.is_dir() or path.is_dir():
+        why = "it is a folder" if path.is_dir() else "its folder does not exist"
+        next = "--junit FILE.xml" if path.is_dir() else f"mkdir -p {path.parent}"
+        raise Refused("bad-output", f"cannot write {path}", where=f"--junit {path}", why=why, next=next)
+
+
 def write_junit(path: Path, verification: Verification) -> None:
     """The verdicts as JUnit XML: one test case per case and output of every hop."""
     from xml.etree import ElementTree as Xml
 
-    if not path.parent.is_dir():
-        raise Refused(
-            "bad-output", f"cannot write {path}", why="its folder does not exist", next=f"mkdir {path.parent}"
-        )
     suites = Xml.Element("testsuites", name=f"exporter verify {verification.model}")
     for hop in verification.hops:
         name = f"{hop.hop} {hop.target or ''}".strip()

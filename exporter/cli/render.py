@@ -58,13 +58,17 @@ def _live() -> Iterator[Progress]:
 def _plain() -> Progress:
     begun: set[str] = set()
 
+    def say(line: str) -> None:
+        sys.stderr.write(line + "\n")  # in one piece: two stages may run at once
+        sys.stderr.flush()
+
     def report(stage: str, event: Event) -> None:
         left = event.get("left_seconds")
         if stage not in begun:
             begun.add(stage)
-            print(f"{stage} ...", file=sys.stderr, flush=True)
+            say(f"{stage} ...")
         elif left is not None and event.get("done") == 2 and left > 5:
-            print(f"  about {left:.0f} s left in {stage}", file=sys.stderr, flush=True)
+            say(f"  about {left:.0f} s left in {stage}")
 
     return report
 
@@ -106,6 +110,8 @@ def verified(value: Event) -> None:
     for hop in value["hops"]:
         if hop["reason"]:
             out.print(f"  {hop['verdict']} {hop['hop']} {hop['target'] or ''}: {escape(hop['reason'])}")
+        if hop["facts"].get("log"):
+            out.print(f"  log: {escape(hop['facts']['log'])}")
         for line in hop["facts"].get("advice", []):
             out.print(f"  note: {escape(line)}")
 
@@ -122,8 +128,13 @@ def _hop_row(hop: Event, results: Sequence[Event]) -> list[str]:
         precision.get("ran") or f"{precision.get('asked', '')} asked",
         "" if amplification is None else f"{amplification:.2f}",
         worst.get("case", ""),
-        f"{cases} cases, {sum(r['elements'] for r in mine):,} values" if mine else "when this graph was exported",
+        f"{cases} cases, {sum(r['elements'] for r in mine):,} values" if mine else _not_compared(hop),
     ]
+
+
+def _not_compared(hop: Event) -> str:
+    """Why a hop lists no values: its graph was judged by an earlier export, or nothing was."""
+    return "when this graph was exported" if hop["target"] is None and hop["verdict"] != "SKIPPED" else "nothing"
 
 
 def profiled(value: Event) -> None:

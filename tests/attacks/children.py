@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -114,6 +115,23 @@ def hang(request: dict[str, Any], channel: Channel) -> Any:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     channel.send({"pid": os.getpid(), "grandchild": child.pid})
     time.sleep(60)
+
+
+def limits_inside(request: dict[str, Any], channel: Channel) -> Any:
+    opened = [int(name) for name in os.listdir("/proc/self/fd")]
+    inherited = []
+    for number in opened:
+        try:
+            if number > 2 and os.get_inheritable(number):
+                inherited.append(number)
+        except OSError:  # the descriptor of the listing itself
+            pass
+    return {"core": resource.getrlimit(resource.RLIMIT_CORE), "inherited": inherited}
+
+
+def leave_a_grandchild(request: dict[str, Any], channel: Channel) -> Any:
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    return os.posix_spawn(sys.executable, command, os.environ)
 
 
 def hog(request: dict[str, Any], channel: Channel) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -345,6 +346,27 @@ def test_a_lock_in_the_same_process_counts_too(path: Path) -> None:
         assert code_of(caught) == "bundle-locked"
     with editing(path, "after"):
         pass
+
+
+def test_a_lock_removed_between_opening_and_taking_it_is_no_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(path, "one")
+    first = editing(path, "first")
+    first.__enter__()
+    flock = fcntl.flock
+    calls = []
+
+    def late(file: int, how: int) -> None:
+        if not calls:
+            first.__exit__(None, None, None)  # the first editor ends while the second is about to take its lock
+        calls.append(file)
+        flock(file, how)
+
+    monkeypatch.setattr(module.fcntl, "flock", late)
+    with editing(path, "second"):
+        with pytest.raises(Refused) as caught, editing(path, "third"):
+            pytest.fail("entered")
+        assert code_of(caught) == "bundle-locked"
+    assert len(calls) == 3  # once for nothing
 
 
 def test_a_child_of_the_editor_does_not_keep_the_lock(path: Path) -> None:

@@ -53,12 +53,26 @@ def test_every_death_is_a_verdict(name: str, request_: dict, reason: str, code: 
 
 
 def test_the_error_holds_the_last_lines_but_no_terminal_codes(log: Path) -> None:
-    log.write_text("a line of an earlier child\n")
     outcome = run("segfault", log)
     assert outcome.error is not None
     assert "about to fall" in outcome.error.why and "\x1b" not in outcome.error.why
     assert "Segmentation fault" in outcome.error.why  # where it fell, in the words of faulthandler
-    assert "an earlier child" not in outcome.error.why
+
+
+def test_the_lines_of_an_earlier_child_are_not_blamed_on_this_one(log: Path) -> None:
+    log.write_text("a line of an earlier child\n")
+    outcome = run("vanish", log, {"code": 1})
+    assert outcome.error is not None and outcome.error.why == "it left nothing in its log"
+    assert log.read_text() == "a line of an earlier child\n"
+
+
+def test_closing_a_child_that_does_not_end_kills_it(log: Path, monkeypatch) -> None:
+    monkeypatch.setattr(isolate, "CLOSE_SECONDS", 0.3)
+    child = start(f"{CHILDREN}:hang", {}, limits=Limits(60), log=log, stage="hang")
+    pids = child.receive(10)
+    child.close()
+    assert all(is_gone(pid, within=1) for pid in pids.values())
+    assert child.result().verdict is Verdict.CRASHED
 
 
 def test_a_hang_that_ignores_sigterm_is_ended_with_all_it_started(log: Path) -> None:
@@ -151,10 +165,14 @@ def test_a_message_without_end_is_cut_off(log: Path, monkeypatch) -> None:
     assert outcome.reason == "CRASHED(protocol)"
 
 
-def test_the_log_has_no_room_for_a_core_file(log: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    run("segfault", log)
-    assert [path.name for path in tmp_path.iterdir()] == [log.name]
+def test_a_child_writes_no_core_file_and_hands_down_no_pipe(log: Path) -> None:
+    assert run("limits_inside", log).require() == {"core": [0, 0], "inherited": []}
+
+
+def test_what_a_child_started_ends_with_it(log: Path) -> None:
+    began = time.monotonic()
+    assert is_gone(run("leave_a_grandchild", log).require())
+    assert time.monotonic() - began < 5
 
 
 def test_no_thread_outlives_its_child(log: Path) -> None:

@@ -1,0 +1,248 @@
+"""Models of a few weights and targets that misbehave, joined to the exporter by entry points as another package would.
+
+What a target does wrong it does in its child. Variables of the environment switch the rest: ``FAKES_RUNTIME`` makes
+the absent runtime present, ``FAKES_CRASH`` makes an artifact that was fine crash, ``FAKES_NOTES`` names a folder in
+which a compile that hangs leaves its process ids.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from polygraphy.backend.base import BaseRunner
+from polygraphy.common import TensorMetadata
+
+from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Tensor
+from exporter.target import Artifact, Availability, Problem, Ran, Target
+
+STFT = {"sample_rate": 16000, "length": 512, "hop": 256, "window": "sqrt-hann"}
+
+
+def _linear(inputs: int, outputs: int):
+    import torch
+
+    return torch.nn.Linear(inputs, outputs)
+
+
+def tiny(width: int = 4) -> ModelDef:
+    """A linear layer along a dynamic axis."""
+    return ModelDef(
+        name="tiny", family="fakes", build=lambda: _linear(width, 3), dims=(Dim("T", 2, 5, 9),),
+        inputs=(Tensor("x", ("T", width), "rows"),), outputs=(Tensor("y", ("T", 3), "rows"),),
+        source="nowhere", licence="Apache-2.0", options={"width": width} if width != 4 else {},
+    )  # fmt: skip
+
+
+def tiny_other() -> ModelDef:
+    """Another model, for the bundle of the first."""
+    return ModelDef(
+        name="tiny-other", family="fakes", build=lambda: _linear(5, 2), dims=(Dim("T", 2, 5, 9),),
+        inputs=(Tensor("x", ("T", 5), "rows"),), outputs=(Tensor("y", ("T", 2), "rows"),),
+        source="nowhere", licence="Apache-2.0",
+    )  # fmt: skip
+
+
+def tiny_audio() -> ModelDef:
+    """A recording in, a recording out: every complex bin through a 2x2 matrix."""
+    shape = (1, 257, "T", 2)
+    return ModelDef(
+        name="tiny-audio", family="fakes", build=lambda: _linear(2, 2), dims=(Dim("T", 2, 5, 900),),
+        inputs=(Tensor("spec", shape, "STFT"),), outputs=(Tensor("enhanced", shape, "STFT"),),
+        before=(HostStep("stft", {**STFT, "to": "spec"}),), after=(HostStep("istft", {**STFT, "from": "enhanced"}),),
+        checkpoint=Checkpoint("https://example.org/tiny.pt", None, "MIT"), source="nowhere", licence="Apache-2.0",
+    )  # fmt: skip
+
+
+def tiny_boom() -> ModelDef:
+    """A definition with a mistake in it: no error of the exporter's own."""
+    raise ZeroDivisionError("a mistake in a definition")
+
+
+def _note(name: str) -> None:
+    folder = os.environ.get("FAKES_NOTES")
+    if folder:
+        Path(folder, name).write_text(str(os.getpid()))
+
+
+class Good(Target):
+    """Right in every respect; ONNX Runtime does the arithmetic."""
+
+    name = "fake-good"
+    precisions = {"fp32": ("fp32", "fp32")}
+
+    def available(self) -> Availability:
+        return Availability(True, "1.0")
+
+    def compile(self, graph, options, folder: Path) -> Artifact:
+        shutil.copyfile(graph.path, folder / "model.fake")
+        return Artifact(options.precision, {"model": folder / "model.fake"}, ("model",), {"fake": "1.0"}, "fp32")
+
+    def open(self, artifact, options, form=None) -> BaseRunner:
+        return Runner(artifact.files[form or "model"], self.spoil)
+
+    def spoil(self, values):
+        return values
+
+    def ran(self, runner) -> Ran:
+        return Ran("fp32", {"fp32": 1}, {"fake": 1})
+
+    def timer(self, runner, feeds):
+        return lambda: runner.infer(feeds, check_inputs=False)
+
+
+class Runner(BaseRunner):
+    """Polygraphy runner of an ONNX file, with a last word on its outputs."""
+
+    def __init__(self, path: Path, spoil) -> None:
+        super().__init__(prefix="fake")
+        self._path, self._spoil = path, spoil
+
+    def activate_impl(self) -> None:
+        import onnxruntime as ort
+
+        self._session = ort.InferenceSession(self._path.read_bytes(), providers=["CPUExecutionProvider"])
+
+    def deactivate_impl(self) -> None:
+        del self._session
+
+    def get_input_metadata_impl(self):
+        metadata = TensorMetadata()
+        for given in self._session.get_inputs():
+            metadata.add(given.name, np.float32, given.shape)
+        return metadata
+
+    def infer_impl(self, feed_dict):
+        names = [output.name for output in self._session.get_outputs()]
+        return self._spoil(OrderedDict(zip(names, self._session.run(names, dict(feed_dict)), strict=True)))
+
+
+class Segv(Good):
+    name = "fake-segv"
+
+    def compile(self, graph, options, folder):
+        print("the builder is about to fall", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Abort(Good):
+    name = "fake-abort"
+
+    def compile(self, graph, options, folder):
+        os.abort()
+
+
+class Hang(Good):
+    """Never returns, ignores a polite end, and has a helper process that does the same."""
+
+    name = "fake-hang"
+
+    def compile(self, graph, options, folder):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        helper = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+        (folder / "half.fake").write_bytes(b"half written")
+        if os.environ.get("FAKES_NOTES"):
+            Path(os.environ["FAKES_NOTES"], "helper").write_text(str(helper.pid))
+        _note("hanging")
+        while True:
+            time.sleep(600)
+
+
+class Hungry(Good):
+    name = "fake-hungry"
+
+    def compile(self, graph, options, folder):
+        held = []
+        while True:
+            held.append(np.ones(1 << 22))
+            time.sleep(0.005)
+
+
+class Raise(Good):
+    name = "fake-raise"
+
+    def compile(self, graph, options, folder):
+        raise RuntimeError("the builder says no: [red]not[/] today \x1b[31m")
+
+
+class Garbage(Good):
+    name = "fake-garbage"
+
+    def compile(self, graph, options, folder):
+        return {"model": "of no use"}
+
+
+class Elsewhere(Good):
+    """Names a file that it never wrote."""
+
+    name = "fake-elsewhere"
+
+    def compile(self, graph, options, folder):
+        return Artifact(options.precision, {"model": folder / "never.fake"}, ("model",), {}, "fp32")
+
+
+class Lazy(Good):
+    """Calls the graph itself its artifact: it is not the target's to give away."""
+
+    name = "fake-lazy"
+
+    def compile(self, graph, options, folder):
+        return Artifact(options.precision, {"model": graph.path}, ("model",), {}, "fp32")
+
+
+class Liar(Good):
+    """Right values; what ran is not what was asked for."""
+
+    name = "fake-liar"
+
+    def ran(self, runner) -> Ran:
+        return Ran("bf16", {"bf16": 1}, {"fake": 1})
+
+
+class Wrong(Good):
+    name = "fake-wrong"
+
+    def spoil(self, values):
+        return OrderedDict((name, value * np.float32(1.001)) for name, value in values.items())
+
+
+class Nan(Good):
+    name = "fake-nan"
+
+    def spoil(self, values):
+        return OrderedDict((name, value * np.float32("nan")) for name, value in values.items())
+
+
+class CrashesLater(Good):
+    """Fine when it was exported; after an upgrade of the runtime it is not."""
+
+    name = "fake-crashes-later"
+
+    def spoil(self, values):
+        if os.environ.get("FAKES_CRASH"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return values
+
+
+class Absent(Good):
+    name = "fake-absent"
+
+    def available(self) -> Availability:
+        if os.environ.get("FAKES_RUNTIME"):
+            return Availability(True, "1.0")
+        return Availability(False, reason="fakeruntime is not installed", next="pip install fakeruntime")
+
+
+class Unsupported(Good):
+    name = "fake-unsupported"
+
+    def problems(self, graph, options):
+        return [Problem("gemm", "no matrices here", "use another"), Problem("add", "no sums", "use another")]

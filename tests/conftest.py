@@ -1,0 +1,44 @@
+"""Fixtures that many tests share; what is slow to make is made once in a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("EXPORTER_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of published checkpoints and recordings."""
+    if not DATA.is_dir():
+        pytest.skip(f"NO DATA: {DATA} is absent; set EXPORTER_DATA to the folder that holds gtcrn/gtcrn_dns3.tar")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def gtcrn_checkpoint(data: Path) -> Path:
+    """The published weights of GTCRN."""
+    path = data / "gtcrn" / "gtcrn_dns3.tar"
+    if not path.is_file():
+        pytest.skip(f"NO DATA: {path} is absent; set EXPORTER_DATA")
+    return path
+
+
+@pytest.fixture(scope="session")
+def specimens(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., object]:
+    """``specimens(model, seed=0)``: a built-in model traced, simplified and referenced, made once."""
+    from tests.fakes.lab import Specimen, specimen
+
+    made: dict[tuple[str, int], Specimen] = {}
+
+    def of(model: str, seed: int = 0) -> Specimen:
+        if (model, seed) not in made:
+            made[model, seed] = specimen(model, tmp_path_factory.mktemp(f"{model}-{seed}"), seed)
+        return made[model, seed]
+
+    return of

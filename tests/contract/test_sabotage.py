@@ -1,0 +1,412 @@
+"""The checker is checked: every built-in model on every fast target, wrong in every way of ``docs/parity.md``.
+
+A sabotage that passes is a hole in the tool's one promise; a clean artifact that fails is a tool nobody believes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from exporter import registry
+from exporter.parity import worker
+from exporter.target import Artifact, Ran
+from exporter.verdict import Hop, Verdict
+from tests.fakes import sabotage
+from tests.fakes.lab import Here, Specimen, specimen, standing_in
+
+MODELS = registry.model_names()
+# The reference evaluator needs seconds per frame; it is sabotaged nowhere because it is not where users deploy.
+TARGETS = [n for n in registry.target_names() if registry.target(n).runs_graphs != 9]
+
+everywhere = pytest.mark.parametrize("target", TARGETS)
+
+
+@pytest.fixture(params=MODELS)
+def it(request: pytest.FixtureRequest, specimens: Callable[..., Specimen]) -> Specimen:
+    return specimens(request.param)
+
+
+@pytest.fixture(autouse=True)
+def present(request: pytest.FixtureRequest) -> None:
+    name = request.node.callspec.params.get("target") if hasattr(request.node, "callspec") else None
+    if name and not registry.target(name).available().present:
+        pytest.skip(f"RUNTIME ABSENT: {name}: {registry.target(name).available().reason}")
+
+
+def quick(it: Specimen) -> list[Any]:
+    """Without the sequence, where a sabotage shows in a single call as well."""
+    return [case for case in it.case_list if case["steps"] == 1]
+
+
+def tampered(it: Specimen, target: str, tamper: sabotage.Tamper, cases: Any = None, ran: Ran | None = None) -> Hop:
+    stand_in = sabotage.TamperedTarget(registry.target(target), tamper, ran)
+    return it.verify(target, stand_in=stand_in, cases=cases or quick(it))
+
+
+def edited(it: Specimen, target: str, graph: onnx.ModelProto, folder: Path, cases: Any = None) -> Hop:
+    """Verifies what the target compiles from another graph."""
+    path = folder / "sabotaged.onnx"
+    path.write_bytes(graph.SerializeToString())
+    options = dataclasses.replace(it.options)
+    artifact = it.compiled(target, path, folder / target, options)
+    # One form is enough: the other is made of the same graph, and the clean control opens both.
+    artifact = dataclasses.replace(artifact, forms=artifact.forms[:1])
+    return it.verify(target, artifact, cases=cases or quick(it))
+
+
+def outputs_of(it: Specimen) -> list[str]:
+    return [tensor.name for tensor in it.definition.outputs]
+
+
+# ------------------------------------------------------------------------------------------------ clean control
+
+
+@everywhere
+def test_what_is_right_passes(it: Specimen, target: str) -> None:
+    hop = it.verify(target)
+    assert hop.verdict is Verdict.PASS, hop.reason
+    forms = it.artifact(target).forms
+    assert len(hop.results) == len(it.case_list) * len(it.definition.outputs) * len(forms)
+    assert all(result.elements > 0 for result in hop.results)
+
+
+@everywhere
+def test_a_tamper_that_changes_nothing_passes(it: Specimen, target: str) -> None:
+    """The harness of these tests is no sabotage of its own."""
+    assert tampered(it, target, lambda inputs, outputs: outputs).verdict is Verdict.PASS
+
+
+# ------------------------------------------------------------------------------------------------ wrong answers
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda y: y * np.float32(1.001), id="scale-1.001"),
+        pytest.param(sabotage.one_nan, id="one-nan"),
+        pytest.param(sabotage.one_broken, id="one-element"),
+        pytest.param(sabotage.shifted, id="off-by-one"),
+        pytest.param(lambda y: y.astype(np.float64), id="dtype-f64"),
+        pytest.param(lambda y: y.astype(np.float16), id="dtype-f16"),
+        pytest.param(lambda y: y[..., :-1], id="short"),
+        pytest.param(lambda y: y[None], id="rank"),
+        pytest.param(np.ravel, id="flat"),
+        pytest.param(lambda y: y[:0], id="empty"),
+        pytest.param(np.negative, id="sign"),
+        pytest.param(lambda y: np.full_like(y, np.inf), id="infinite"),
+    ],
+)
+def test_a_changed_output_is_caught_on_every_output(
+    it: Specimen, target: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    for name in outputs_of(it):
+        hop = tampered(it, target, sabotage.changed(name, change), cases=quick(it)[:4])
+        assert hop.verdict is Verdict.FAIL, (name, hop.reason)
+        assert {r.output for r in hop.results if r.verdict is not Verdict.PASS} == {name}
+        assert hop.reason and name in hop.reason
+
+
+@everywhere
+def test_swapped_outputs_are_caught(it: Specimen, target: str) -> None:
+    shapes: dict[Any, list[str]] = {}
+    for tensor in it.definition.outputs:
+        shapes.setdefault(tensor.shape, []).append(tensor.name)
+    twins = [names[:2] for names in shapes.values() if len(names) > 1]
+    if not twins:
+        assert len(outputs_of(it)) == 1, "several outputs, no two of one shape: the shape check covers a swap"
+        pytest.skip(f"NOT APPLICABLE: {it.definition.name} has one output, there is nothing to swap it with")
+    for first, second in twins:
+        hop = tampered(it, target, sabotage.swapped(first, second))
+        assert hop.verdict is Verdict.FAIL
+        assert {first, second} <= {r.output for r in hop.results if r.verdict is Verdict.FAIL}
+
+
+@everywhere
+def test_dropped_and_extra_outputs_are_caught(it: Specimen, target: str) -> None:
+    for name in outputs_of(it):
+        hop = tampered(it, target, sabotage.dropped(name))
+        assert hop.verdict is Verdict.FAIL and "missing" in str(hop.reason)
+    hop = tampered(it, target, sabotage.extra)
+    assert hop.verdict is Verdict.FAIL and "surprise" in str(hop.reason) and "nobody declared" in str(hop.reason)
+
+
+@everywhere
+def test_a_sequence_without_its_outputs_is_no_pass(it: Specimen, target: str) -> None:
+    """A state that vanishes breaks the loop itself: whatever happens, it is not success."""
+    if it.definition.stream is None:
+        pytest.skip(f"NOT APPLICABLE: {it.definition.name} has no state")
+    sequence = [case for case in it.case_list if case["steps"] > 1]
+    assert sequence, "a model with a stream is judged on a sequence"
+    for name in (it.definition.stream.output, it.definition.state[0].output):
+        hop = tampered(it, target, sabotage.dropped(name), cases=sequence)
+        assert hop.verdict in (Verdict.FAIL, Verdict.CRASHED), hop
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(sabotage.last_answer, id="last-answer"),
+        pytest.param(sabotage.first_answer, id="first-answer"),
+        pytest.param(lambda: sabotage.zeros, id="zeros"),
+        pytest.param(lambda: sabotage.constants, id="constants"),
+    ],
+)
+def test_an_artifact_that_does_not_compute_is_caught(it: Specimen, target: str, make: Callable[[], Any]) -> None:
+    assert tampered(it, target, make()).verdict is Verdict.FAIL
+
+
+@everywhere
+def test_a_stale_state_is_caught_in_the_sequence(it: Specimen, target: str) -> None:
+    """The single calls may all be right: only the model's own fed-back state shows it."""
+    if it.definition.stream is None:
+        pytest.skip(f"NOT APPLICABLE: {it.definition.name} has no state")
+    sequence = [case for case in it.case_list if case["steps"] > 1]
+    assert sequence, "a model with a stream is judged on a sequence"
+    assert it.verify(target, cases=sequence + quick(it)).verdict is Verdict.PASS
+    for state in it.definition.state:
+        reset = sabotage.changed(state.output, np.zeros_like)
+        hop = tampered(it, target, reset, cases=sequence + quick(it))
+        assert hop.verdict is Verdict.FAIL
+        assert any(r.case == "sequence" and r.verdict is Verdict.FAIL for r in hop.results), state
+
+
+# ------------------------------------------------------------------------------------------------ wrong graphs
+
+
+@everywhere
+def test_the_largest_weight_of_each_block_times_1_01_is_caught(it: Specimen, target: str, tmp_path: Path) -> None:
+    graph = onnx.load(str(it.simplified))
+    largest = sabotage.largest_per_block(graph)
+    assert len(largest) >= 5, f"too few blocks to mean anything: {largest}"
+    missed = {}
+    for block, name in largest.items():
+        hop = edited(it, target, sabotage.scaled(graph, name, 1.01), tmp_path)
+        if hop.verdict is not Verdict.FAIL:
+            missed[block] = (name, hop.verdict, hop.worst_result and hop.worst_result.amplification)
+    assert not missed
+
+
+@everywhere
+def test_the_edited_graph_harness_is_no_sabotage_of_its_own(it: Specimen, target: str, tmp_path: Path) -> None:
+    graph = onnx.load(str(it.simplified))
+    name = next(iter(sabotage.largest_per_block(graph).values()))
+    assert edited(it, target, sabotage.scaled(graph, name, 1.0), tmp_path).verdict is Verdict.PASS
+
+
+@everywhere
+def test_a_frozen_dim_is_caught(it: Specimen, target: str, tmp_path: Path) -> None:
+    free = [d for d in it.definition.dims if not d.fixed]
+    if not free:
+        pytest.skip(f"NOT APPLICABLE: {it.definition.name} has no dynamic dim")
+    path = tmp_path / "frozen.onnx"
+    sizes = {d.name: d.opt for d in free}
+    path.write_bytes(sabotage.frozen(onnx.load(str(it.simplified)), sizes).SerializeToString())
+    fixed = {d.name: (d.opt, d.opt, d.opt, 1) for d in free}
+    artifact = it.compiled(target, path, tmp_path / target, dataclasses.replace(it.options, dims=fixed))
+    hop = it.verify(target, artifact)
+    # It may refuse the second size or answer wrongly; it may not pass.
+    assert hop.verdict in (Verdict.FAIL, Verdict.CRASHED)
+
+
+@everywhere
+@pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.FLOAT16], ids=["bf16", "fp16"])
+def test_a_graph_lowered_in_silence_is_caught(it: Specimen, target: str, kind: int, tmp_path: Path) -> None:
+    graph = sabotage.lowered(onnx.load(str(it.simplified)), kind)
+    try:
+        hop = edited(it, target, graph, tmp_path)
+    except Exception:  # the runtime has no such Cast: a refusal is as good
+        return
+    assert hop.verdict is Verdict.FAIL
+
+
+@pytest.fixture
+def bf16() -> Iterator[None]:
+    """OpenVINO really runs bf16, while the options still say fp32."""
+    module = __import__("sys").modules[type(registry.target("openvino")).__module__]
+    right = module._properties
+    with mock.patch.object(
+        module, "_properties", lambda options: {**right(options), "INFERENCE_PRECISION_HINT": "bf16"}
+    ):
+        yield
+
+
+@pytest.mark.parametrize("target", ["openvino"])
+def test_openvino_that_really_runs_bf16_is_caught(it: Specimen, target: str, bf16: None) -> None:
+    hop = it.verify("openvino", cases=quick(it))
+    if hop.precision and hop.precision.ran == "fp32":
+        pytest.skip("NO BF16: this processor runs bf16 as fp32")
+    assert hop.verdict is Verdict.FAIL
+    assert "bf16" in str(hop.reason)
+
+
+@pytest.mark.parametrize("target", ["openvino"])
+def test_bf16_is_caught_by_its_values_too(it: Specimen, target: str, bf16: None) -> None:
+    """Even if the runtime lied about what ran."""
+    right = registry.target("openvino")
+    with right.open(it.artifact("openvino"), it.options) as runner:
+        if "bf16" not in right.ran(runner).precision:
+            pytest.skip("NO BF16: this processor runs bf16 as fp32")
+    hop = tampered(it, "openvino", lambda inputs, outputs: outputs, ran=Ran("fp32", {}, {}))
+    assert hop.verdict is Verdict.FAIL
+    worst = hop.worst_result
+    assert worst is not None and worst.amplification is not None and worst.amplification > 100
+
+
+@everywhere
+@pytest.mark.parametrize("ran", ["bf16+fp32", "fp16", "none", ""])
+def test_another_precision_than_asked_is_a_fail_whatever_the_values(it: Specimen, target: str, ran: str) -> None:
+    hop = tampered(it, target, lambda inputs, outputs: outputs, ran=Ran(ran, {}, {}))
+    assert hop.verdict is Verdict.FAIL and "asked for fp32" in str(hop.reason)
+
+
+# ------------------------------------------------------------------------------------------------ nothing ran
+
+
+class Forgetful(Here):
+    """A child that did its work and lost part of it on the way."""
+
+    def __init__(self, forget: Callable[[dict[str, Any]], Any]) -> None:
+        self._forget = forget
+
+    def attempt(self, stage: str, function: str, request: Any) -> Any:
+        outcome = super().attempt(stage, function, request)
+        value = json.loads(json.dumps(outcome.value))
+        value["measurements"] = [m for m in value["measurements"] if not self._forget(m)]
+        return dataclasses.replace(outcome, value=value)
+
+
+@everywhere
+@pytest.mark.parametrize("what", ["case", "output", "everything"])
+def test_measurements_that_are_missing_are_no_pass(it: Specimen, target: str, what: str) -> None:
+    case, output = quick(it)[-1]["name"], outputs_of(it)[-1]
+    forget = {
+        "case": lambda m: m["case"] == case,
+        "output": lambda m: m["output"] == output,
+        "everything": lambda m: True,
+    }[what]
+    hop = it.verify(target, cases=quick(it), stages=Forgetful(forget))
+    assert hop.verdict is Verdict.FAIL
+    assert any(r.reason == "it was never compared" for r in hop.results)
+
+
+@everywhere
+def test_no_case_at_all_is_no_pass(it: Specimen, target: str) -> None:
+    assert it.verify(target, cases=[]).verdict is not Verdict.PASS
+
+
+@everywhere
+def test_a_target_that_never_runs_yields_no_pass_anywhere(it: Specimen, target: str) -> None:
+    """Its runner opens, and gives nothing."""
+    hop = tampered(it, target, lambda inputs, outputs: {})
+    assert hop.verdict is Verdict.FAIL
+    assert hop.results and not any(r.verdict is Verdict.PASS for r in hop.results)
+
+
+@everywhere
+def test_a_runner_that_raises_yields_no_pass(it: Specimen, target: str) -> None:
+    def broken(inputs: Any, outputs: Any) -> Any:
+        raise RuntimeError("the device is gone")
+
+    hop = tampered(it, target, broken)
+    assert hop.verdict is Verdict.CRASHED and not any(r.verdict is Verdict.PASS for r in hop.results)
+
+
+def test_a_target_that_never_runs_never_proves_a_graph(specimens: Callable[..., Specimen]) -> None:
+    """Nor do the traced and simplified hops, and no simplify pass is kept on its word."""
+    from exporter.hops import graph_hop
+    from exporter.simplify import simplify
+
+    it = specimens(MODELS[0])
+    right = registry.graph_runners()[0]
+    silent = sabotage.TamperedTarget(right, lambda inputs, outputs: {})
+    silent.open_graph = lambda graph, options: sabotage.TamperedRunner(  # type: ignore[method-assign]
+        right.open_graph(graph, options), lambda inputs, outputs: {}
+    )
+    with standing_in(right.name, silent), mock.patch.object(registry, "graph_runners", lambda: [silent]):
+        hop = graph_hop(Here(), "traced", it.traced, it.common, quick(it))  # type: ignore[arg-type]
+        assert hop.verdict is Verdict.FAIL and not any(r.verdict is Verdict.PASS for r in hop.results)
+        output = it.folder / "unproven.onnx"
+        request = {**it.common, "graph": str(it.traced), "output": str(output), "cases": quick(it)[:2]}
+        passes = simplify(json.loads(json.dumps(request, default=dict)), Here_channel())["passes"]
+        assert all(record["verdict"] == "dropped" for record in passes)
+        assert onnx.load(str(output)) == onnx.load(str(it.traced))
+    with mock.patch.object(registry, "graph_runners", list):
+        hop = graph_hop(Here(), "traced", it.traced, it.common, quick(it))  # type: ignore[arg-type]
+        assert hop.verdict is Verdict.SKIPPED
+
+
+def Here_channel() -> Any:
+    from tests.fakes.lab import Silent
+
+    return Silent()
+
+
+def test_an_absent_runtime_is_skipped_not_passed(specimens: Callable[..., Specimen]) -> None:
+    from exporter.target import Availability
+
+    it = specimens(MODELS[0])
+    for target in TARGETS:
+        absent = sabotage.TamperedTarget(registry.target(target), lambda inputs, outputs: outputs)
+        absent.available = lambda: Availability(False, reason="not here")  # type: ignore[method-assign]
+        hop = it.verify(target, it.artifact(target), stand_in=absent)
+        assert hop.verdict is Verdict.SKIPPED and "not here" in str(hop.reason) and not hop.results
+
+
+def test_one_wrong_form_of_two_is_enough(specimens: Callable[..., Specimen]) -> None:
+    """A target that ships the same model in two files is judged on both."""
+    it = specimens(MODELS[0])
+    right: Artifact = it.artifact("mobile")
+    assert len(right.forms) == 2
+
+    class SecondFormWrong(sabotage.TamperedTarget):
+        def open(self, artifact: Artifact, options: Any, form: str | None = None) -> Any:
+            self._tamper = sabotage.zeros if form == right.forms[1] else lambda inputs, outputs: outputs
+            return super().open(artifact, options, form)
+
+    hop = it.verify("mobile", stand_in=SecondFormWrong(registry.target("mobile"), sabotage.zeros), cases=quick(it))
+    assert hop.verdict is Verdict.FAIL
+    assert {r.form for r in hop.results if r.verdict is Verdict.FAIL} == {right.forms[1]}
+
+
+# ------------------------------------------------------------------------------------------------ false alarms
+
+
+@everywhere
+def test_ten_clean_verifications_never_fail(it: Specimen, target: str) -> None:
+    for _ in range(10):
+        hop = it.verify(target)
+        assert hop.verdict is Verdict.PASS, hop.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("model", MODELS)
+def test_two_hundred_clean_verifications_never_fail(model: str, seed: int, tmp_path: Path) -> None:
+    """Ten seeds of weights, both models, both targets, five times each: 200 in all."""
+    it = specimen(model, tmp_path, seed)
+    assert [p["verdict"] for p in it.passes].count("dropped") == 0, it.passes
+    for target in TARGETS:
+        for _ in range(5):
+            hop = it.verify(target)
+            worst = hop.worst_result
+            assert hop.verdict is Verdict.PASS, (hop.reason, worst)
+
+
+def test_polygraphy_is_quiet() -> None:
+    """What a library prints to stdout would garble ``--json``."""
+    worker.quiet_polygraphy()
+    from polygraphy.logger import G_LOGGER
+
+    assert G_LOGGER.use_python_logging_system

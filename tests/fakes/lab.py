@@ -1,0 +1,180 @@
+"""A laboratory: built-in models made small, judged in this process by the very code that judges exports.
+
+Only where a stage runs differs from an export: here, so that hundreds of verifications fit in a minute. What children
+do when they crash is tested with real ones in ``tests/faults``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from exporter import hops, registry
+from exporter.errors import ExporterError, NotProven, Refused, StageFailed
+from exporter.graph import Graph
+from exporter.isolate import Outcome
+from exporter.parity.worker import quiet_polygraphy
+from exporter.spec import Dim, ModelDef
+from exporter.target import Artifact, Options, Target
+from exporter.verdict import Hop, Verdict
+
+
+def small_dims(definition: ModelDef) -> list[str]:
+    """``--dim`` texts that keep min and opt and cut max to about three times opt: every rule, little arithmetic."""
+    return [f"{d.name}={cut(d)}" for d in definition.dims if not d.fixed]
+
+
+def cut(dim: Dim) -> Dim:
+    """The dim with a largest size near three times opt."""
+    top = max(size for size in range(dim.opt, min(dim.max, 3 * dim.opt + 11) + 1) if dim.allows(size))
+    return dataclasses.replace(dim, max=top)
+
+
+def build_of(model: str, seed: int = 0, checkpoint: Path | None = None) -> dict[str, Any]:
+    """The request for a model at small sizes."""
+    dims = small_dims(registry.model(model))
+    weights = str(checkpoint) if checkpoint else None
+    return {"model": model, "options": {}, "dims": dims, "checkpoint": weights, "seed": seed}
+
+
+class Silent:
+    """A channel to nobody."""
+
+    def send(self, value: Any) -> None:
+        json.dumps(value)
+
+
+class Here:
+    """Stands in for :class:`exporter.stages.Stages`: the same functions and requests, in this process."""
+
+    def attempt(self, stage: str, function: str, request: Mapping[str, Any]) -> Outcome:
+        module, _, name = function.partition(":")
+        asked = json.loads(json.dumps(request, default=dict))
+        verdict, error, value = Verdict.PASS, None, None
+        try:
+            value = json.loads(json.dumps(getattr(importlib.import_module(module), name)(asked, Silent())))
+        except ExporterError as caught:
+            verdict = {NotProven: Verdict.FAIL, Refused: Verdict.INVALID}.get(type(caught), Verdict.CRASHED)
+            error = caught
+        except Exception as caught:
+            verdict, error = Verdict.CRASHED, StageFailed("crashed", f"{type(caught).__name__}: {caught}")
+        return Outcome(value, verdict, error, 0.0, 0, Path("-"), error.what if error else None)
+
+    def run(self, stage: str, function: str, request: Mapping[str, Any]) -> Any:
+        return self.attempt(stage, function, request).require()
+
+
+@dataclass
+class Specimen:
+    """One model, traced, simplified and referenced; its artifacts are compiled when first asked for.
+
+    It has what :func:`exporter.hops.artifact_hop` reads of a manifest.
+    """
+
+    definition: ModelDef
+    build: Mapping[str, Any]
+    folder: Path
+    traced: Path
+    simplified: Path
+    case_list: tuple[Mapping[str, Any], ...]
+    reference: Mapping[str, Any]
+    passes: Sequence[Mapping[str, str]]
+
+    def __post_init__(self) -> None:
+        self._artifacts: dict[str, Artifact] = {}
+
+    @property
+    def options(self) -> Options:
+        return hops.options_of(self.definition, "fp32", 1)
+
+    @property
+    def common(self) -> dict[str, Any]:
+        return hops.interface_of(self.definition, self.options)
+
+    def artifact(self, target: str) -> Artifact:
+        if target not in self._artifacts:
+            self._artifacts[target] = self.compiled(target, self.simplified, self.folder / target)
+        return self._artifacts[target]
+
+    def compiled(self, target: str, graph: Path, folder: Path, options: Options | None = None) -> Artifact:
+        folder.mkdir(parents=True, exist_ok=True)
+        return registry.target(target).compile(Graph(graph), options or self.options, folder)
+
+    def inputs(self, case: Mapping[str, Any]) -> dict[str, Any]:
+        from exporter.bundle import read_tensors
+
+        tensors = read_tensors(Path(case["file"]))
+        return {k.removeprefix("input/"): v.copy() for k, v in tensors.items() if k.startswith("input/")}
+
+    def case(self, prefix: str) -> Mapping[str, Any]:
+        return next(case for case in self.case_list if case["name"].startswith(prefix))
+
+    def verify(
+        self,
+        target: str,
+        artifact: Artifact | None = None,
+        stand_in: Target | None = None,
+        cases: Sequence[Mapping[str, Any]] | None = None,
+        stages: Any = None,
+    ) -> Hop:
+        """The compiled hop, with another artifact or another target in the place of the right one."""
+        artifact = artifact or self.artifact(target)
+        info = types.SimpleNamespace(
+            target=target, precision="fp32", status="compiled", threads=1, stored=artifact.stored, forms=artifact.forms,
+            files={role: str(path) for role, path in artifact.files.items()},
+            fingerprint=artifact.fingerprint, advice=artifact.advice,
+        )  # fmt: skip
+        listed = [
+            types.SimpleNamespace(name=c["name"], scale=c["scale"], steps=c["steps"], file=c["file"])
+            for c in (self.case_list if cases is None else cases)
+        ]
+        d = self.definition
+        manifest = types.SimpleNamespace(
+            targets={"it": info}, cases=listed, outputs=d.outputs, inputs=d.inputs, state=d.state, stream=d.stream,
+            dims=d.dims,
+        )  # fmt: skip
+        with standing_in(target, stand_in):
+            return hops.artifact_hop(Path, manifest, "it", stages or Here())  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def standing_in(name: str, stand_in: Target | None) -> Iterator[None]:
+    """Within it, the registry gives ``stand_in`` for the target of that name."""
+    right = registry.target
+    with mock.patch.object(registry, "target", lambda n: stand_in if stand_in and n == name else right(n)):
+        yield
+
+
+def specimen(model: str, folder: Path, seed: int = 0, checkpoint: Path | None = None) -> Specimen:
+    """Takes a model through define, trace, simplify and reference, as :mod:`exporter.pipeline` does."""
+    import torch
+
+    from exporter import pipeline
+
+    torch.set_num_threads(1)
+    quiet_polygraphy()
+    build = build_of(model, seed, checkpoint)
+    definition = registry.model(model).with_dims(build["dims"])
+    folder.mkdir(parents=True, exist_ok=True)
+    traced, simplified, stages = folder / "traced.onnx", folder / "simplified.onnx", Here()
+    (folder / "cases").mkdir(exist_ok=True)
+    asked = {"build": build, "samples": [], "folder": str(folder / "cases"), "planned": True}
+    reference = stages.run("reference", "exporter.reference:write_cases", asked)
+    stages.run("trace", "exporter.trace:stage", {"build": build, "output": str(traced)})
+    cases = [pipeline._case_request(case) for case in reference["cases"]]
+    common = hops.interface_of(definition, hops.options_of(definition, "fp32", 1))
+    guard = [pipeline._case_request(c) for c in pipeline._guarding(reference["cases"], definition)]
+    passes = stages.run(
+        "simplify",
+        "exporter.simplify:simplify",
+        {**common, "graph": str(traced), "output": str(simplified), "cases": guard},
+    )["passes"]
+    return Specimen(definition, build, folder, traced, simplified, tuple(cases), reference, passes)
