@@ -13,7 +13,7 @@ from exporter.errors import Incomplete
 from exporter.hops import artifact_of, options_of
 from exporter.latency import subjects
 from exporter.program import run_file
-from exporter.verification import Verification, chosen, verify
+from exporter.verification import Verification, chosen, refuse_missing_checkpoint, verify
 
 if TYPE_CHECKING:
     from polygraphy.backend.base import BaseRunner
@@ -87,8 +87,12 @@ def export(
 def open(path: AnyPath) -> OpenBundle:  # noqa: A001  # the name users say: exporter.open
     """Opens a bundle. Reads its manifest only; nothing of it is run.
 
+    Args:
+        path: its folder.
+
     Raises:
-        Refused: it is no bundle, its manifest breaks a rule of ``docs/bundle-format.md``, or a newer version made it.
+        Refused: there is none, it is no bundle, its manifest breaks a rule of ``docs/bundle-format.md``, or a newer
+            version made it.
     """
     return OpenBundle(Path(path))
 
@@ -117,6 +121,9 @@ class OpenBundle:
             targets: only these; all of them when none is named.
             save: whether to keep the report in the bundle.
 
+        Returns:
+            The verdict, a hop per target and what was compared; an artifact that crashes is ``CRASHED`` there.
+
         Raises:
             Refused: an unknown target, or a file that is not what the manifest says.
         """
@@ -132,8 +139,15 @@ class OpenBundle:
             threads: CPU threads of every subject; 0 is all cores.
             seconds: how long to measure in all.
             checkpoint: the weights, so that eager can be rebuilt where they are not seeded.
+
+        Returns:
+            Medians with intervals per subject, ratios between them, and whether to believe them.
+
+        Raises:
+            Refused: an unknown target, a checkpoint that is no file, or a file that is not what the manifest says.
         """
         weights = None if checkpoint is None else Path(checkpoint)
+        refuse_missing_checkpoint(weights)
         return subjects.profile(self.path, targets, weights, threads=threads, budget_seconds=seconds)
 
     def runner(self, target: str) -> BaseRunner:
@@ -141,6 +155,9 @@ class OpenBundle:
 
         ``runner.infer({"spec": array})`` takes and returns numpy arrays by name, in the shapes and units that
         :attr:`manifest` lists.
+
+        Args:
+            target: the target to open.
 
         Raises:
             Refused: an unknown target.
@@ -165,5 +182,10 @@ class OpenBundle:
 
         Returns:
             ``{"calls": graph calls, "outputs": {name: shape}}``.
+
+        Raises:
+            Refused: an unknown target, an input that does not fit the model, or an output that cannot be written.
+            Incomplete: the target's runtime is absent, or it is not compiled yet.
+            StageFailed: the artifact crashed.
         """
         return run_file(self.path, target, Path(input), Path(output))

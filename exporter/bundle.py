@@ -372,12 +372,33 @@ class Draft:
                 sha256, size = _digest(file, 1 << 62)
                 self.needed = size
                 disk.sync(file, source.name)
-            return self._place(source, name, FileInfo(sha256, size))
+            return self._place(source, content_name(name, sha256), FileInfo(sha256, size))
+
+    def add_folder(self, source: Path, name: str) -> tuple[str, ...]:
+        """Moves a folder of finished files in whose own names are fixed by a format: the folder gets the digest.
+
+        Args:
+            source: the folder.
+            name: its name in the bundle, such as ``"cases/onnx"``.
+
+        Returns:
+            The names its files got: ``"cases/onnx-0123456789ab/test_data_set_0/input_0.pb"``.
+        """
+        with _effects(self):
+            found: list[tuple[Path, FileInfo]] = []
+            for path in sorted(p for p in source.rglob("*") if p.is_file()):
+                with _opened(path.parent, path.name) as file:
+                    found.append((path, FileInfo(*_digest(file, 1 << 62))))
+                    disk.sync(file, path.name)
+            listing = "".join(f"{path.relative_to(source)} {info.sha256}\n" for path, info in found)
+            folder = content_name(name, hashlib.sha256(listing.encode()).hexdigest())
+            return tuple(self._place(path, f"{folder}/{path.relative_to(source)}", info) for path, info in found)
 
     def write(self, name: str, data: bytes) -> str:
         """Adds a file of these bytes; returns its name as :meth:`add` does."""
         with _effects(self):
-            return self._place(self._temporary(data), name, FileInfo(hashlib.sha256(data).hexdigest(), len(data)))
+            info = FileInfo(hashlib.sha256(data).hexdigest(), len(data))
+            return self._place(self._temporary(data), content_name(name, info.sha256), info)
 
     def derived(self, name: str, text: str) -> None:
         """Sets a file made from the manifest for people, such as ``USE.md``: it is never read back.
@@ -412,9 +433,8 @@ class Draft:
                 _prune(self.path, self._committed, keep=self.work.name)
             return self._committed
 
-    def _place(self, source: Path, name: str, info: FileInfo) -> str:
+    def _place(self, source: Path, full: str, info: FileInfo) -> str:
         """Gives a synced file its content name; the same content under the same name is kept as it is."""
-        full = content_name(name, info.sha256)
         if full not in self._added:
             parts = full.split("/")
             with _folder(self.path, parts[:-1], create=True) as folder:

@@ -54,7 +54,9 @@ def _torch_file(path: Path) -> dict[str, object]:
     if broken is not None:
         raise _damaged(path, f"record {broken} does not match its checksum")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # A file object: given a name, PyTorch would go by its ending, and this goes by content.
+        with path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise Refused(
             "unsafe-checkpoint",

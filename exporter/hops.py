@@ -63,7 +63,10 @@ def artifact_hop(
     available = target.available()
     if info.status != "compiled" or not available.present:
         reason = f"runtime absent: {available.reason}" if not available.present else "not compiled yet"
-        return Hop("compiled", info.target, Verdict.SKIPPED, reason, Precision(info.precision, info.stored))
+        remedy = info.next if info.status != "compiled" else available.next
+        advice = {"advice": [f"finish it where the runtime is: {remedy}"]}
+        precision = Precision(info.precision, info.stored)
+        return Hop("compiled", info.target, Verdict.SKIPPED, reason, precision, facts=advice)
     cases = [*case_files(path_of, manifest), *extra_cases]
     common = interface_of(manifest, options_of(manifest, info.precision, info.threads))
     artifact = packed(artifact_of(path_of, info))

@@ -165,6 +165,7 @@ class Manifest:
     cases: tuple[CaseInfo, ...] = ()
     targets: dict[str, TargetInfo] = field(default_factory=dict)
     reports: dict[str, str] = field(default_factory=dict)
+    onnx_tests: tuple[str, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     files: dict[str, FileInfo] = field(default_factory=dict)
     schema: str = SCHEMA
@@ -182,6 +183,8 @@ def mentioned(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield f"targets.{key}.files.{role}", file
     for name, file in manifest.reports.items():
         yield f"reports.{name}", file
+    for index, file in enumerate(manifest.onnx_tests):
+        yield f"onnx_tests[{index}]", file
 
 
 # ------------------------------------------------------------------------------------------------- to and from bytes

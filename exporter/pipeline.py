@@ -188,7 +188,13 @@ def _graph(
     common = interface_of(definition, options)
     simplified = draft.work / "simplified.onnx"
     guards = _guarding(cases, definition)
-    simplify = {**common, "graph": str(traced), "output": str(simplified), "cases": guards}
+    simplify = {
+        **common,
+        "graph": str(traced),
+        "output": str(simplified),
+        "cases": guards,
+        "onnx_tests": str(draft.work / "onnx-tests"),
+    }
     passes = stages.run("simplify", "exporter.simplify:simplify", simplify)["passes"]
     hops = [
         graph_hop(stages, "traced", traced, common, cases),
@@ -284,6 +290,7 @@ def _manifest(
         before=definition.before,
         after=definition.after,
         cases=cases,
+        onnx_tests=draft.add_folder(draft.work / "onnx-tests", "cases/onnx"),
         tools=tool_versions(TOOLS),
     )
 
@@ -322,6 +329,7 @@ def _compiled(
             Verdict.SKIPPED,
             f"runtime absent: {available.reason}",
             Precision(request.precision, "-"),
+            facts={"advice": [f"finish it where the runtime is: {info.next}"]},
         )
         return replace(manifest, targets=manifest.targets | {key: info}), hop
     options = options_of(manifest, request.precision, request.threads)

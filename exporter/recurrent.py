@@ -72,22 +72,31 @@ def captured() -> Iterator[None]:
 
         def call(input: Tensor, hx: Any, weights: Any, *options: Any) -> tuple[Tensor, ...]:
             if not isinstance(weights, (list, tuple)):
-                raise NotProven(
-                    "packed-sequence",
-                    f"nn.{kind.split('_', maxsplit=1)[0]} is given a PackedSequence",
-                    why="packed batches carry their lengths as data; a graph has no such type",
-                    next="pass padded tensors, and mask after the layer",
-                )
+                raise _packed(f"nn.{kind.split('_', maxsplit=1)[0]} is given a PackedSequence")
             has_biases, num_layers, _, _, bidirectional, batch_first = options
             states = tuple(hx) if isinstance(hx, (list, tuple)) else (hx,)
             return tuple(operator(input, *states, list(weights), has_biases, num_layers, bidirectional, batch_first))
 
         return call
 
+    def refuse_packing(*_: Any) -> Any:
+        raise _packed("forward packs a padded batch for a recurrent layer")
+
     with ExitStack() as patches:
+        # Refused where it is made: on its way to the layer PyTorch would fail in words about something else.
+        patches.enter_context(mock.patch.object(torch._VF, "_pack_padded_sequence", refuse_packing))
         for kind in OPERATORS:
             patches.enter_context(mock.patch.object(torch._VF, kind.lower(), replacement(kind)))
         yield
+
+
+def _packed(what: str) -> NotProven:
+    return NotProven(
+        "packed-sequence",
+        what,
+        why="packed batches carry their lengths as data; a graph has no such type",
+        next="pass padded tensors, and mask after the layer",
+    )
 
 
 def translations() -> dict[Any, Callable[..., Any]]:

@@ -43,7 +43,10 @@ def trace(definition: ModelDef, module: nn.Module, path: Path) -> Graph:
             graph; ``state-mutated`` when the module writes to its inputs or buffers; ``trace-failed`` otherwise.
     """
     program, symbols = capture(definition, module)
-    model = translate(program)
+    try:
+        model = translate(program)
+    except Exception as error:
+        raise _untraceable(definition, error) from error
     _name(model, definition, symbols)
     _strip(model)
     ir.save(model, path)
@@ -58,8 +61,6 @@ def capture(definition: ModelDef, module: nn.Module) -> tuple[ExportedProgram, d
         try:
             shapes = _dynamic_shapes(definition, module)
             program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
-        except NotProven:
-            raise
         except Exception as error:
             raise _untraceable(definition, error) from error
     _refuse_mutation(definition, program)
@@ -88,7 +89,8 @@ def _dynamic_shapes(definition: ModelDef, module: nn.Module) -> tuple[Any, ...] 
     )
     parameters = inspect.signature(module.forward).parameters.values()
     named = sum(p.kind is not inspect.Parameter.VAR_POSITIONAL for p in parameters)
-    return shapes if named == len(parameters) else (*shapes[:named], shapes[named:])
+    several = named < len(parameters) and len(shapes) > named
+    return (*shapes[:named], shapes[named:]) if several else shapes
 
 
 @contextmanager
@@ -131,6 +133,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _untraceable(definition: ModelDef, error: Exception) -> NotProven:
+    """The error to show: ours where one lies at the bottom, else PyTorch's first line with the user's."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, NotProven):
+        cause = cause.__cause__
+    if cause is not None:
+        cause.where = cause.where or f"model {definition.name}, stage trace"
+        return cause
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*OURS, "<"))]
     line = f", {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
     first = next((text for text in str(error).splitlines() if text.strip()), "")
@@ -144,8 +153,7 @@ def _untraceable(definition: ModelDef, error: Exception) -> NotProven:
 
 
 def _refuse_mutation(definition: ModelDef, program: ExportedProgram) -> None:
-    signature = program.graph_signature
-    written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    written = _written(program)
     if written:
         raise NotProven(
             "state-mutated",
@@ -154,6 +162,28 @@ def _refuse_mutation(definition: ModelDef, program: ExportedProgram) -> None:
             why="a graph has no memory: what is written inside is lost, and the second run differs from eager's",
             next="return the new value as an output and declare it as State in the definition",
         )
+
+
+def _written(program: ExportedProgram) -> list[str]:
+    """Names of the inputs, buffers and parameters that an operator of the graph writes to, perhaps through a view.
+
+    The program's signature lists them only after PyTorch has made it functional, which happens while translating.
+    """
+    roots: dict[Any, str] = {}
+    signature, written = program.graph_signature, dict[str, None]()
+    held = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            roots[node] = held.get(node.name, node.name)
+        elif isinstance(node.target, torch._ops.OpOverload):
+            for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+                if argument.alias_info is not None and isinstance(value, torch.fx.Node) and value in roots:
+                    roots[node] = roots[value]
+                    if argument.alias_info.is_write:
+                        written[roots[value]] = None
+        elif node.op == "call_function" and node.args and node.args[0] in roots:  # one of several views
+            roots[node] = roots[node.args[0]]
+    return list(written)
 
 
 def _symbols(
@@ -201,7 +231,8 @@ def _merged(definition: ModelDef, first: str, second: str) -> NotProven:
 
 
 def _refuse_narrowed(definition: ModelDef, dim: Dim, found: Any) -> None:
-    if found.lower > dim.min or found.upper < dim.max:
+    # PyTorch takes every size for at least 2 from the start; whether 1 works is for the smallest case to show.
+    if found.lower > max(dim.min, 2) or found.upper < dim.max:
         raise NotProven(
             "dim-narrowed",
             f"dim {dim.name} works only for {found.lower}..{found.upper}",

@@ -162,7 +162,9 @@ def profile(
     """Time a bundle's artifacts and eager PyTorch (where it is) against one another."""
     from exporter.cli import render
     from exporter.latency.subjects import profile as measure
+    from exporter.verification import refuse_missing_checkpoint
 
+    refuse_missing_checkpoint(checkpoint)
     with render.progress(json) as progress:
         measured = measure(bundle, target or (), checkpoint, seed, threads, seconds, progress, save)
     output.show(measured.as_json(), json, render.profiled)

@@ -116,8 +116,8 @@ def refuse_junit(path: Path) -> None:
     """Refuses a place where no file can be written; asked before the work, not after it."""
     if not path.parent.is_dir() or path.is_dir():
         why = "it is a folder" if path.is_dir() else "its folder does not exist"
-        next = "--junit FILE.xml" if path.is_dir() else f"mkdir -p {path.parent}"
-        raise Refused("bad-output", f"cannot write {path}", where=f"--junit {path}", why=why, next=next)
+        remedy = "--junit FILE.xml" if path.is_dir() else f"mkdir -p {path.parent}"
+        raise Refused("bad-output", f"cannot write {path}", where=f"--junit {path}", why=why, next=remedy)
 
 
 def write_junit(path: Path, verification: Verification) -> None:

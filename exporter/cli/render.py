@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as unmarked
 from rich.table import Table
 
 from exporter.errors import ExporterError
@@ -19,6 +20,11 @@ PIPE_WIDTH = 400
 COLOURS = {"PASS": "green", "SKIPPED": "yellow", "STABLE": "green", "NOISY": "yellow"}
 Event = Mapping[str, Any]
 Progress = Callable[[str, Event], None]
+
+
+def escape(text: str) -> str:
+    """Text that is neither markup nor a control code: what a model or a library says must not drive the terminal."""
+    return unmarked(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text))
 
 
 def _out() -> Console:
@@ -67,7 +73,7 @@ def _plain() -> Progress:
         if stage not in begun:
             begun.add(stage)
             say(f"{stage} ...")
-        elif left is not None and event.get("done") == 2 and left > 5:
+        elif left is not None and event.get("done") == event.get("of", 0) // 2 and left > 5:
             say(f"  about {left:.0f} s left in {stage}")
 
     return report

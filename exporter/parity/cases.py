@@ -49,10 +49,11 @@ def plan(definition: ModelDef) -> list[Case]:
     cases += [_generated(scale, opt) for scale in SCALES[1:]]
     if smallest != opt:
         cases.append(_generated("wide", smallest))
-    if definition.stream is not None:
-        cases.append(Case("sequence", "sequence", "normal", opt, definition.stream.steps))
-    unique = {case.name: case for case in cases}
-    return list(unique.values())[:LARGEST]
+    unique = list({case.name: case for case in cases}.values())
+    if definition.stream is None:
+        return unique[:LARGEST]
+    # Whatever else there is no room for, a state is judged in use.
+    return [*unique[: LARGEST - 1], Case("sequence", "sequence", "normal", opt, definition.stream.steps)]
 
 
 def _generated(scale: str, sizes: Mapping[str, int]) -> Case:

@@ -95,7 +95,8 @@ def _verdict(m: Measurement, floor: Floor, moved: bool, rung: Rung, precision: s
 
 
 def _value_verdict(m: Measurement, floor: Floor, rung: Rung, precision: str) -> tuple[Verdict, str | None]:
-    if not all(isfinite(x) for x in (m.error_l2, m.reference_l2, m.max_abs, floor.relative, floor.max_abs)):
+    figures = (m.error_l2, m.reference_l2, m.max_abs, m.noise, m.noise_max_abs, floor.relative, floor.max_abs)
+    if not all(isfinite(x) for x in figures):
         return Verdict.INVALID, "a figure is not finite"
     error = relative(m.error_l2, m.reference_l2)
     if error == float("inf"):

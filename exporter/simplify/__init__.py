@@ -16,7 +16,7 @@ from exporter.isolate import Channel
 from exporter.parity import worker
 from exporter.parity.judge import judge
 from exporter.parity.ladder import RUNGS
-from exporter.simplify import passes
+from exporter.simplify import onnx_tests, passes
 from exporter.target import Options
 from exporter.verdict import Verdict, worst
 
@@ -37,8 +37,8 @@ def simplify(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Child: applies the passes one by one and writes the graph they leave.
 
     Args:
-        request: ``graph`` and ``output`` (paths), and what :func:`worker.measure` takes of ``cases`` (the two that
-            guard each pass), ``outputs``, ``state``, ``stream`` and ``options``.
+        request: ``graph``, ``output`` and ``onnx_tests`` (paths), and what :func:`worker.measure` takes of ``cases``
+            (the two that guard each pass), ``outputs``, ``state``, ``stream`` and ``options``.
         channel: gets one progress event per pass.
 
     Returns:
@@ -59,6 +59,7 @@ def simplify(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
             records.append({"name": name, "verdict": "kept", "reason": reason})
             current = candidate
     Path(request["output"]).write_bytes(passes.content(current))
+    onnx_tests.write(request["cases"], request["outputs"], current, Path(request["onnx_tests"]))
     return {"passes": records}
 
 

@@ -53,6 +53,7 @@ def manifest(key: str = DIGEST, files: dict[str, FileInfo] | None = None, **name
             "some/int8": TargetInfo("some", "int8", {}, (), {}, "int8", 0, (), "incomplete", "exporter compile ."),
         },
         reports={},
+        onnx_tests=(artifact,),  # any declared file will do
         tools={"torch": "2.13.0"},
         files=files if files is not None else {name: FileInfo(DIGEST, 1) for name in all_names},
     )

@@ -436,3 +436,18 @@ def test_tensors_that_are_not_there(tmp_path: Path) -> None:
         with pytest.raises(Refused) as caught:
             read_tensors(place)
         assert caught.value.code == "missing-file"
+
+
+def test_a_folder_keeps_its_file_names_and_gets_one_digest(path: Path) -> None:
+    publish(path, "old")
+    with editing(path, "x") as draft:
+        assert draft.old is not None
+        folder = draft.work / "sets"
+        (folder / "test_data_set_0").mkdir(parents=True)
+        (folder / "test_data_set_0" / "input_0.pb").write_bytes(b"input")
+        (folder / "test_data_set_0" / "output_0.pb").write_bytes(b"output")
+        names = draft.add_folder(folder, "cases/onnx")
+        draft.commit(dataclasses.replace(draft.old.manifest, onnx_tests=names))
+    assert [Path(name).name for name in names] == ["input_0.pb", "output_0.pb"]
+    assert len({Path(name).parent for name in names}) == 1
+    assert Bundle.open(path).read(names[0]) == b"input"
