@@ -13,6 +13,7 @@ from exporter import registry
 from exporter.bundle import Bundle
 from exporter.errors import ExporterError
 from exporter.spec import ModelDef, Tensor
+from exporter.stages import require_torch
 
 PACKAGES = (
     "numpy", "polygraphy", "safetensors", "typer", "rich", "torch", "onnx", "onnxscript", "onnx-ir", "onnxsim",
@@ -22,6 +23,9 @@ PACKAGES = (
 def listed_models(name: str | None = None) -> dict[str, Any]:
     """The object of ``exporter models``; parameters are counted by building each model (needs PyTorch)."""
     names = [name] if name else registry.model_names()
+    for each in [name] if name else []:
+        registry.model(each)  # a misspelt name is told before what is missing here
+    require_torch("counting parameters")
     return {"schema": "exporter.models/1", "models": [_model(registry.model(each)) for each in names]}
 
 

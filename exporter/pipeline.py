@@ -24,13 +24,15 @@ from exporter.latency import profile as timing
 from exporter.latency.subjects import timed
 from exporter.manifest import CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, Step, TargetInfo, Weights
 from exporter.spec import ModelDef
-from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stage, Stages, silent, tool_versions
+from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
 from exporter.target import Availability, Target
 from exporter.use import use_page
 from exporter.verdict import Hop, Precision, Verdict
 from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
 
 GRAPH = "model"
+GRAPH_HOPS = ("traced", "simplified")
+EXPORT_REPORT = "export-"
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
             )  # fmt: skip
         exported = Exported(path, verification, tuple(stages.done), measured)
         report = json.dumps(exported.as_json(), indent=1, sort_keys=True).encode()
-        name = f"export-{target.name}-{request.precision}"
+        name = f"{EXPORT_REPORT}{target.name}-{request.precision}"
         manifest = replace(manifest, reports=manifest.reports | {name: draft.write(f"reports/{name}.json", report)})
         draft.derived("USE.md", use_page(manifest))
         draft.commit(manifest)
@@ -182,6 +184,7 @@ def _graph(
     if old is not None and old.key == key and not request.replace:
         stages.reused("trace", "reference", "simplify", "verify graph")
         return old, _recorded_hops(draft.old)
+    require_torch("tracing")
     traced, reference = _traced_and_referenced(draft, definition, request, stages)
     cases = [_case_request(case) for case in reference["cases"]]
     options = options_of(definition, request.precision, request.threads)
@@ -385,14 +388,14 @@ def _absent(target: Target, request: Request, available: Availability, where: st
 
 
 def _recorded_hops(bundle: Bundle | None) -> list[Hop]:
-    """The traced and simplified hops as the export that made this graph recorded them."""
+    """The traced and simplified hops as the export that made this graph recorded them; unknown is never success."""
     assert bundle is not None
-    for name in bundle.manifest.reports.values():
-        report = json.loads(bundle.file(name).read_bytes())
-        hops = [h for h in report["verify"]["hops"] if h["hop"] in ("traced", "simplified")]
-        if hops:
-            return [_hop_from_json(hop) for hop in hops]
-    return []
+    for name, file in bundle.manifest.reports.items():
+        if name.startswith(EXPORT_REPORT):
+            hops = [h for h in json.loads(bundle.read(file))["verify"]["hops"] if h["hop"] in GRAPH_HOPS]
+            if hops:
+                return [_hop_from_json(hop) for hop in hops]
+    return [Hop(hop, None, Verdict.INVALID, "the bundle holds no export report of it") for hop in GRAPH_HOPS]
 
 
 def _hop_from_json(value: Mapping[str, Any]) -> Hop:

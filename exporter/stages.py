@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import platform
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import StageFailed
+from exporter.errors import Incomplete, StageFailed
 from exporter.isolate import Limits, Outcome, call
 from exporter.samples import slug
 
@@ -86,6 +88,22 @@ def scratch() -> Iterator[Path]:
     """A temporary folder, for stages that publish nothing."""
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         yield Path(folder)
+
+
+def require_torch(work: str) -> None:
+    """Raises where PyTorch is not installed, before a child fails for want of it.
+
+    Raises:
+        Incomplete: ``runtime-absent``, with what to install.
+    """
+    if find_spec("torch") is None:
+        raise Incomplete(
+            "runtime-absent",
+            f"{work} needs torch, which is not installed",
+            where=f"python {sys.executable}",
+            why="a model is built and traced by PyTorch; verify, profile, compile and run need none",
+            next="pip install 'exporter[trace]', or do it on a machine that has it and copy the bundle",
+        )
 
 
 def tool_versions(names: Sequence[str]) -> dict[str, str]:

@@ -154,6 +154,8 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         class Outputs(Mapping[str, np.ndarray]):
             """The request's own output buffers, read only when someone looks."""
 
+            inputs = held  # the request reads these arrays and does not own them: they live as long as the call
+
             def __getitem__(self, name: str) -> np.ndarray:
                 return np.asarray(request.get_tensor(name).data)
 

@@ -30,6 +30,7 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's f
 Targets = Annotated[Optional[list[str]], typer.Option("--target", help="Only this target; may be repeated.")]  # noqa: UP045
 OptionalPath = Optional[Path]  # noqa: UP045  # typer reads it at run time, where Python 3.10 has no X | None in Annotated
 
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
 EXPORTS, BUNDLES, LISTS = "Export a model", "Work on a bundle", "Look around"
 
 
@@ -245,11 +246,14 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """The entry of the ``exporter`` command: every way out has its documented exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in ENDINGS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as for a command in the background
+            signal.signal(number, _ended)
     sys.exit(output.guarded(app, as_json="--json" in sys.argv[1:]))
 
 
-def _terminated(*_: object) -> None:
-    """A polite kill ends like Ctrl-C: children gone, staging gone."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _ended(*_: object) -> None:
+    """Ctrl-C, and a polite kill: children gone, staging gone. A second one must not disturb the cleaning up."""
+    for number in ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

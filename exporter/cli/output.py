@@ -38,17 +38,14 @@ def guarded(app: typer.Typer, as_json: bool) -> int:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
-        return int(code or 0)
+        # Typer makes an exit code of Ctrl-C.
+        return _interrupted() if code == INTERRUPTED else int(code or 0)
     except ExporterError as error:
         return _failed(error, as_json)
     except library.Exit as error:
-        return int(error.exit_code)
+        return _interrupted() if error.exit_code == INTERRUPTED else int(error.exit_code)
     except (KeyboardInterrupt, library.Abort):
-        from exporter.isolate import kill_all
-
-        kill_all()
-        print("interrupted: children ended, nothing half written", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:  # the reader went away: nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -56,6 +53,14 @@ def guarded(app: typer.Typer, as_json: bool) -> int:
         if hasattr(error, "format_message"):  # a usage error of the command line parser
             return _failed(_usage(error), as_json)
         return _failed(_defect(error), as_json)
+
+
+def _interrupted() -> int:
+    from exporter.isolate import kill_all
+
+    kill_all()
+    print("interrupted: children ended, nothing half written", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _usage(error: Any) -> Refused:
@@ -68,12 +73,17 @@ def _defect(error: Exception) -> Defect:
     import tempfile
     import traceback
 
-    with tempfile.NamedTemporaryFile("w", prefix="exporter-defect-", suffix=".log", delete=False) as log:
-        log.write("".join(traceback.format_exception(error)))
+    lines = traceback.format_exception(error)
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="exporter-defect-", suffix=".log", delete=False) as log:
+            log.write("".join(lines))
+        where = f"the whole trace is in {log.name}"
+    except OSError as unwritten:  # whatever filled the disk may have filled this one too
+        where = f"no log can be written ({unwritten.strerror}); it was {' '.join(lines[-2].split())}"
     return Defect(
         "internal",
         f"{type(error).__name__}: {error}",
-        where=f"the whole trace is in {log.name}",
+        where=where,
         why="this is a mistake of exporter, not yours; nothing was published",
         next="report it with that file",
     )

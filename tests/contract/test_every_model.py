@@ -1,0 +1,221 @@
+"""What every model definition must satisfy; a new file in ``model_defs/`` is under it without a line here."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from exporter import define, registry
+from exporter.bundle import read_tensors
+from exporter.graph import Graph, sha256
+from exporter.hops import graph_hop, options_of
+from exporter.parity.ladder import RUNGS, UNIT_ROUNDOFF, VACUOUS
+from exporter.parity.measure import l2
+from exporter.verdict import Verdict
+from tests.fakes.lab import Here, Specimen, build_of
+
+MODELS = registry.model_names()
+
+
+@pytest.fixture(params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def it(name: str, specimens: Callable[..., Specimen]) -> Specimen:
+    return specimens(name)
+
+
+def test_the_definition_says_all_there_is_to_say(name: str) -> None:
+    definition = registry.model(name)
+    assert definition.name == name and definition.family and definition.source and definition.licence
+    assert definition.inputs and definition.outputs
+    for tensor in (*definition.inputs, *definition.outputs):
+        assert tensor.name and tensor.meaning, f"{tensor.name} says nothing of itself"
+        assert np.dtype(tensor.dtype)
+        for size in tensor.shape:
+            assert size in {d.name for d in definition.dims} if isinstance(size, str) else size > 0
+    assert all(tensor.low < tensor.high for tensor in definition.inputs)
+    names = [tensor.name for tensor in (*definition.inputs, *definition.outputs)]
+    assert len(set(names)) == len(names)
+    used = {size for tensor in definition.inputs for size in tensor.shape if isinstance(size, str)}
+    assert used == {dim.name for dim in definition.dims}, "a dim that no input has"
+    if definition.checkpoint is not None:
+        assert definition.checkpoint.address.startswith("https://") and definition.checkpoint.licence
+        assert definition.checkpoint.sha256 is None or len(definition.checkpoint.sha256) == 64
+    assert registry.model_sources(name)
+
+
+def test_state_is_wired_to_itself(name: str) -> None:
+    definition = registry.model(name)
+    inputs = {tensor.name: tensor for tensor in definition.inputs}
+    outputs = {tensor.name: tensor for tensor in definition.outputs}
+    assert (
+        len({s.input for s in definition.state}) == len({s.output for s in definition.state}) == len(definition.state)
+    )
+    for state in definition.state:
+        given, next_ = inputs[state.input], outputs[state.output]
+        assert (given.shape, given.dtype) == (next_.shape, next_.dtype), state
+    if definition.stream is not None:
+        assert definition.state, "a stream without state is a loop over independent calls"
+        axis = definition.stream.axis
+        assert isinstance(inputs[definition.stream.input].shape[axis], int)
+        assert isinstance(outputs[definition.stream.output].shape[axis], int)
+        assert definition.stream.steps >= 64
+
+
+def test_it_builds_twice_with_the_same_weights(name: str) -> None:
+    definition = registry.model(name)
+    first, second = (define.weighted(definition, None, 0)[1] for _ in range(2))
+    other = define.weighted(definition, None, 1)[1]
+    assert first == second and first.kind == "seeded"
+    assert other.digest != first.digest
+    assert first.digest == define.weights_digest(define.eager(build_of(name)))
+
+
+def test_the_same_inputs_give_the_same_graph(it: Specimen, tmp_path: Path) -> None:
+    again = tmp_path / "again.onnx"
+    Here().run("trace", "exporter.trace:stage", {"build": it.build, "output": str(again)})
+    assert again.read_bytes() == it.traced.read_bytes()
+
+
+@pytest.mark.parametrize("graph", ["traced", "simplified"])
+def test_names_types_and_dims_of_the_graph_are_the_definitions(it: Specimen, graph: str) -> None:
+    model = Graph(getattr(it, graph)).load()
+    onnx.checker.check_model(model, full_check=True)
+    fixed = {d.name: d.opt for d in it.definition.dims if d.fixed}
+    for values, tensors in (
+        (model.graph.input, it.definition.inputs),
+        (model.graph.output, it.definition.outputs),
+    ):
+        assert [value.name for value in values] == [tensor.name for tensor in tensors]
+        for value, tensor in zip(values, tensors, strict=True):
+            kind = value.type.tensor_type
+            assert onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) == np.dtype(tensor.dtype)
+            shape = tuple(dim.dim_param or dim.dim_value for dim in kind.shape.dim)
+            assert shape == tuple(fixed.get(s, s) if isinstance(s, str) else s for s in tensor.shape)
+
+
+def test_every_declared_dim_is_dynamic_at_the_outputs(it: Specimen) -> None:
+    """Run at the smallest, the largest and an odd size: every output follows every dim it declares."""
+    runner = registry.graph_runners()[0]
+    sizes = {tuple(case["sizes"].items()): case for case in it.reference["cases"] if case["steps"] == 1}
+    if any(not d.fixed for d in it.definition.dims):
+        assert len(sizes) >= 3
+    with runner.open_graph(Graph(it.simplified), it.options) as opened:
+        for case in sizes.values():
+            outputs = opened.infer(it.inputs(case), check_inputs=False)
+            for tensor in it.definition.outputs:
+                assert outputs[tensor.name].shape == tensor.sized(case["sizes"])
+
+
+@pytest.mark.parametrize("graph", ["traced", "simplified"])
+def test_the_graph_computes_what_eager_computes(it: Specimen, graph: str) -> None:
+    hop = graph_hop(Here(), graph, getattr(it, graph), it.common, it.case_list)  # type: ignore[arg-type]
+    assert hop.verdict is Verdict.PASS, hop.reason
+    assert {r.case for r in hop.results} == {case["name"] for case in it.case_list}
+
+
+def test_a_model_with_a_stream_is_judged_on_a_sequence(it: Specimen) -> None:
+    stream = it.definition.stream
+    sequences = [case for case in it.case_list if case["steps"] > 1]
+    if stream is None:
+        assert not sequences
+        return
+    assert [case["steps"] for case in sequences] == [stream.steps]
+    hop = graph_hop(Here(), "simplified", it.simplified, it.common, it.case_list)  # type: ignore[arg-type]
+    judged = [result for result in hop.results if result.case == sequences[0]["name"]]
+    assert {r.output for r in judged} == {t.name for t in it.definition.outputs}
+    assert all(r.verdict is Verdict.PASS for r in judged)
+    drift = hop.facts["drift"]["sequence"]
+    assert drift["output"] == stream.output and len(drift["error"]) == len(drift["eager"]) == stream.steps
+    assert max(drift["error"]) < 1e-5
+
+
+def test_every_simplify_pass_is_kept(it: Specimen) -> None:
+    assert all(record["verdict"] != "dropped" for record in it.passes), it.passes
+    assert len(Graph(it.simplified).load().graph.node) < len(Graph(it.traced).load().graph.node)
+
+
+def test_the_references_are_float64_and_move(it: Specimen) -> None:
+    assert it.reference["reference"] == "float64" and it.reference["notes"] == []
+    moved = dict.fromkeys((tensor.name for tensor in it.definition.outputs), False)
+    for case in it.case_list:
+        tensors = read_tensors(Path(case["file"]))
+        for output in moved:
+            noise, _, movement = tensors[f"noise/{output}"]
+            assert tensors[f"reference/{output}"].dtype == np.float64
+            moved[output] = moved[output] or movement > VACUOUS * max(noise, UNIT_ROUNDOFF["fp32"])
+    assert all(moved.values()), moved
+
+
+def test_every_weight_is_seen(it: Specimen) -> None:
+    """Each tensor times 1.01 moves some planned case over its rung, or is listed as undetectable; the list is exact."""
+    import torch
+
+    from exporter.parity.cases import Case
+    from exporter.reference import _Runs
+
+    torch.set_num_threads(1)
+    definition = it.definition
+    module = define.eager(it.build)
+    runs = _Runs(definition, module, copy.deepcopy(module).double())
+    state = runs._double.state_dict()
+    cases = sorted((c for c in it.reference["cases"]), key=lambda c: (c["steps"], sum(c["sizes"].values())))
+    loaded: dict[str, Any] = {}
+
+    def amplification(case: Any) -> float:
+        tensors = loaded.setdefault(case["name"], read_tensors(Path(case["file"])))
+        inputs = {n.removeprefix("input/"): x for n, x in tensors.items() if n.startswith("input/")}
+        plain = Case(case["name"], case["kind"], case["scale"], case["sizes"], case["steps"])
+        outputs = runs.reference(plain, inputs)
+        figures = []
+        for output, y in outputs.items():
+            y64 = tensors[f"reference/{output}"]
+            noise = max(floors[output, case["scale"]], UNIT_ROUNDOFF["fp32"])
+            size = l2(y64)
+            figures.append(l2(y - y64) / size / noise if size else 0.0)
+        return max(figures)
+
+    floors: dict[tuple[str, str], float] = {}
+    for case in cases:
+        tensors = read_tensors(Path(case["file"]))
+        for tensor in definition.outputs:
+            key = tensor.name, case["scale"]
+            floors[key] = max(floors.get(key, 0.0), float(tensors[f"noise/{tensor.name}"][0]))
+    assert amplification(cases[0]) == 0.0
+    unseen = set()
+    for name, weight in state.items():
+        if not weight.is_floating_point():
+            continue
+        kept = weight.clone()
+        weight.mul_(1.01)
+        if not any(amplification(case) > RUNGS["portable"].bound for case in cases):
+            unseen.add(name)
+        weight.copy_(kept)
+    assert unseen == set(definition.undetectable)
+
+
+def test_options_carry_every_dim(it: Specimen) -> None:
+    options = options_of(it.definition, "fp32", 0)
+    assert set(options.dims) == {d.name for d in it.definition.dims}
+    assert set(options.shapes) == {t.name for t in it.definition.inputs}
+
+
+def test_the_published_checkpoint_loads_and_is_the_published_one(name: str, data: Path) -> None:
+    definition = registry.model(name)
+    if definition.checkpoint is None:
+        pytest.skip(f"NOT APPLICABLE: {name} has no published checkpoint")
+    files = [path for path in (data / definition.family).iterdir() if sha256(path) == definition.checkpoint.sha256]
+    if not files:
+        pytest.skip(f"NO DATA: no file in {data / definition.family} has the digest of {name}'s checkpoint")
+    module, weights = define.weighted(definition, str(files[0]), 0)
+    assert weights.source == definition.checkpoint.address and weights.licence == definition.checkpoint.licence
+    assert len(module.state_dict()) > 0

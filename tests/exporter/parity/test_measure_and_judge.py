@@ -1,0 +1,265 @@
+"""Measuring and judging as pure functions: every way in which two tensors can differ, and every way to miss it."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.parity.judge import judge
+from exporter.parity.ladder import ELEMENT_GUARD, RUNGS, UNIT_ROUNDOFF, VACUOUS, Rung
+from exporter.parity.measure import Measurement, compare, extra_outputs, l2, relative, step_errors
+from exporter.verdict import SEVERITY, Result, Verdict, worst
+
+RUNG = RUNGS["compiled"]
+NOISE = 2.0**-22
+
+
+def measured(y: Any, y64: Any, dtype: str = "float32", **known: Any) -> Measurement:
+    found = compare("case", "y", y, np.asarray(y64), dtype)
+    noise = {"noise": NOISE, "noise_max_abs": NOISE * float(np.max(np.abs(y64), initial=0.0)), "moved": 1.0}
+    return Measurement(**{**found.as_json(), **noise, "scale": "normal", **known})
+
+
+def verdict_of(*measurements: Measurement, rung: Rung = RUNG, guard: bool = False, expected: Any = None) -> Result:
+    keys = [("case", "y")] if expected is None else expected
+    named: dict[str, Any] = {"hop": "compiled", "target": "t", "form": None, "rung": rung, "precision": "fp32"}
+    results = judge(measurements, keys, guard=guard, **named)
+    return min(results, key=lambda r: SEVERITY.index(r.verdict))
+
+
+def reference(size: float = 1.0, n: int = 256) -> np.ndarray:
+    return np.random.default_rng(7).standard_normal(n) * size
+
+
+def off(y64: np.ndarray, times: float) -> np.ndarray:
+    """``y64`` with a relative L2 error of ``times`` the noise, spread over all elements, in a type that keeps it."""
+    error = np.random.default_rng(8).standard_normal(y64.shape)
+    return y64 + error / l2(error) * l2(y64) * NOISE * times
+
+
+# ---- form before values
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (None, "missing"),
+        (reference().astype(np.float64), "float64"),
+        (reference().astype(np.float16), "float16"),
+        (reference().astype(np.int32), "int32"),
+        (reference(n=255).astype(np.float32), "(255,)"),
+        (reference().astype(np.float32)[None], "(1, 256)"),
+        (np.float32(1.0).reshape(()), "()"),
+        (reference(n=1).astype(np.float32), "(1,)"),  # would broadcast
+    ],
+)
+def test_form_comes_first(y: Any, words: str) -> None:
+    found = verdict_of(measured(y, reference()))
+    assert found.verdict is Verdict.FAIL and words in str(found.reason)
+    assert found.relative_l2 is None and found.elements == 0
+
+
+def test_extra_and_never_compared() -> None:
+    found = extra_outputs("case", {"y": np.zeros(1), "z": np.zeros(1)}, {"y": "float32"})
+    assert [(m.output, m.problem) for m in found] == [("z", "nobody declared this output")]
+    good = measured(reference().astype(np.float32), reference())
+    assert verdict_of(good, *found).verdict is Verdict.FAIL
+    absent = verdict_of(good, expected=[("case", "y"), ("case", "other")])
+    assert absent.verdict is Verdict.FAIL and absent.reason == "it was never compared"
+    assert verdict_of(good, expected=[("case", "y"), ("other", "y")]).verdict is Verdict.FAIL
+    assert worst([]) is Verdict.INVALID
+
+
+# ---- NaN, infinite, empty
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_not_finite(bad: float) -> None:
+    y64 = reference()
+    y = y64.astype(np.float32)
+    y[17] = bad
+    one = verdict_of(measured(y, y64))
+    assert one.verdict is Verdict.FAIL and "17" in str(one.reason) and "1 of 256" in str(one.reason)
+    spoiled = y64.copy()
+    spoiled[17] = bad
+    both = verdict_of(measured(y, spoiled))
+    assert both.verdict is Verdict.INVALID and "no agreement" in str(both.reason)
+    only_reference = verdict_of(measured(y64.astype(np.float32), spoiled))
+    assert only_reference.verdict is Verdict.INVALID
+
+
+def test_empty_is_invalid() -> None:
+    found = verdict_of(measured(np.zeros((0, 4), np.float32), np.zeros((0, 4))))
+    assert found.verdict is Verdict.INVALID and "empty" in str(found.reason) and found.elements == 0
+    integers = verdict_of(measured(np.zeros(0, np.int64), np.zeros(0, np.int64), "int64"))
+    assert integers.verdict is Verdict.INVALID
+
+
+@pytest.mark.parametrize("field", ["error_l2", "reference_l2", "max_abs", "noise", "noise_max_abs"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_figure_that_is_not_finite_is_no_pass(field: str, value: float) -> None:
+    """NaN compares false with every bound: that must not thread the needle."""
+    good = measured(reference().astype(np.float32), reference())
+    found = verdict_of(Measurement(**{**good.as_json(), field: value}))
+    assert found.verdict is not Verdict.PASS
+    json.dumps(found.as_json(), allow_nan=True)
+
+
+def test_a_noise_that_is_nan_beside_a_good_one_is_no_pass() -> None:
+    good = measured(off(reference(), 1e6).astype(np.float32), reference())
+    poisoned = Measurement(**{**good.as_json(), "case": "other", "noise": math.inf})
+    assert verdict_of(good, poisoned, expected=[("case", "y"), ("other", "y")]).verdict is not Verdict.PASS
+
+
+# ---- vacuity
+
+
+def test_an_output_that_no_case_moves_is_invalid() -> None:
+    good = measured(reference().astype(np.float32), reference(), moved=0.0)
+    found = verdict_of(good)
+    assert found.verdict is Verdict.INVALID and "constant" in str(found.reason)
+    barely = Measurement(**{**good.as_json(), "moved": VACUOUS * NOISE * 0.9})
+    assert verdict_of(barely).verdict is Verdict.INVALID
+    assert verdict_of(Measurement(**{**good.as_json(), "moved": VACUOUS * NOISE * 1.1})).verdict is Verdict.PASS
+    assert verdict_of(good, guard=True).verdict is Verdict.PASS  # two cases cannot say that nothing moves it
+
+
+def test_one_case_that_moves_it_is_enough() -> None:
+    still = measured(reference().astype(np.float32), reference(), moved=0.0)
+    moving = Measurement(**{**still.as_json(), "case": "other", "moved": 1.0})
+    assert verdict_of(still, moving, expected=[("case", "y"), ("other", "y")]).verdict is Verdict.PASS
+
+
+# ---- integers
+
+
+def test_integers_are_exact() -> None:
+    y64 = np.arange(10)
+    assert verdict_of(measured(y64.copy(), y64, "int64")).verdict is Verdict.PASS
+    wrong = y64.copy()
+    wrong[3] += 1
+    found = verdict_of(measured(wrong, y64, "int64"))
+    assert found.verdict is Verdict.FAIL and "1 integers differ" in str(found.reason)
+
+
+def test_unsigned_and_bool_do_not_wrap() -> None:
+    assert verdict_of(measured(np.array([0], np.uint8), np.array([255], np.uint8), "uint8")).verdict is Verdict.FAIL
+    assert verdict_of(measured(np.array([True]), np.array([False]), "bool")).verdict is Verdict.FAIL
+    assert verdict_of(measured(np.array([True]), np.array([True]), "bool")).verdict is Verdict.PASS
+
+
+# ---- values
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-10, 1.0, 1e3, 1e30])
+@pytest.mark.parametrize("rung", RUNGS.values(), ids=lambda rung: rung.name)
+def test_tiny_outputs_are_judged_as_strictly_as_large_ones(size: float, rung: Rung) -> None:
+    y64 = reference(size)
+    inside = verdict_of(measured(off(y64, rung.bound * 0.95), y64, "float64"), rung=rung)
+    outside = verdict_of(measured(off(y64, rung.bound * 1.05), y64, "float64"), rung=rung)
+    assert inside.verdict is Verdict.PASS and outside.verdict is Verdict.FAIL
+    assert outside.amplification == pytest.approx(rung.bound * 1.05, rel=1e-3)
+
+
+def test_the_yardstick_is_never_below_the_unit_roundoff() -> None:
+    y64 = reference()
+    exact_eager = measured(off(y64, 0.5), y64, "float64", noise=0.0, noise_max_abs=0.0)
+    found = verdict_of(exact_eager)
+    assert found.verdict is Verdict.PASS
+    assert found.amplification == pytest.approx(0.5 * NOISE / UNIT_ROUNDOFF["fp32"], rel=1e-3)
+
+
+def test_noise_is_the_largest_of_its_own_scale_alone() -> None:
+    y64 = reference()
+    y = off(y64, RUNG.bound * 1.5)
+    strict = measured(y, y64, "float64")
+    helped = measured(y64, y64, "float64", case="b", noise=2 * NOISE)
+    other_scale = Measurement(**{**helped.as_json(), "scale": "wide"})
+    both = [("case", "y"), ("b", "y")]
+    assert verdict_of(strict, helped, expected=both).verdict is Verdict.PASS
+    assert verdict_of(strict, other_scale, expected=both).verdict is Verdict.FAIL
+
+
+def test_an_all_zero_reference() -> None:
+    zero = np.zeros(8)
+    exact = verdict_of(measured(np.zeros(8, np.float32), zero))
+    assert exact.verdict is Verdict.PASS and exact.notes == ("the reference is all zero here",)
+    wrong = verdict_of(measured(np.full(8, 1e-30, np.float32), zero))
+    assert wrong.verdict is Verdict.FAIL and "all zero" in str(wrong.reason)
+    assert json.loads(json.dumps(wrong.as_json(), allow_nan=False))
+
+
+def test_one_broken_element_is_not_averaged_away() -> None:
+    """In a million elements the L2 error stays on its rung; the element guard does not."""
+    y64 = np.random.default_rng(0).standard_normal(1_000_000)
+    y = y64.copy()
+    y[123] += 1.5 * ELEMENT_GUARD * NOISE * float(np.abs(y64).max())
+    found = verdict_of(measured(y, y64, "float64"))
+    assert found.amplification is not None and found.amplification < RUNG.bound
+    assert found.verdict is Verdict.FAIL and "one element" in str(found.reason)
+    y[123] = y64[123] + 0.5 * ELEMENT_GUARD * NOISE * float(np.abs(y64).max())
+    assert verdict_of(measured(y, y64, "float64")).verdict is Verdict.PASS
+
+
+def test_judging_knows_no_order() -> None:
+    y64 = reference()
+    several = [
+        measured(off(y64, times), y64, "float64", case=f"c{times}", noise=NOISE * (1 + times / 10))
+        for times in range(6)
+    ]
+    keys = [(m.case, m.output) for m in several]
+    named: dict[str, Any] = {"hop": "h", "target": None, "form": None, "rung": RUNG, "precision": "fp32"}
+    assert judge(several, keys, **named) == judge(several[::-1], keys, **named)
+
+
+# ---- figures
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=50))
+def test_l2_is_the_length_without_overflow(values: list[float]) -> None:
+    x = np.array(values)
+    assert l2(x) == pytest.approx(math.hypot(*values), rel=1e-12, abs=0.0)
+
+
+def test_l2_of_the_extremes() -> None:
+    assert l2(np.zeros(0)) == 0.0 and l2(np.zeros(3)) == 0.0
+    assert l2(np.full(4, 1e200)) == pytest.approx(2e200)
+    assert l2(np.full(4, 1e-200)) == pytest.approx(2e-200)
+    assert math.isinf(l2(np.array([np.inf, 1.0])))
+
+
+def test_relative() -> None:
+    assert relative(1.0, 2.0) == 0.5 and relative(0.0, 0.0) == 0.0 and math.isinf(relative(1e-300, 0.0))
+
+
+def test_step_errors_follow_each_step() -> None:
+    y64 = np.ones((1, 4, 2))
+    y = y64.copy()
+    y[:, 2] *= 1.5
+    assert step_errors(y, y64, 1, 4) == pytest.approx((0.0, 0.0, 0.5, 0.0))
+    with pytest.raises(ValueError, match=r"."):
+        step_errors(y, y64, 1, 3)
+
+
+def test_measurements_survive_the_way_from_a_child() -> None:
+    found = measured(reference().astype(np.float32), reference(), drift=(0.1, 0.2), drift_noise=(0.1, 0.1))
+    assert Measurement.from_json(json.loads(json.dumps(found.as_json()))) == found
+
+
+def test_the_inputs_of_compare_are_left_alone() -> None:
+    y64, y = reference(), reference().astype(np.float32)
+    kept = y64.copy(), y.copy()
+    compare("c", "y", y, y64, "float32")
+    assert np.array_equal(y64, kept[0]) and np.array_equal(y, kept[1])
+
+
+def test_the_table_of_rungs() -> None:
+    assert {name: rung.bound for name, rung in RUNGS.items()} == {"portable": 4.0, "compiled": 16.0, "low": 2.0}
+    assert all(rung.reason for rung in RUNGS.values())
+    assert ELEMENT_GUARD == 64.0
