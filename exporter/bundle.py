@@ -577,7 +577,9 @@ def _prune(path: Path, bundle: Bundle | None, keep: str = "") -> None:
             if inside.startswith("."):
                 continue
             for name in sorted(files):
-                if CONTENT_NAMED.search(name) and f"{inside}/{name}".lstrip("/") not in declared:
+                full = f"{inside}/{name}".lstrip("/")
+                # A file is ours by its own content name, or by that of the folder of fixed names it lies in.
+                if any(CONTENT_NAMED.search(part) for part in full.split("/")) and full not in declared:
                     disk.unlink(name, opened)
             for name in sorted(folders):
                 if not name.startswith(".") and not _is_link(name, opened) and _empty(name, opened):
@@ -825,7 +827,7 @@ def _room_on(path: Path, draft: Draft | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise _full(path, draft.needed if draft is not None else 0) from error
 

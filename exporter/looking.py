@@ -11,7 +11,7 @@ from typing import Any
 
 from exporter import registry
 from exporter.bundle import Bundle
-from exporter.errors import ExporterError
+from exporter.errors import ExporterError, Incomplete
 from exporter.spec import ModelDef, Tensor
 from exporter.stages import require_torch
 
@@ -23,10 +23,18 @@ PACKAGES = (
 def listed_models(name: str | None = None) -> dict[str, Any]:
     """The object of ``exporter models``; parameters are counted by building each model (needs PyTorch)."""
     names = [name] if name else registry.model_names()
-    for each in [name] if name else []:
-        registry.model(each)  # a misspelt name is told before what is missing here
+    if name:
+        registry.model(name)  # a misspelt name is told before what is missing here
     require_torch("counting parameters")
-    return {"schema": "exporter.models/1", "models": [_model(registry.model(each)) for each in names]}
+    found, broken = [], []
+    for each in names:
+        try:
+            found.append(_model(registry.model(each)))
+        except Incomplete as error:
+            if name:
+                raise
+            broken.append({"name": each, "reason": error.what})
+    return {"schema": "exporter.models/1", "models": found, "broken": broken}
 
 
 def _model(definition: ModelDef) -> dict[str, Any]:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import sys
+import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from exporter.errors import Refused, nearest
+from exporter.errors import ExporterError, Incomplete, Refused, nearest
 from exporter.spec import ModelDef, model_name
 from exporter.target import Target
 
@@ -63,6 +66,7 @@ def target(name: str) -> Target:
 
     Raises:
         Refused: ``unknown-target``, with the nearest names.
+        Incomplete: ``broken-target``, when its file cannot be imported.
     """
     names = target_names()
     if name not in names:
@@ -72,26 +76,47 @@ def target(name: str) -> Target:
             why="a target is a file of targets/ or an entry point of another package",
             next="exporter targets",
         )
+    try:
+        return _target_class(name)()
+    except Exception as error:  # whatever a stranger's file does on import, the others go on
+        raise _broken("target", name, error) from error
+
+
+def _target_class(name: str) -> type[Target]:
     joined = _entry_points("exporter.targets").get(name)
     if joined is not None:
-        return _instance(joined.load())
+        found: type[Target] = joined.load()
+        return found
     module = _load("targets", name.replace("-", "_"))
     classes = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Target) and value.__module__ == module.__name__
     ]
-    assert len(classes) == 1, f"targets/{module.__name__} must hold exactly one Target class, found {classes}"
-    return _instance(classes[0])
+    if len(classes) != 1:
+        raise TypeError(f"the file must hold exactly one Target class, and holds {len(classes)}")
+    return classes[0]
 
 
-def _instance(kind: type[Target]) -> Target:
-    return kind()
+def _broken(kind: str, name: str, error: Exception) -> Incomplete:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return Incomplete(
+        f"broken-{kind}",
+        f"{kind} {name} cannot be loaded: {type(error).__name__}: {error}",
+        where=f"{frame.filename}:{frame.lineno}",
+        why=f"a {kind} is shown with its reason and never silently missing",
+        next=f"mend that line, or remove the package that brings {name}",
+    )
 
 
 def graph_runners() -> list[Target]:
-    """Targets that can run a plain ONNX graph here, the one to ask first in front."""
-    able = [t for t in map(target, target_names()) if t.runs_graphs is not None and t.available().present]
+    """Targets that can run a plain ONNX graph here, the one to ask first in front; broken ones are left out."""
+    able = []
+    for name in target_names():
+        with suppress(Incomplete):
+            found = target(name)
+            if found.runs_graphs is not None and found.available().present:
+                able.append(found)
     return sorted(able, key=lambda t: t.runs_graphs or 0)
 
 
@@ -132,6 +157,7 @@ def model(name: str, options: Mapping[str, Any] | None = None) -> ModelDef:
 
     Raises:
         Refused: ``unknown-model`` with the nearest names, or ``bad-option`` for an option it does not take.
+        Incomplete: ``broken-model``, when its definition raises.
     """
     names = model_names()
     if name not in names:
@@ -141,20 +167,29 @@ def model(name: str, options: Mapping[str, Any] | None = None) -> ModelDef:
             why="a model is a definition in model_defs/ or an entry point of another package",
             next="exporter models",
         )
+    try:
+        factory = _factory(name)
+        known = list(inspect.signature(factory).parameters)
+        _refuse_unknown_options(name, known, options or {})
+        made = factory(**(options or {}))
+        if not isinstance(made, ModelDef):
+            raise TypeError(f"its function returned {type(made).__name__}, not a ModelDef")
+    except ExporterError:
+        raise
+    except Exception as error:  # as above: a definition is a stranger's code
+        raise _broken("model", name, error) from error
+    return made
+
+
+def _factory(name: str) -> Any:
     joined = _entry_points("exporter.models").get(name)
-    factory = joined.load() if joined else _own_factory(name)
-    return _made(name, factory, dict(options or {}))
-
-
-def _own_factory(name: str) -> Any:
+    if joined is not None:
+        return joined.load()
     family, function = _model_places()[name]
     return getattr(_load("model_defs", family), function)
 
 
-def _made(name: str, factory: Any, options: dict[str, Any]) -> ModelDef:
-    import inspect
-
-    known = list(inspect.signature(factory).parameters)
+def _refuse_unknown_options(name: str, known: list[str], options: Mapping[str, Any]) -> None:
     unknown = [key for key in options if key not in known]
     if unknown:
         raise Refused(
@@ -164,6 +199,3 @@ def _made(name: str, factory: Any, options: dict[str, Any]) -> ModelDef:
             why=f"options of {name}: {', '.join(known) or 'none'}",
             next=f"exporter models {name}",
         )
-    made = factory(**options)
-    assert isinstance(made, ModelDef), f"the definition of {name} returned {type(made).__name__}, not a ModelDef"
-    return made

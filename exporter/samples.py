@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from exporter import host
 from exporter.bundle import read_tensors, write_tensors
-from exporter.errors import Refused
+from exporter.errors import Refused, nearest
 from exporter.host import files
 from exporter.parity.cases import Case
 from exporter.spec import Dim, HostStep, State, Stream, Tensor
@@ -63,6 +63,7 @@ def prepare(interface: Interface, path: Path) -> dict[str, Array]:
         values = host.apply(interface.before, values)
     inputs: dict[str, Array] = {}
     states = {state.input for state in interface.state}
+    _refuse_unknown(interface, values, path)
     for tensor in interface.inputs:
         if tensor.name in values:
             inputs[tensor.name] = values[tensor.name]
@@ -70,6 +71,20 @@ def prepare(interface: Interface, path: Path) -> dict[str, Array]:
             inputs[tensor.name] = np.zeros(tensor.sized({d.name: d.opt for d in interface.dims}), tensor.dtype)
     _sizes(interface, inputs, path)
     return inputs
+
+
+def _refuse_unknown(interface: Interface, values: Mapping[str, Array], path: Path) -> None:
+    """A misspelt input must not silently be taken for an absent one, whose state would start as zeros."""
+    known = [tensor.name for tensor in interface.inputs]
+    unknown = [name for name in values if name not in (*known, "audio", "sample_rate")]
+    if unknown:
+        raise Refused(
+            "bad-sample",
+            f"{path.name} holds {unknown[0]!r}, which is no input{nearest(unknown[0], known)}",
+            where=f"file {path}",
+            why=f"the inputs are {', '.join(known)}",
+            next="give the tensors of a sample the names of the inputs",
+        )
 
 
 def prepared_files(interface: Interface, path: Path, folder: Path) -> list[str]:

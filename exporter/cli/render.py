@@ -202,6 +202,8 @@ def models(value: Event) -> None:
         for m in value["models"]
     ]
     _listing(out, rows, ("name", "parameters", "dims", "states", "source"))
+    for broken in value["broken"]:
+        out.print(f"[bold yellow]broken[/]  {escape(broken['reason'])}")
     if len(value["models"]) == 1:
         (only,) = value["models"]
         tensors = [

@@ -64,9 +64,12 @@ def _read_wav(path: Path) -> Values:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
             if width != 2:
                 raise _unreadable(path, f"it has {8 * width} bits per sample, not 16")
-            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, channels)
+            frames = file.getnframes()
+            samples = np.frombuffer(file.readframes(frames), "<i2").reshape(-1, channels)
     except (wave.Error, EOFError, ValueError) as error:
         raise _unreadable(path, str(error) or "it is truncated") from error
+    if len(samples) != frames:
+        raise _unreadable(path, f"it ends after {len(samples)} of {frames} samples")
     if channels != 1:
         raise _unreadable(path, f"it has {channels} channels, not one")
     return {"audio": (samples[:, 0] / FULL_SCALE).astype(np.float32), "sample_rate": np.array(rate)}
@@ -84,9 +87,11 @@ def _write_wav(file: object, values: Values) -> None:
 
 def _read_npz(path: Path) -> Values:
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no archive of named arrays")
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, str(error)) from error
 
 

@@ -84,10 +84,11 @@ def odd_interior(dim: Dim) -> int | None:
     return None
 
 
-def generated_inputs(definition: ModelDef, case: Case) -> dict[str, Array]:
+def generated_inputs(definition: ModelDef, case: Case, draw: int = 0) -> dict[str, Array]:
     """The inputs of a generated case or sequence, by tensor name.
 
-    A sequence gives the streamed input all its steps along the stream's axis, and states that start at zero.
+    A sequence gives the streamed input all its steps along the stream's axis, and states that start at zero. Draw 0
+    is the case itself; others are more of its kind, for the yardstick.
     """
     stream, states = definition.stream, {state.input for state in definition.state}
     inputs: dict[str, Array] = {}
@@ -99,17 +100,17 @@ def generated_inputs(definition: ModelDef, case: Case) -> dict[str, Array]:
             elif tensor.name in states:
                 inputs[tensor.name] = np.zeros(shape, tensor.dtype)
                 continue
-        inputs[tensor.name] = values(tensor, shape, case)
+        inputs[tensor.name] = values(tensor, shape, case, draw)
     return inputs
 
 
-def values(tensor: Tensor, shape: tuple[int, ...], case: Case) -> Array:
+def values(tensor: Tensor, shape: tuple[int, ...], case: Case, draw: int = 0) -> Array:
     """Seeded values within the tensor's declared range, distributed as the case's scale says.
 
     ``normal`` fills the range with a bell, ``wide`` spreads magnitudes over five decades, ``near-zero`` is a
     thousandth of normal, ``sparse`` leaves one value in twenty.
     """
-    name = f"{case.name}/{tensor.name}"
+    name = f"{case.name}/{tensor.name}" + (f"/{draw}" if draw else "")
     rng = np.random.default_rng(int(hashlib.sha256(name.encode()).hexdigest()[:16], 16))
     if np.issubdtype(np.dtype(tensor.dtype), np.integer):
         return rng.integers(int(tensor.low), int(tensor.high), shape, endpoint=True).astype(tensor.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isnan
 
 from exporter.parity.ladder import ELEMENT_GUARD, UNIT_ROUNDOFF, VACUOUS, Rung
 from exporter.parity.measure import Measurement, relative
@@ -17,6 +17,14 @@ class Floor:
 
     relative: float
     max_abs: float
+
+    def joined(self, other: Floor) -> Floor:
+        """The larger of both, figure by figure; a figure that is no number stays none, to be seen."""
+        return Floor(_larger(self.relative, other.relative), _larger(self.max_abs, other.max_abs))
+
+
+def _larger(a: float, b: float) -> float:
+    return a if isnan(a) or a >= b else b
 
 
 def judge(
@@ -61,8 +69,8 @@ def judge(
 def _floors(measurements: Sequence[Measurement]) -> Mapping[tuple[str, str], Floor]:
     floors: dict[tuple[str, str], Floor] = {}
     for m in measurements:
-        known = floors.get((m.output, m.scale), Floor(0.0, 0.0))
-        floors[m.output, m.scale] = Floor(max(known.relative, m.noise), max(known.max_abs, m.noise_max_abs))
+        own = Floor(m.noise, m.noise_max_abs)
+        floors[m.output, m.scale] = floors.get((m.output, m.scale), own).joined(own)
     return floors
 
 

@@ -326,19 +326,7 @@ INPUTS = {
 }
 
 
-# Mistakes of the readers in exporter/host/files.py and exporter/samples.py, each a line to mend there.
-KNOWN = {
-    "data-cut-even": "a recording cut between two samples is taken for a shorter one",
-    "npy-named-npz": "numpy opens a .npy of that name and gives an array: TypeError",
-    "more-than-asked": "a tensor that is no input is ignored, so a misspelt state would start as zeros",
-}
-
-
-def _marked(name: str) -> object:
-    return pytest.param(name, marks=pytest.mark.xfail(reason=KNOWN[name])) if name in KNOWN else name
-
-
-@pytest.mark.parametrize("name", map(_marked, INPUTS))
+@pytest.mark.parametrize("name", INPUTS)
 def test_an_input_that_does_not_fit(here: Path, name: str) -> None:
     model, make, word = INPUTS[name]
     path = Path(str(make(here) or here / "in.npz"))

@@ -414,15 +414,15 @@ def test_two_hundred_clean_verifications_never_fail(model: str, seed: int, tmp_p
             assert hop.verdict is Verdict.PASS, (hop.reason, worst)
 
 
-@pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="KNOWN FALSE ALARM: one frame's own noise is too small a yardstick (docs/parity.md)"
-)
 @pytest.mark.parametrize("seed", [14, 16])
-def test_seeds_whose_clean_graph_fails(seed: int, tmp_path: Path) -> None:
-    """2 of 50 seeds of ``gtcrn-stream``: amplification 6.0 and 7.1 where 4 is allowed. Strict: mended, it says so."""
+def test_seeds_whose_single_draw_was_too_small_a_yardstick(seed: int, tmp_path: Path) -> None:
+    """With one frame per scale as the yardstick these two of 50 seeds failed clean, at 6.0 and 7.1 times."""
     hop = specimen("gtcrn-stream", tmp_path, seed).verify("mobile")
     assert hop.verdict is Verdict.PASS, hop.reason
+    worst = hop.worst_result
+    assert worst is not None
+    assert worst.amplification is not None
+    assert worst.amplification < 3
 
 
 def test_polygraphy_is_quiet() -> None:

@@ -452,3 +452,14 @@ def test_a_folder_keeps_its_file_names_and_gets_one_digest(path: Path) -> None:
     assert [Path(name).name for name in names] == ["input_0.pb", "output_0.pb"]
     assert len({Path(name).parent for name in names}) == 1
     assert Bundle.open(path).read(names[0]) == b"input"
+
+
+def test_a_folder_that_no_commit_made_part_of_the_bundle_is_removed(path: Path) -> None:
+    publish(path, "old")
+    before = contents(path)
+    with pytest.raises(KeyError), editing(path, "x") as draft:
+        (draft.work / "sets" / "test_data_set_0").mkdir(parents=True)
+        (draft.work / "sets" / "test_data_set_0" / "input_0.pb").write_bytes(b"input")
+        draft.add_folder(draft.work / "sets", "cases/onnx")
+        raise KeyError
+    assert contents(path) == before

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,8 @@ class Use:
 class Source:
     """A module, searched for the errors it makes.
 
-    A code is a literal, or comes from a literal in sight: a branch of a conditional, a parameter that callers in the
-    same module give as a literal, or a field of a record that the module makes with literals.
+    A code is a literal, or comes from literals in sight: a branch of a conditional, a parameter that callers in the
+    same module give as a literal, a field of a record that the module makes with literals, or a text of these.
     """
 
     def __init__(self, text: str, name: str) -> None:
@@ -62,6 +63,9 @@ class Source:
         elif isinstance(value, ast.IfExp):
             yield from self.texts(value.body, place)
             yield from self.texts(value.orelse, place)
+        elif isinstance(value, ast.JoinedStr):
+            parts = (p.value if isinstance(p, ast.FormattedValue) else p for p in value.values)
+            yield from map("".join, product(*(list(self.texts(part, place)) for part in parts)))
         else:
             sources = list(self._given(value))
             assert sources, f"{place}: cannot see which code {ast.unparse(value)} is"
@@ -115,11 +119,15 @@ class Source:
 
     def _assigned(self, value: ast.expr) -> Iterator[ast.expr]:
         """What a name is assigned in its function, where that is not made of the name itself."""
-        if isinstance(value, ast.Name) and value in self.functions:
-            for node in ast.walk(self.functions[value]):
-                if isinstance(node, ast.Assign) and value.id in [t.id for t in node.targets if isinstance(t, ast.Name)]:
-                    if value.id not in [n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)]:
-                        yield node.value
+        if not isinstance(value, ast.Name) or value not in self.functions:
+            return
+        for node in ast.walk(self.functions[value]):
+            if isinstance(node, ast.Assign) and value.id in _names(*node.targets) - _names(node.value):
+                yield node.value
+
+
+def _names(*nodes: ast.expr) -> set[str]:
+    return {name.id for node in nodes for name in ast.walk(node) if isinstance(name, ast.Name)}
 
 
 @cache
@@ -182,6 +190,11 @@ def helper(what, code):
 def stop(ending):
     return StageFailed(ending.code, "it stopped")
 
+def built(kind):
+    return Incomplete(f"built-{kind}", "b")
+
+built("one")
+built("two")
 helper("a", "by-position")
 helper("a", code="by-name")
 stop(Ending(1, "by-field"))
@@ -189,7 +202,8 @@ errors.Defect("by-attribute", "x")
 raise NotProven("yes" if x else "no", "x" + f"{y}!")
 """
     uses = list(Source(text, "sample").uses())
-    assert {use.code for use in uses} == {"by-position", "by-name", "by-field", "by-attribute", "yes", "no"}
+    expected = {"by-position", "by-name", "by-field", "by-attribute", "yes", "no", "built-one", "built-two"}
+    assert {use.code for use in uses} == expected
     assert {use.message for use in uses if use.code == "by-name"} == {r".*\ is\ odd"}
     assert {use.message for use in uses if use.code == "no"} == {"x.*!"}
     with pytest.raises(AssertionError, match="cannot see which code"):
