@@ -26,8 +26,8 @@ setup: .venv/ready .venv-device/ready ## make .venv with everything, and .venv-d
 	@touch $@
 
 demo: .venv/ready ## export GTCRN to OpenVINO and mobile; print verdicts and latencies
-	$(BIN)/exporter openvino gtcrn $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(SAMPLES),--samples $(SAMPLES))
-	$(BIN)/exporter mobile gtcrn $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(SAMPLES),--samples $(SAMPLES))
+	$(BIN)/exporter openvino gtcrn -o demo.bundle --replace $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(SAMPLES),--samples $(SAMPLES))
+	$(BIN)/exporter mobile gtcrn -o demo.bundle $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(SAMPLES),--samples $(SAMPLES))
 
 lint: .venv/ready ## ruff
 	$(BIN)/ruff check .

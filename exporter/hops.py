@@ -14,7 +14,7 @@ from exporter.parity.ladder import RUNGS, Rung
 from exporter.parity.measure import Measurement
 from exporter.parity.worker import packed
 from exporter.stages import Stages
-from exporter.target import Artifact, Options
+from exporter.target import Artifact, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
 
 PathOf = Callable[[str], Path]
@@ -64,11 +64,13 @@ def artifact_hop(
     if info.status != "compiled" or not available.present:
         reason = f"runtime absent: {available.reason}" if not available.present else "not compiled yet"
         remedy = info.next if info.status != "compiled" else available.next
-        advice = {"advice": [f"finish it where the runtime is: {remedy}"]}
+        unfinished = {"advice": [f"finish it where the runtime is: {remedy}"]}
         precision = Precision(info.precision, info.stored)
-        return Hop("compiled", info.target, Verdict.SKIPPED, reason, precision, facts=advice)
+        return Hop("compiled", info.target, Verdict.SKIPPED, reason, precision, facts=unfinished)
     cases = [*case_files(path_of, manifest), *extra_cases]
     common = interface_of(manifest, options_of(manifest, info.precision, info.threads))
+    after = [{"step": step.step, "options": dict(step.options)} for step in manifest.after]
+    common |= {"metric": manifest.model.metric, "after": after}
     artifact = packed(artifact_of(path_of, info))
     outcomes = []
     for form in info.forms:
@@ -76,8 +78,19 @@ def artifact_hop(
         stage = f"verify {key}" + (f" {form}" if len(info.forms) > 1 else "")
         outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
     rung, types = RUNGS[target.rung], target.precisions[info.precision]
-    facts = {"fingerprint": dict(info.fingerprint), "advice": list(info.advice)}
+    advice = [*info.advice, *_moved_advice(info, available)]
+    facts = {"fingerprint": dict(info.fingerprint), "advice": advice}
     return _judged(outcomes, "compiled", info.target, info.forms, cases, common, rung, info.precision, types, facts)
+
+
+def _moved_advice(info: TargetInfo, available: Availability) -> list[str]:
+    """What to know of an artifact that is opened by another version than the one it was compiled with."""
+    here = available.version
+    return [
+        f"compiled with {tool} {built}, verified with {here}: compile again where this version is to stay"
+        for tool, built in info.fingerprint.items()
+        if here is not None and built != here
+    ]
 
 
 def _judged(
@@ -108,6 +121,8 @@ def _judged(
         ran.add(outcome.value["ran"]["precision"])
         known[form or "ran"] = outcome.value["ran"]
         known |= _drift_facts(measured)
+        if outcome.value["metrics"]:
+            known["metric"] = {"name": common["metric"], "against": "the reference", "cases": outcome.value["metrics"]}
     found = Precision(precision, stored, "+".join(sorted(ran)))
     verdict = worst(result.verdict for result in results)
     bad = next((result for result in results if result.verdict is verdict and result.reason), None)

@@ -117,6 +117,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
     path = request.output or Path(f"{request.model}.bundle")
     with editing(path, f"exporter {request.target} {request.model}") as draft:
         _refuse_other_model(draft, definition, request, path)
+        _refuse_other_graph(draft, definition, request, path)
         stages = Stages(draft.work / "logs", request.limits, progress)
         key = _key(definition, request, found)
         manifest, hops = _graph(draft, definition, request, key, stages)
@@ -163,6 +164,33 @@ def _refuse_other_model(draft: Draft, definition: ModelDef, request: Request, pa
         )
 
 
+def _refuse_other_graph(draft: Draft, definition: ModelDef, request: Request, path: Path) -> None:
+    """What is known to give another graph is refused before any work; other weights and code show later."""
+    if draft.old is None or request.replace:
+        return
+    held = draft.old.manifest
+    asked_kind = "checkpoint" if request.checkpoint else "seeded"
+    differing = {
+        "dims": held.dims != definition.dims,
+        "options": held.model.options != dict(definition.options),
+        "kind of weights": held.weights.kind != asked_kind,
+        "seed": asked_kind == held.weights.kind == "seeded" and held.weights.seed != request.seed,
+    }
+    found = [what for what, differs in differing.items() if differs]
+    if found:
+        raise _other_graph(definition.name, path, " and ".join(found))
+
+
+def _other_graph(model: str, path: Path, differing: str) -> Refused:
+    return Refused(
+        "other-graph",
+        f"the bundle holds another graph of {model}: other {differing}",
+        where=f"bundle {path}",
+        why="the targets it holds were compiled from that graph",
+        next="-o ANOTHER.bundle, or --replace to give up what it holds",
+    )
+
+
 def _key(definition: ModelDef, request: Request, found: Sequence[Path]) -> str:
     """Digest of everything a graph and its references depend on."""
     parts: dict[str, Any] = {
@@ -181,7 +209,7 @@ def _graph(
 ) -> tuple[Manifest, list[Hop]]:
     """The graph, its cases and its hops: from the bundle where it was made from the same things, else made now."""
     old = draft.old.manifest if draft.old else None
-    if old is not None and old.key == key and not request.replace:
+    if old is not None and old.key == key:
         stages.reused("trace", "reference", "simplify", "verify graph")
         return old, _recorded_hops(draft.old)
     require_torch("tracing")
@@ -300,17 +328,13 @@ def _manifest(
 
 def _joined(draft: Draft, manifest: Manifest, request: Request) -> Manifest:
     """The new manifest with the targets of the old one, if its graph is the same to the byte."""
-    if draft.old is None or request.replace:
+    if draft.old is None:
         return manifest
     old = draft.old.manifest
     if old.graphs[GRAPH].simplified != manifest.graphs[GRAPH].simplified:
-        raise Refused(
-            "other-graph",
-            f"the bundle holds another graph of {manifest.model.name}",
-            where=f"bundle {draft.old.path}",
-            why="its targets were compiled from that graph, with other weights, dims, options or code",
-            next="-o ANOTHER.bundle, or --replace to give up what it holds",
-        )
+        if request.replace:
+            return manifest
+        raise _other_graph(manifest.model.name, draft.old.path, "weights, dims, options or code")
     return replace(manifest, targets=old.targets, reports=old.reports)
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from exporter import samples
+from exporter import registry, samples
 from exporter.bundle import Bundle, editing
 from exporter.errors import Refused, nearest
 from exporter.hops import artifact_hop
@@ -165,9 +165,15 @@ def chosen(bundle: Bundle, targets: Sequence[str]) -> list[str]:
                 f"{bundle.path} holds no target {name!r}{nearest(name, names)}",
                 where=f"bundle {bundle.path}",
                 why=f"it holds {', '.join(sorted(held))}",
-                next=f"exporter compile {bundle.path} --target {name}",
+                next=_way_to(name, bundle.path),
             )
     return [key for key, info in held.items() if not targets or key in targets or info.target in targets]
+
+
+def _way_to(name: str, path: Path) -> str:
+    """How a bundle comes to hold a target; a name that is none anywhere has no way."""
+    real = name in registry.target_names()
+    return f"exporter compile {path} --target {name}" if real else f"exporter inspect {path}"
 
 
 def save_report(path: Path, name: str, report: Mapping[str, Any]) -> None:

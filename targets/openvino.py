@@ -51,7 +51,7 @@ const float* result = request.get_tensor("{output}").data<float>();
         try:
             return Availability(True, version("openvino"))
         except PackageNotFoundError:
-            return Availability(False, reason="openvino is not installed", next="pip install exporter[openvino]")
+            return Availability(False, reason="openvino is not installed", next="pip install 'exporter[openvino]'")
 
     def problems(self, graph: Graph, options: Options) -> list[Problem]:
         from openvino.frontend import FrontEndManager

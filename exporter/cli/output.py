@@ -46,8 +46,8 @@ def guarded(app: typer.Typer, as_json: bool) -> int:
         return _interrupted() if error.exit_code == INTERRUPTED else int(error.exit_code)
     except (KeyboardInterrupt, library.Abort):
         return _interrupted()
-    except BrokenPipeError:  # the reader went away: nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # the reader went away (the parser exits on it by itself): nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return 0
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command line parser

@@ -118,8 +118,13 @@ def verified(value: Event) -> None:
             out.print(f"  {hop['verdict']} {hop['hop']} {hop['target'] or ''}: {escape(hop['reason'])}")
         if hop["facts"].get("log"):
             out.print(f"  log: {escape(hop['facts']['log'])}")
+        metric = hop["facts"].get("metric")
+        for case, value_of in metric["cases"].items() if metric else ():
+            out.print(
+                f"  {escape(metric['name'])}, {hop['target']}, {escape(case)}: {value_of:.1f} against the reference"
+            )
         for line in hop["facts"].get("advice", []):
-            out.print(f"  note: {escape(line)}")
+            out.print(f"  note, {hop['target']}: {escape(line)}")
 
 
 def _hop_row(hop: Event, results: Sequence[Event]) -> list[str]:
@@ -158,6 +163,7 @@ def profiled(value: Event) -> None:
         out.print(
             f"  {escape(ratio['of'])} takes {ratio['median']:.2f}x ({low:.2f} to {high:.2f}) the time of "
             f"{escape(ratio['to'])}: {ratio['conclusion']}"
+            + ("" if value["stability"] == "STABLE" else f" ({value['stability']}: its size is uncertain)")
         )
     for warning in value["warnings"]:
         out.print(f"  warning: {escape(str(warning.get('what', '')))}; {escape(str(warning.get('advice', '')))}")

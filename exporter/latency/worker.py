@@ -98,10 +98,7 @@ def eager(request: Mapping[str, Any], channel: Channel) -> None:
 
     if importlib.util.find_spec("torch") is None:
         raise Incomplete("torch-absent", "torch absent", next="pip install 'exporter[trace]'")
-    import torch
-
-    with torch.inference_mode():
-        serve(_opened_eager, request, channel)
+    serve(_opened_eager, request, channel)
 
 
 def serve(
@@ -299,7 +296,7 @@ def _opened_artifact(request: Mapping[str, Any], feeds: Arrays) -> Opened:
     dims = {
         name: (int(low), int(opt), int(high), int(step)) for name, (low, opt, high, step) in request["dims"].items()
     }
-    options = Options(compiled.precision, request["threads"], dims, request.get("extra", {}))
+    options = Options(compiled.precision, request["threads"], dims, extra=request.get("extra", {}))
     runtime = target(request["target"])
     runner = runtime.open(compiled, options, request.get("form"))
     runner.activate()
@@ -346,9 +343,11 @@ def _opened_eager(request: Mapping[str, Any], feeds: Arrays) -> Opened:
     inputs = [_placed(torch.from_numpy(feeds[name]), device, dtype) for name in request["inputs"]]
     names = list(request["outputs"])
 
+    @torch.inference_mode()
     def call() -> Any:
         return module(*inputs)
 
+    @torch.inference_mode()
     def synchronised() -> Any:
         outputs = module(*inputs)
         torch.cuda.synchronize()  # a launch is not a result

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from exporter import registry
 from exporter.bundle import read_tensors
 from exporter.graph import Graph
+from exporter.host.metrics import METRICS, against_reference
 from exporter.isolate import Channel
 from exporter.parity.measure import Measurement, compare, extra_outputs, step_errors
+from exporter.spec import HostStep
 from exporter.target import Artifact, Options, Target
 
 if TYPE_CHECKING:
@@ -29,25 +31,31 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     Args:
         request: ``target``; ``artifact`` (see :func:`packed`) or ``graph`` (a path); ``form``; ``options``;
             ``cases`` (``[{"name", "scale", "steps", "file"}]``); ``outputs`` (``{name: dtype}``); ``state``
-            (``[{"input", "output"}]``); ``stream`` or None.
+            (``[{"input", "output"}]``); ``stream`` or None; optional ``metric`` and ``after``, the task metric of
+            real inputs and the host steps before it.
         channel: gets one progress event per case.
 
     Returns:
-        ``{"measurements": [...], "ran": {"precision", "layers", "providers"}}``.
+        ``{"measurements": [...], "metrics": {case: value}, "ran": {"precision", "layers", "providers"}}``.
     """
     quiet_polygraphy()
     target = registry.target(request["target"])
     measurements: list[Measurement] = []
+    metrics: dict[str, float] = {}
     with ExitStack() as stack:
         runner = stack.enter_context(opened(target, request))
         for index, case in enumerate(request["cases"]):
-            measurements += measure_case(runner, request, case)
+            found, metric = _measured(runner, request, case)
+            measurements += found
+            if metric is not None:
+                metrics[case["name"]] = metric
             channel.send(
                 {"event": "progress", "what": f"case {case['name']}", "done": index + 1, "of": len(request["cases"])}
             )
         ran = target.ran(runner)
     return {
         "measurements": [m.as_json() for m in measurements],
+        "metrics": metrics,
         "ran": {"precision": ran.precision, "layers": dict(ran.layers), "providers": dict(ran.providers)},
     }
 
@@ -83,6 +91,13 @@ def unpacked(value: Mapping[str, Any]) -> Artifact:
 
 def measure_case(runner: BaseRunner, request: Mapping[str, Any], case: Mapping[str, Any]) -> list[Measurement]:
     """Runs one case, once or as a sequence, and measures every output."""
+    return _measured(runner, request, case)[0]
+
+
+def _measured(
+    runner: BaseRunner, request: Mapping[str, Any], case: Mapping[str, Any]
+) -> tuple[list[Measurement], float | None]:
+    """The measurements of one case, and the task metric where the case is a real input."""
     tensors = read_tensors(Path(case["file"]))
     inputs = _under(tensors, "input/")
     references, noises = _under(tensors, "reference/"), _under(tensors, "noise/")
@@ -97,7 +112,17 @@ def measure_case(runner: BaseRunner, request: Mapping[str, Any], case: Mapping[s
         known = {"noise": noise, "noise_max_abs": noise_max_abs, "moved": moved, "scale": case["scale"]}
         drift = _drift(tensors, name, outputs, references, request["stream"], case["steps"])
         found.append(Measurement(**{**measured.as_json(), **known, **drift}))
-    return found
+    sound = all(m.problem is None and not m.bad and not m.bad_reference for m in found)
+    return found, _metric(request, case, outputs, references) if sound else None
+
+
+def _metric(
+    request: Mapping[str, Any], case: Mapping[str, Any], outputs: Mapping[str, Array], references: Mapping[str, Array]
+) -> float | None:
+    if case["scale"] != "sample" or request.get("metric") not in METRICS:
+        return None
+    steps = [HostStep(**step) for step in request["after"]]
+    return against_reference(request["metric"], steps, outputs, references)
 
 
 def _under(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:

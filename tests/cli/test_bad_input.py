@@ -307,7 +307,7 @@ INPUTS = {
     "a-recording-for-rows": ("tiny", lambda p: recording(p / "in.wav"), "input x is missing"),
     "other-ending": ("tiny", lambda p: shutil.move(archive(p / "in.npz", x=ROWS), p / "in.mat"), ".mat"),
     "no-ending": ("tiny", lambda p: shutil.move(archive(p / "in.npz", x=ROWS), p / "in"), "nothing"),
-    "wrong-name": ("tiny", lambda p: archive(p / "in.npz", X=ROWS), "input x is missing"),
+    "wrong-name": ("tiny", lambda p: archive(p / "in.npz", X=ROWS), "which is no input"),
     "wrong-shape": ("tiny", lambda p: archive(p / "in.npz", x=ROWS[:, :3]), "(5, 3)"),
     "wrong-rank": ("tiny", lambda p: archive(p / "in.npz", x=ROWS[0]), "(4,)"),
     "dim-too-large": ("tiny", lambda p: archive(p / "in.npz", x=np.zeros((10, 4), np.float32)), "T would be 10"),
