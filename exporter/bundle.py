@@ -829,16 +829,16 @@ def _room_on(path: Path, draft: Draft | None) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise _full(path, draft.needed if draft is not None else 0) from error
+        raise _full(path, draft.needed if draft is not None else 0, error) from error
 
 
-def _full(path: Path, needed: int) -> StageFailed:
+def _full(path: Path, needed: int, error: OSError) -> StageFailed:
     free = "an unknown number of"
     with suppress(OSError):
         free = str(shutil.disk_usage(path if path.exists() else path.parent).free)
     return StageFailed(
         "disk-full",
-        f"no space left: {needed or 'some'} bytes needed, {free} bytes free",
+        f"{error.strerror or 'no space left'}: {needed or 'some'} bytes needed, {free} bytes free",
         where=str(path),
         why="the bundle is as it was; a bundle that is half written would be worse than none",
         next="make room, or choose another disk with -o DIR, and run the same command again",

@@ -17,7 +17,7 @@ FOLD_OUTPUT_LIMIT = 1 << 24
 def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     """Evaluates constant subgraphs: shape arithmetic, weight layouts.
 
-    onnxscript's rewrite rules are left out on purpose: on GTCRN they raise the error on sparse inputs from 0.8 to 21
+    onnxscript's rewrite rules are left out on purpose: on GTCRN they raise the error on sparse inputs from 2 to 38
     times eager's own (docs/parity.md), and onnxsim removes the same nodes without.
     """
     from onnxscript import optimizer

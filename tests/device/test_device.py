@@ -84,7 +84,7 @@ def test_a_profile_there_has_no_eager_and_no_ratio_to_it(tmp_path: Path) -> None
     assert set(subjects) == {"eager", "openvino", "mobile"}
     assert subjects["eager"]["verdict"] == "SKIPPED" and subjects["eager"]["reason"] == "torch absent"
     assert subjects["eager"]["median_ms"] is None and subjects["openvino"]["median_ms"] > 0
-    assert [(r["of"], r["to"]) for r in found.json["ratios"]] == [("openvino", "mobile")]
+    assert [{r["of"], r["to"]} for r in found.json["ratios"]] == [{"openvino", "mobile"}]
     plain = there("profile", bundle, "--seconds", 1, cwd=tmp_path)
     assert "SKIPPED: torch absent" in plain.out and "the time of eager" not in plain.out
 
