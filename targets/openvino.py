@@ -8,7 +8,7 @@ from the compiled model.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -142,32 +142,20 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         return OrderedDict((port.get_any_name(), np.array(value)) for port, value in outputs.items())
 
     def bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
-        """A native call on tensors that are set once: nothing of Python is inside but the call."""
+        """A native call on tensors that are set once, inputs and outputs: nothing of Python is inside but the call."""
         import openvino as ov
 
         request = self._compiled.create_infer_request()
+        # The request reads and writes these arrays and does not own them: they live as long as the call.
         held = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
-        for name, value in held.items():
-            request.set_tensor(name, ov.Tensor(value, shared_memory=True))
-        names, infer = [port.get_any_name() for port in self._compiled.outputs], request.infer
+        _set(request, {name: ov.Tensor(value, shared_memory=True) for name, value in held.items()})
+        request.infer()  # the first run tells the shapes of dynamic outputs
+        names = [port.get_any_name() for port in self._compiled.outputs]
+        outputs = {name: np.array(request.get_tensor(name).data) for name in names}
+        _set(request, {name: ov.Tensor(value, shared_memory=True) for name, value in outputs.items()})
+        infer = request.infer
 
-        class Outputs(Mapping[str, np.ndarray]):
-            """The request's own output buffers, read only when someone looks."""
-
-            inputs = held  # the request reads these arrays and does not own them: they live as long as the call
-
-            def __getitem__(self, name: str) -> np.ndarray:
-                return np.asarray(request.get_tensor(name).data)
-
-            def __iter__(self) -> Iterator[str]:
-                return iter(names)
-
-            def __len__(self) -> int:
-                return len(names)
-
-        outputs = Outputs()
-
-        def call() -> Mapping[str, np.ndarray]:
+        def call(_held: object = held) -> Mapping[str, np.ndarray]:
             infer()
             return outputs
 
@@ -178,3 +166,8 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         kinds = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ordered_ops()]
         layers = [kind for kind in kinds if kind["layerType"].value not in ("Input", "Output", "Const")]
         return dict(Counter(layer["runtimePrecision"].value for layer in layers))
+
+
+def _set(request: Any, tensors: Mapping[str, Any]) -> None:
+    for name, tensor in tensors.items():
+        request.set_tensor(name, tensor)
