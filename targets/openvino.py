@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -146,18 +147,20 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         import openvino as ov
 
         request = self._compiled.create_infer_request()
-        # The request reads and writes these arrays and does not own them: they live as long as the call.
-        held = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
-        _set(request, {name: ov.Tensor(value, shared_memory=True) for name, value in held.items()})
+        # Tensors of the runtime's own making: aligned as its kernels like them, and alive as long as the call.
+        held = {name: ov.Tensor(np.ascontiguousarray(value)) for name, value in feeds.items()}
+        _set(request, held)
         request.infer()  # the first run tells the shapes of dynamic outputs
         names = [port.get_any_name() for port in self._compiled.outputs]
-        outputs = {name: np.array(request.get_tensor(name).data) for name in names}
-        _set(request, {name: ov.Tensor(value, shared_memory=True) for name, value in outputs.items()})
-        infer = request.infer
+        outputs = {name: ov.Tensor(np.array(request.get_tensor(name).data)) for name in names}
+        _set(request, outputs)
+        views = {name: tensor.data for name, tensor in outputs.items()}
+        # The outputs are in these tensors already; left to itself, infer() would copy every one of them once more.
+        infer = partial(request.infer, share_outputs=True)
 
-        def call(_held: object = held) -> Mapping[str, np.ndarray]:
+        def call(_held: object = (held, outputs)) -> Mapping[str, np.ndarray]:
             infer()
-            return outputs
+            return views
 
         return call
 

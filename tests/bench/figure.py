@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.latency import stats
+from exporter.latency.clock import Monotonic, time_each
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("EXPORTER_DATA", ROOT.parent / "shared" / "data")) / "gtcrn"
@@ -43,7 +43,7 @@ class Figure:
     value: float
     met: bool
     unit: str = ""
-    interval: tuple[float, float] | None = None
+    interval: Sequence[float] | None = None
     note: str = ""
 
     def row(self) -> str:
@@ -66,7 +66,7 @@ def at_least(what: str, bar: float, value: float, unit: str, **rest: object) -> 
 def interleaved(
     of: Callable[[], object], to: Callable[[], object], *, rounds: int = 60, calls: int = 30, seed: int = 0
 ) -> tuple[float, tuple[float, float], float, float]:
-    """Times two calls in short blocks in random order.
+    """Times two calls in short blocks in random order, as ``exporter profile`` does: a block is its median call.
 
     Returns:
         The ratio of their medians, its 95 % interval, and both medians in seconds per call.
@@ -80,10 +80,7 @@ def interleaved(
         order.shuffle(pair)
         for subject in pair:
             subject()  # the other's data is in the caches
-            start = time.perf_counter_ns()
-            for _ in range(calls):
-                subject()
-            blocks[subject].append((time.perf_counter_ns() - start) / calls)
+            blocks[subject].append(float(np.median(time_each(subject, calls, Monotonic())[0])))
     estimate = stats.ratio_interval([blocks[of]], [blocks[to]], seed)
     low, high = estimate.interval
     return estimate.value, (low, high), float(np.median(blocks[of])) / 1e9, float(np.median(blocks[to])) / 1e9

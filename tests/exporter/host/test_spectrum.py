@@ -51,7 +51,9 @@ def test_istft_is_that_of_pytorch_and_inverts(samples: int) -> None:
 def test_the_window_is_periodic() -> None:
     # The symmetric window of numpy.hanning differs by 6e-3, and is not undone by overlap.
     torch = pytest.importorskip("torch")
-    np.testing.assert_allclose(spectrum._window("hann", 512), torch.hann_window(512, dtype=torch.float64).numpy(), atol=1e-12)
+    np.testing.assert_allclose(
+        spectrum._window("hann", 512), torch.hann_window(512, dtype=torch.float64).numpy(), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
