@@ -43,6 +43,7 @@ class Exported:
     verification: Verification
     stages: tuple[Stage, ...]
     profile: timing.Profile | None
+    published: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object of ``exporter TARGET MODEL --json``."""
@@ -53,6 +54,7 @@ class Exported:
             "stages": [stage.as_json() for stage in self.stages],
             "verify": self.verification.as_json(),
             "profile": self.profile.as_json() if self.profile else None,
+            "published": self.published,
         }
 
 
@@ -130,13 +132,21 @@ def export(request: Request, progress: Progress = silent) -> Exported:
                 _files(draft), manifest, [_key_of(target.name, request.precision)], stages,
                 checkpoint=checkpoint, seed=request.seed, threads=request.threads,
             )  # fmt: skip
-        exported = Exported(path, verification, tuple(stages.done), measured)
+        exported = Exported(path, verification, tuple(stages.done), measured, _published(definition, request))
         report = json.dumps(exported.as_json(), indent=1, sort_keys=True).encode()
         name = f"{EXPORT_REPORT}{target.name}-{request.precision}"
         manifest = replace(manifest, reports=manifest.reports | {name: draft.write(f"reports/{name}.json", report)})
         draft.derived("USE.md", use_page(manifest))
         draft.commit(manifest)
     return exported
+
+
+def _published(definition: ModelDef, request: Request) -> str | None:
+    """Where trained weights are to be had, when these are seeded."""
+    checkpoint = definition.checkpoint
+    if checkpoint is None or request.checkpoint is not None:
+        return None
+    return f"{checkpoint.address} ({checkpoint.licence})"
 
 
 def _refuse_precision(target: Target, precision: str) -> None:

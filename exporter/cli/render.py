@@ -103,6 +103,8 @@ def exported(value: Event) -> None:
     spent = [f"{s['stage']} " + ("reused" if s["cached"] else f"{s['seconds']:.1f} s") for s in value["stages"]]
     out.print(f"stages  {escape(', '.join(spent))}")
     out.print(f"bundle  {escape(value['bundle'])}")
+    if value["published"]:
+        out.print(f"trained weights  {escape(value['published'])}: fetch the file and add --checkpoint FILE")
 
 
 def verified(value: Event) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort  # noqa: TID251  # the second opinion on recurrent layers
+import onnxruntime as ort  # the second opinion on recurrent layers
 import pytest
 import torch
 from torch import nn

@@ -106,7 +106,7 @@ class Runner(BaseRunner):
         self._path, self._spoil = path, spoil
 
     def activate_impl(self) -> None:
-        import onnxruntime as ort  # noqa: TID251  # a target of another package
+        import onnxruntime as ort  # a target of another package
 
         self._session = ort.InferenceSession(self._path.read_bytes(), providers=["CPUExecutionProvider"])
 
