@@ -204,7 +204,9 @@ def decode(data: bytes, where: str = "manifest.json") -> Manifest:
         return _decode(data)
     except _Wrong as wrong:
         place = f"{where}: {wrong.place}" if wrong.place else where
-        raise Refused("bad-manifest", wrong.what, where=place, why=wrong.why, next=NEXT) from None
+        raise Refused(
+            "bad-manifest", _printable(wrong.what), where=_printable(place), why=wrong.why, next=NEXT
+        ) from None
     except Refused as error:
         error.where = f"{where}: {error.where}"
         raise
@@ -259,6 +261,11 @@ def _plain(value: Any, name: str) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     _wrong(name, f"{value!r} is no JSON value")
+
+
+def _printable(text: str) -> str:
+    """Text that drives no terminal and hides nothing: what cannot be printed is written as its code."""
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
 
 
 def _scrubbed(text: str) -> str:

@@ -7,6 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every run, so that a red run means a change; EXPORTER_FUZZ=1 looks for new ones.
+settings.register_profile("steady", derandomize=True, database=None, deadline=None)
+if "EXPORTER_FUZZ" not in os.environ:
+    settings.load_profile("steady")
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EXPORTER_DATA", ROOT.parent / "shared" / "data"))
