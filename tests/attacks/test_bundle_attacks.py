@@ -190,9 +190,9 @@ def test_a_file_swapped_after_it_was_checked_is_noticed(path: Path) -> None:
 def test_a_checked_file_is_not_hashed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = name_of(path)
     opened = Bundle.open(path)
-    opened.file(name)
+    first = opened.file(name)
     monkeypatch.setattr("exporter.bundle._digest", lambda *_: pytest.fail("hashed again"))
-    opened.file(name)
+    assert opened.file(name) == first
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ def test_deep_nesting(opening: bytes) -> None:
 
 
 def test_depth_counts_only_outside_of_text() -> None:
-    decode(spoiled(lambda m: m["model"].update(source='[[[[{{{{"\\' * 50)))
+    text = '[[[[{{{{"\\' * 50
+    assert decode(spoiled(lambda m: m["model"].update(source=text))).model.source == text
 
 
 def test_depth_within_the_limit_passes_and_one_more_does_not() -> None:
