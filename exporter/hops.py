@@ -70,7 +70,7 @@ def artifact_hop(
     cases = [*case_files(path_of, manifest), *extra_cases]
     common = interface_of(manifest, options_of(manifest, info.precision, info.threads))
     after = [{"step": step.step, "options": dict(step.options)} for step in manifest.after]
-    common |= {"metric": manifest.model.metric, "after": after}
+    common |= {"metrics": list(manifest.model.metrics), "after": after}
     artifact = packed(artifact_of(path_of, info))
     outcomes = []
     for form in info.forms:

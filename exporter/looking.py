@@ -47,7 +47,7 @@ def _model(definition: ModelDef) -> dict[str, Any]:
         "outputs": [_tensor(t) for t in definition.outputs],
         "dims": [f"{dim.name}={dim}" for dim in definition.dims],
         "state": [s.input for s in definition.state],
-        "metric": definition.metric,
+        "metric": ", ".join(definition.metrics) or None,
         "source": definition.source,
         "licence": definition.licence,
         "checkpoint": published.address if published else None,

@@ -65,7 +65,7 @@ class ModelInfo:
     source: str
     licence: str
     parameters: int
-    metric: str | None = None
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -315,7 +315,7 @@ def _manifest(
     )
     info = ModelInfo(
         definition.name, definition.family, dict(definition.options), definition.source, definition.licence,
-        reference["parameters"], definition.metric,
+        reference["parameters"], definition.metrics,
     )  # fmt: skip
     return Manifest(
         model=info,

@@ -6,7 +6,8 @@ type. It returns a :class:`ModelDef`; its keyword arguments are the options of `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -97,7 +98,7 @@ class Tensor:
 
     Args:
         name: the name in the graph.
-        shape: sizes; a string names a :class:`Dim`.
+        shape: sizes; a string names a :class:`Dim`, or a multiple or a part of one: ``"H"``, ``"H/4"``, ``"H*2"``.
         meaning: what it is, with unit and layout, for the manifest and ``USE.md``.
         dtype: numpy name of the element type.
         low: smallest value the task produces (inputs).
@@ -113,7 +114,21 @@ class Tensor:
 
     def sized(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The shape with every named dim replaced by its size."""
-        return tuple(sizes[d] if isinstance(d, str) else d for d in self.shape)
+        return tuple(size_of(entry, sizes) for entry in self.shape)
+
+
+def size_of(entry: int | str, sizes: Mapping[str, int]) -> int:
+    """The size that an entry of a shape stands for: ``64``, ``"H"``, ``"H/4"`` or ``"H*2"``."""
+    if isinstance(entry, int):
+        return entry
+    name, factor, divisor = factors_of(entry)
+    return sizes[name] * factor // divisor
+
+
+def factors_of(entry: str) -> tuple[str, int, int]:
+    """``(dim, factor, divisor)`` of a shape's entry: ``"H"`` is ``("H", 1, 1)``, ``"H/4"`` is ``("H", 1, 4)``."""
+    name, operator, number = re.fullmatch(r"(\w+)(?:([*/])([1-9][0-9]*))?", entry).groups()  # type: ignore[union-attr]
+    return name, int(number) if operator == "*" else 1, int(number) if operator == "/" else 1
 
 
 @dataclass(frozen=True)
@@ -139,6 +154,47 @@ class Stream:
     output: str
     axis: int
     steps: int = 611
+
+
+@dataclass(frozen=True)
+class Part:
+    """One graph of a model that is driven from outside: several of them, run in order, are the model.
+
+    All values live in one namespace by tensor name: a part reads its inputs from the model's inputs and from what
+    parts before it gave, so that a host loop of no model code can run them.
+
+    Args:
+        name: the graph's name.
+        module: takes the piece that this part is out of the deployed module.
+        inputs: the part's inputs, in the order of its ``forward``.
+        outputs: the part's outputs, in order.
+        repeat: how often it runs; a string names a :class:`Dim`, chosen anew at every run.
+        state: after each of its runs, which output is assigned to which input.
+    """
+
+    name: str
+    module: Callable[[torch.nn.Module], torch.nn.Module]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    repeat: int | str = 1
+    state: tuple[State, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One real input, as a user's file would hold it, with the truth where it is known.
+
+    Args:
+        name: becomes part of the case's name.
+        values: named arrays: the graph's inputs, or what the definition's ``before`` steps start from (``audio``
+            with ``sample_rate``, ``image``, ...).
+        truth: what the ``after`` steps should give, by the names that the metrics read (``audio``, ``image``,
+            ``disparity``, ``score``).
+    """
+
+    name: str
+    values: Mapping[str, np.ndarray]
+    truth: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,8 +240,10 @@ class ModelDef:
         checkpoint: published weights.
         before: host steps from the user's file to the inputs.
         after: host steps from the outputs to the user's file.
-        metric: name of the task metric in ``exporter/host/metrics.py``.
-        samples: real inputs as evaluation cases: ``samples(folder)`` yields ``(name, inputs)``.
+        metrics: names of the task metrics in ``exporter/host/metrics.py``, the chief one first.
+        samples: gives the real inputs that are cases beside the generated ones, as far as they are at hand here.
+        parts: the graphs of a model that a host loop drives; empty for a model of one graph. A dim that a part's
+            ``repeat`` names is no size of a tensor: the reference module gets it as a keyword argument of ``forward``.
         undetectable: weight tensors whose change by 1 % no case can see, each with the reason in a comment.
         options: the values of ``--set`` it was made with.
     """
@@ -204,8 +262,9 @@ class ModelDef:
     checkpoint: Checkpoint | None = None
     before: tuple[HostStep, ...] = ()
     after: tuple[HostStep, ...] = ()
-    metric: str | None = None
-    samples: Callable[[str], Sequence[tuple[str, Mapping[str, np.ndarray]]]] | None = None
+    metrics: tuple[str, ...] = ()
+    samples: Callable[[], Iterable[Sample]] | None = None
+    parts: tuple[Part, ...] = ()
     undetectable: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 

@@ -41,7 +41,7 @@ def gtcrn() -> ModelDef:
         checkpoint=PUBLISHED,
         before=(HostStep("stft", {**STFT, "to": "spec"}),),
         after=(HostStep("istft", {**STFT, "from": "enhanced"}),),
-        metric="si-sdr",
+        metrics=("si-sdr",),
         source=SOURCE,
         licence=LICENCE,
     )
@@ -67,7 +67,7 @@ def gtcrn_stream() -> ModelDef:
         checkpoint=PUBLISHED,
         before=(HostStep("stft", {**STFT, "to": "mix"}),),
         after=(HostStep("istft", {**STFT, "from": "enhanced"}),),
-        metric="si-sdr",
+        metrics=("si-sdr",),
         source=SOURCE,
         licence=LICENCE,
     )

@@ -139,7 +139,7 @@ class Specimen:
         d = self.definition
         manifest = types.SimpleNamespace(
             targets={"it": info}, cases=listed, outputs=d.outputs, inputs=d.inputs, state=d.state, stream=d.stream,
-            dims=d.dims, after=d.after, model=types.SimpleNamespace(metric=d.metric),
+            dims=d.dims, after=d.after, model=types.SimpleNamespace(metrics=d.metrics),
         )  # fmt: skip
         with standing_in(target, stand_in):
             return hops.artifact_hop(Path, manifest, "it", stages or Here())  # type: ignore[arg-type]
