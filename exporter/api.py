@@ -12,7 +12,8 @@ from exporter.bundle import Bundle
 from exporter.errors import Incomplete
 from exporter.hops import artifact_of, options_of
 from exporter.latency import subjects
-from exporter.program import run_file
+from exporter.program import open_artifact, program_of
+from exporter.run import run_file
 from exporter.verification import Verification, chosen, refuse_missing_checkpoint, verify
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ class OpenBundle:
             what = f"{target} cannot run here: {available.reason or 'not compiled yet'}"
             raise Incomplete("runtime-absent", what, where=str(self.path), why=why, next=available.next or info.next)
         options = options_of(self.manifest, info.precision, info.threads)
-        return registry.target(info.target).open(artifact_of(self._bundle.file, info), options)
+        artifact = artifact_of(self._bundle.file, info)
+        return open_artifact(registry.target(info.target), program_of(self.manifest), artifact, options)
 
     def run(self, target: str, input: AnyPath, output: AnyPath) -> dict[str, Any]:
         """One real input file through an artifact, with the model's steps before and after.

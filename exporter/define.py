@@ -32,6 +32,15 @@ def eager(build: Mapping[str, Any]) -> nn.Module:
     return weighted(definition(build), build["checkpoint"], build["seed"])[0]
 
 
+def part_of(definition: ModelDef, graph: str, module: nn.Module) -> nn.Module:
+    """The piece of a deployed module that is traced as one of the definition's graphs."""
+    if not definition.parts:
+        return module
+    piece = next(part for part in definition.parts if part.name == graph).module(module)
+    set_eval(piece)
+    return piece
+
+
 def weighted(definition: ModelDef, checkpoint_file: str | None, seed: int) -> tuple[nn.Module, Weights]:
     """The definition's module with a checkpoint's weights or seeded ones, checked and in eval mode.
 

@@ -13,6 +13,7 @@ from exporter.parity.judge import judge
 from exporter.parity.ladder import RUNGS, Rung
 from exporter.parity.measure import Measurement
 from exporter.parity.worker import packed
+from exporter.program import program_of
 from exporter.stages import Stages
 from exporter.target import Artifact, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
@@ -22,7 +23,7 @@ PathOf = Callable[[str], Path]
 
 def options_of(interface: Any, precision: str, threads: int) -> Options:
     dims = {d.name: (d.min, d.opt, d.max, d.step) for d in interface.dims}
-    return Options(precision, threads, dims, {tensor.name: tensor.shape for tensor in interface.inputs})
+    return Options(precision, threads, dims)
 
 
 def interface_of(interface: Any, options: Options) -> dict[str, Any]:
@@ -32,18 +33,20 @@ def interface_of(interface: Any, options: Options) -> dict[str, Any]:
         "state": [state.__dict__ for state in interface.state],
         "stream": interface.stream.__dict__ if interface.stream else None,
         "options": options.__dict__,
+        "program": program_of(interface).as_json(),
     }
 
 
 def graph_hop(
-    stages: Stages, hop: str, path: Path, common: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]
+    stages: Stages, hop: str, paths: Mapping[str, Path], common: Mapping[str, Any], cases: Sequence[Mapping[str, Any]]
 ) -> Hop:
-    """A plain graph's verdict, by the first runtime here that runs one."""
+    """The verdict on plain graphs, by the first runtime here that runs them."""
     runners = registry.graph_runners()
     if not runners:
         return Hop(hop, None, Verdict.SKIPPED, "no runtime here can run a graph")
     target = runners[0]
-    request = {**common, "target": target.name, "graph": str(path), "form": None, "cases": list(cases)}
+    graphs = {name: str(path) for name, path in paths.items()}
+    request = {**common, "target": target.name, "graphs": graphs, "form": None, "cases": list(cases)}
     outcome = stages.attempt(f"verify {hop}", "exporter.parity.worker:measure", request)
     return _judged(
         outcome, hop, None, (None,), cases, common, RUNGS["portable"], "fp32", ("fp32", "fp32"), {"by": target.name}
@@ -122,7 +125,7 @@ def _judged(
         known[form or "ran"] = outcome.value["ran"]
         known |= _drift_facts(measured)
         if outcome.value["metrics"]:
-            known["metric"] = {"name": common["metric"], "against": "the reference", "cases": outcome.value["metrics"]}
+            known.setdefault("metrics", outcome.value["metrics"])
     found = Precision(precision, stored, "+".join(sorted(ran)))
     verdict = worst(result.verdict for result in results)
     bad = next((result for result in results if result.verdict is verdict and result.reason), None)

@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 from exporter.errors import ExporterError, Refused
-from exporter.spec import Dim, HostStep, State, Stream, Tensor
+from exporter.spec import Dim, HostStep, State, Step, Stream, Tensor, factors_of
 
 SCHEMA_NAME = "exporter.bundle"
 SCHEMA_NUMBER = 1
@@ -90,24 +90,13 @@ class PassRecord:
 
 @dataclass(frozen=True)
 class GraphFiles:
-    """One graph before and after simplification."""
+    """One graph before and after simplification, and its own inputs and outputs."""
 
     traced: str
     simplified: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     passes: tuple[PassRecord, ...] = ()
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the program. All values live in one namespace by tensor name.
-
-    The step reads its graph's inputs by name and writes its outputs by name; after each of its ``repeat`` runs the
-    outputs named in ``state`` are assigned to the inputs named there.
-    """
-
-    graph: str
-    repeat: int = 1
-    state: tuple[State, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,6 +158,15 @@ class Manifest:
     tools: dict[str, str] = field(default_factory=dict)
     files: dict[str, FileInfo] = field(default_factory=dict)
     schema: str = SCHEMA
+
+    @property
+    def repeats(self) -> tuple[str, ...]:
+        """The dims that count how often a graph runs, and are no size of a tensor."""
+        return tuple(dict.fromkeys(step.repeat for step in self.program if isinstance(step.repeat, str)))
+
+    def graph_tensors(self, name: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Inputs and outputs of one of its graphs."""
+        return self.graphs[name].inputs, self.graphs[name].outputs
 
 
 def mentioned(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -585,7 +583,10 @@ def _check_tensors(manifest: Manifest) -> None:
         _within(dim.max, 1, MAX_SIZE, f"dims[{index}].max")
         _within(dim.step, 1, MAX_SIZE, f"dims[{index}].step")
     largest = {dim.name: dim.max for dim in manifest.dims}
-    for side, tensors in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
+    sides = [("inputs", manifest.inputs), ("outputs", manifest.outputs)]
+    for name, graph in manifest.graphs.items():
+        sides += [(f"graphs.{name}.inputs", graph.inputs), (f"graphs.{name}.outputs", graph.outputs)]
+    for side, tensors in sides:
         if not tensors:
             _wrong(side, "it is empty")
         _unique((tensor.name for tensor in tensors), side)
@@ -599,7 +600,7 @@ def _check_tensor(tensor: Tensor, largest: Mapping[str, int], place: str) -> Non
         _wrong(f"{place}.shape", f"it has {len(tensor.shape)} axes; at most {MAX_RANK} are read")
     for axis, size in enumerate(tensor.shape):
         if isinstance(size, str):
-            _known(size, largest, "dims", f"{place}.shape[{axis}]")
+            _known(_dim_of(size, f"{place}.shape[{axis}]"), largest, "dims", f"{place}.shape[{axis}]")
         else:
             _within(size, 0, MAX_SIZE, f"{place}.shape[{axis}]")
     elements = math.prod(tensor.sized(largest))
@@ -607,6 +608,13 @@ def _check_tensor(tensor: Tensor, largest: Mapping[str, int], place: str) -> Non
         _wrong(f"{place}.shape", f"it has {elements} elements at its largest; at most {MAX_ELEMENTS} are read")
     if tensor.low > tensor.high:
         _wrong(f"{place}.low", f"low {tensor.low} is above high {tensor.high}")
+
+
+def _dim_of(entry: str, place: str) -> str:
+    try:
+        return factors_of(entry)[0]
+    except Refused as error:
+        _wrong(place, error.what, error.why)
 
 
 def _check_flow(manifest: Manifest) -> None:
@@ -625,7 +633,10 @@ def _check_flow(manifest: Manifest) -> None:
         _wrong("program", "a bundle without a graph or without a program runs nothing")
     for index, step in enumerate(manifest.program):
         _known(step.graph, manifest.graphs, "graphs", f"program[{index}].graph")
-        _within(step.repeat, 1, MAX_COUNT, f"program[{index}].repeat")
+        if isinstance(step.repeat, str):
+            _known(step.repeat, [dim.name for dim in manifest.dims], "dims", f"program[{index}].repeat")
+        else:
+            _within(step.repeat, 1, MAX_COUNT, f"program[{index}].repeat")
         for number, state in enumerate(step.state):
             _name(state.input, f"program[{index}].state[{number}].input")
             _name(state.output, f"program[{index}].state[{number}].output")

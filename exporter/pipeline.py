@@ -22,7 +22,8 @@ from exporter.hops import artifact_hop, graph_hop, interface_of, options_of
 from exporter.isolate import Limits
 from exporter.latency import profile as timing
 from exporter.latency.subjects import timed
-from exporter.manifest import CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, Step, TargetInfo, Weights
+from exporter.manifest import CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, TargetInfo, Weights
+from exporter.program import program_of
 from exporter.spec import ModelDef
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
 from exporter.target import Availability, Target
@@ -30,7 +31,6 @@ from exporter.use import use_page
 from exporter.verdict import Hop, Precision, Verdict
 from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
 
-GRAPH = "model"
 GRAPH_HOPS = ("traced", "simplified")
 EXPORT_REPORT = "export-"
 
@@ -114,7 +114,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
     target = registry.target(request.target)
     _refuse_precision(target, request.precision)
     definition = registry.model(request.model, request.settings).with_dims(request.dims)
-    found = samples.find(request.samples) if request.samples else []
+    found = samples.find(request.samples, definition) if request.samples else []
     refuse_missing_checkpoint(request.checkpoint)
     path = request.output or Path(f"{request.model}.bundle")
     with editing(path, f"exporter {request.target} {request.model}") as draft:
@@ -206,12 +206,17 @@ def _key(definition: ModelDef, request: Request, found: Sequence[Path]) -> str:
     parts: dict[str, Any] = {
         "build": request.build | {"checkpoint": sha256(request.checkpoint) if request.checkpoint else None},
         "dims": [str(dim) for dim in definition.dims],
-        "samples": {path.name: sha256(path) for path in found},
+        "samples": {path.name: sha256(path) for place in found for path in _within(place)},
         "sources": {path.name: sha256(path) for path in registry.model_sources(definition.name)},
         "ours": {path.name: sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))},
         "tools": tool_versions(TOOLS),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _within(place: Path) -> list[Path]:
+    """A sample's files: itself, or the pictures of a folder that is one sample."""
+    return sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else [place]
 
 
 def _graph(
@@ -227,12 +232,12 @@ def _graph(
     cases = [_case_request(case) for case in reference["cases"]]
     options = options_of(definition, request.precision, request.threads)
     common = interface_of(definition, options)
-    simplified = draft.work / "simplified.onnx"
+    simplified = {name: draft.work / f"{name}.simplified.onnx" for name in traced}
     guards = _guarding(cases, definition)
     simplify = {
         **common,
-        "graph": str(traced),
-        "output": str(simplified),
+        "graphs": {name: str(path) for name, path in traced.items()},
+        "simplified": {name: str(path) for name, path in simplified.items()},
         "cases": guards,
         "onnx_tests": str(draft.work / "onnx-tests"),
     }
@@ -247,16 +252,18 @@ def _graph(
 
 def _traced_and_referenced(
     draft: Draft, definition: ModelDef, request: Request, stages: Stages
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[dict[str, Path], dict[str, Any]]:
     """Traces and computes references at the same time: one is Python, the other arithmetic."""
-    traced, folder = draft.work / "traced.onnx", draft.work / "cases"
+    traced = {name: draft.work / f"{name}.traced.onnx" for name in definition.graphs}
+    folder = draft.work / "cases"
     folder.mkdir()
     prepared = samples.prepared_files(definition, request.samples, draft.work) if request.samples else []
     asked = {"build": request.build, "samples": prepared, "folder": str(folder), "planned": True}
     stages.progress("trace", {})  # said here, so that what is printed does not depend on which thread is faster
     with ThreadPoolExecutor(1) as pool:
+        outputs = {name: str(path) for name, path in traced.items()}
         tracing = pool.submit(
-            stages.attempt, "trace", "exporter.trace:stage", {"build": request.build, "output": str(traced)}
+            stages.attempt, "trace", "exporter.trace:stage", {"build": request.build, "outputs": outputs}
         )
         reference = stages.attempt("reference", "exporter.reference:write_cases", asked)
         traced_outcome = tracing.result()
@@ -292,16 +299,20 @@ def _manifest(
     draft: Draft,
     definition: ModelDef,
     key: str,
-    traced: Path,
-    simplified: Path,
-    passes: Sequence[Mapping[str, str]],
+    traced: Mapping[str, Path],
+    simplified: Mapping[str, Path],
+    passes: Mapping[str, Sequence[Mapping[str, str]]],
     reference: Mapping[str, Any],
 ) -> Manifest:
-    graphs = GraphFiles(
-        draft.add(traced, "graphs/traced.onnx"),
-        draft.add(simplified, "graphs/simplified.onnx"),
-        tuple(PassRecord(**record) for record in passes),
-    )
+    graphs = {}
+    for name in definition.graphs:
+        prefix = "graphs/" if len(traced) == 1 else f"graphs/{name}/"
+        graphs[name] = GraphFiles(
+            draft.add(traced[name], f"{prefix}traced.onnx"),
+            draft.add(simplified[name], f"{prefix}simplified.onnx"),
+            *definition.graph_tensors(name),
+            tuple(PassRecord(**record) for record in passes[name]),
+        )
     cases = tuple(
         CaseInfo(
             c["name"],
@@ -323,8 +334,8 @@ def _manifest(
         key=key,
         inputs=definition.inputs,
         outputs=definition.outputs,
-        graphs={GRAPH: graphs},
-        program=(Step(GRAPH),),
+        graphs=graphs,
+        program=definition.program,
         dims=definition.dims,
         state=definition.state,
         stream=definition.stream,
@@ -341,11 +352,15 @@ def _joined(draft: Draft, manifest: Manifest, request: Request) -> Manifest:
     if draft.old is None:
         return manifest
     old = draft.old.manifest
-    if old.graphs[GRAPH].simplified != manifest.graphs[GRAPH].simplified:
+    if old.program != manifest.program or _files_of(old) != _files_of(manifest):
         if request.replace:
             return manifest
         raise _other_graph(manifest.model.name, draft.old.path, "weights, dims, options or code")
     return replace(manifest, targets=old.targets, reports=old.reports)
+
+
+def _files_of(manifest: Manifest) -> dict[str, str]:
+    return {name: graph.simplified for name, graph in manifest.graphs.items()}
 
 
 def _key_of(target: str, precision: str) -> str:
@@ -370,15 +385,22 @@ def _compiled(
         )
         return replace(manifest, targets=manifest.targets | {key: info}), hop
     options = options_of(manifest, request.precision, request.threads)
-    folder, graph = draft.work / "artifact", draft.work / "graph.onnx"
-    # A copy: a target that writes to what it is given, or gives it away, must not reach the bundle.
-    shutil.copyfile(_files(draft)(manifest.graphs[GRAPH].simplified), graph)
+    folder, graphs = draft.work / "artifact", {name: draft.work / f"{name}.onnx" for name in manifest.graphs}
+    for name, copy in graphs.items():
+        # A copy: a target that writes to what it is given, or gives it away, must not reach the bundle.
+        shutil.copyfile(_files(draft)(manifest.graphs[name].simplified), copy)
     compile_request = {
-        "target": target.name, "graph": str(graph), "folder": str(folder), "options": options.__dict__,
+        "target": target.name, "graphs": {name: str(path) for name, path in graphs.items()}, "folder": str(folder),
+        "program": program_of(manifest).as_json(), "options": options.__dict__,
     }  # fmt: skip
     made = stages.run("compile", "exporter.compile:stage", compile_request)
     _refuse_foreign_files(target, made["files"], folder)
-    files = {role: draft.add(Path(path), f"targets/{key}/{Path(path).name}") for role, path in made["files"].items()}
+    made_files = {role: Path(path) for role, path in made["files"].items()}
+    root = folder.resolve()
+    files = {
+        role: draft.add(path, f"targets/{key}/{path.resolve().relative_to(root).as_posix()}")
+        for role, path in made_files.items()
+    }
     info = TargetInfo(
         target=target.name, precision=request.precision, files=files, forms=tuple(made["forms"]),
         fingerprint=made["fingerprint"], stored=made["stored"], threads=request.threads, advice=tuple(made["advice"]),

@@ -1,143 +1,226 @@
-"""Runs a bundle on a real input: host steps, the graphs with their state, host steps; no model code, no torch."""
+"""A program: the graphs of a model and the loop that runs them, as one runner. No model code, no torch.
+
+Most models are one graph that runs once. Others are several, some of them repeated on their own state; the number of
+repetitions may be chosen at every run. Targets know nothing of it: they compile and open one graph at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from polygraphy.backend.base import BaseRunner
+from polygraphy.common import TensorMetadata
 
-from exporter import host, registry
-from exporter.bundle import Bundle
-from exporter.errors import Incomplete, Refused
-from exporter.hops import artifact_of, options_of
-from exporter.host import files
-from exporter.isolate import Channel, Limits
-from exporter.parity.worker import packed, quiet_polygraphy, unpacked
-from exporter.samples import prepare
-from exporter.stages import Progress, Stages, scratch, silent
-from exporter.target import Options
-from exporter.verification import chosen
-
-if TYPE_CHECKING:
-    from polygraphy.backend.base import BaseRunner
-
-    from exporter.manifest import Manifest
+from exporter.errors import Refused
+from exporter.graph import Graph
+from exporter.spec import State, Step, Tensor
+from exporter.target import Artifact, Options, Problem, Ran, Target
 
 Array = NDArray[np.generic]
 
 
-def run_in_child(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """Child: one input file through one artifact into one output file.
+class Interface(Protocol):
+    """What a definition and a manifest both say of a model's graphs."""
 
-    Args:
-        request: ``bundle``, ``target``, ``artifact`` (packed), ``options``, ``input`` and ``output`` (paths).
-        channel: gets a progress event now and then.
+    @property
+    def outputs(self) -> tuple[Tensor, ...]: ...
+    @property
+    def program(self) -> tuple[Step, ...]: ...
+    def graph_tensors(self, name: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]: ...
 
-    Returns:
-        ``{"calls": how many times the graph ran, "outputs": {name: shape}}``.
+
+@dataclass(frozen=True)
+class Program:
+    """What running a model takes beside its graphs' files.
+
+    Attributes:
+        steps: what runs, in order.
+        shapes: per graph the shape of every input, a string naming a dim.
+        gives: per graph the names of its outputs.
+        outputs: the names of the model's outputs.
     """
-    quiet_polygraphy()
-    manifest = Bundle.open(Path(request["bundle"])).manifest
-    inputs = prepare(manifest, Path(request["input"]))
-    target = registry.target(request["target"])
-    artifact, options = unpacked(request["artifact"]), Options(**request["options"])
-    with ExitStack() as stack:
-        runner = stack.enter_context(target.open(artifact, options))
-        values, calls = execute(manifest, {"model": runner}, inputs, channel)
-    values = host.apply(manifest.after, values)
-    files.write(Path(request["output"]), values)
-    return {"calls": calls, "outputs": {name: list(value.shape) for name, value in values.items()}}
+
+    steps: tuple[Step, ...]
+    shapes: Mapping[str, Mapping[str, tuple[int | str, ...]]]
+    gives: Mapping[str, Sequence[str]]
+    outputs: tuple[str, ...]
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs in the order they first run."""
+        return tuple(dict.fromkeys(step.graph for step in self.steps))
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one graph that runs once: then that graph's runner is the model's."""
+        return len(self.steps) == 1 and self.steps[0].repeat == 1
+
+    def as_json(self) -> dict[str, Any]:
+        """The program for the way to a child."""
+        steps = [{"graph": s.graph, "repeat": s.repeat, "state": [x.__dict__ for x in s.state]} for s in self.steps]
+        shapes = {graph: {name: list(shape) for name, shape in given.items()} for graph, given in self.shapes.items()}
+        gives = {graph: list(names) for graph, names in self.gives.items()}
+        return {"steps": steps, "shapes": shapes, "gives": gives, "outputs": list(self.outputs)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Program:
+        """The program that :meth:`as_json` described."""
+        steps = tuple(Step(s["graph"], s["repeat"], tuple(State(**x) for x in s["state"])) for s in value["steps"])
+        return cls(steps, value["shapes"], value["gives"], tuple(value["outputs"]))
 
 
-def execute(
-    manifest: Manifest, runners: Mapping[str, BaseRunner], inputs: Mapping[str, Array], channel: Channel | None = None
-) -> tuple[dict[str, Array], int]:
-    """The program's outputs by name, and how many graph calls they took.
-
-    A model with a stream is called once per slice of its input, on its own fed-back state.
-    """
-    if manifest.stream is None:
-        return _once(manifest, runners, dict(inputs))
-    stream, current, collected, calls = manifest.stream, dict(inputs), [], 0
-    sizes = {tensor.name: tensor.shape for tensor in manifest.inputs}
-    step = sizes[stream.input][stream.axis]
-    assert isinstance(step, int)
-    pieces = np.split(inputs[stream.input], inputs[stream.input].shape[stream.axis] // step, stream.axis)
-    outputs: dict[str, Array] = {}
-    for index, piece in enumerate(pieces):
-        outputs, ran = _once(manifest, runners, current | {stream.input: piece})
-        calls += ran
-        collected.append(outputs[stream.output])
-        current |= {state.input: outputs[state.output] for state in manifest.state}
-        if channel is not None and index % 100 == 0:
-            channel.send({"event": "progress", "what": "running", "done": index, "of": len(pieces)})
-    return outputs | {stream.output: np.concatenate(collected, stream.axis)}, calls
+def program_of(interface: Interface) -> Program:
+    """The program of a definition or a manifest."""
+    tensors = {step.graph: interface.graph_tensors(step.graph) for step in interface.program}
+    shapes = {graph: {t.name: t.shape for t in inputs} for graph, (inputs, _) in tensors.items()}
+    gives = {graph: [t.name for t in outputs] for graph, (_, outputs) in tensors.items()}
+    return Program(interface.program, shapes, gives, tuple(tensor.name for tensor in interface.outputs))
 
 
-def _once(
-    manifest: Manifest, runners: Mapping[str, BaseRunner], values: dict[str, Array]
-) -> tuple[dict[str, Array], int]:
-    """All steps of the program once; values live in one namespace by tensor name."""
-    outputs: dict[str, Array] = {}
-    calls = 0
-    for step in manifest.program:
-        runner = runners[step.graph]
-        wanted = list(runner.get_input_metadata())
-        for _ in range(step.repeat):
-            given = {name: np.ascontiguousarray(values[name]) for name in wanted}
-            outputs = {name: np.array(value) for name, value in runner.infer(given, check_inputs=False).items()}
-            values |= outputs | {state.input: outputs[state.output] for state in step.state}
-            calls += 1
-    return outputs, calls
+# ----------------------------------------------------------------------------------------------- by a target
 
 
-def _refuse_output(manifest: Manifest, output: Path) -> None:
-    """Refuses, before anything runs, an output that could not be written after it."""
-    kinds = [".wav", ".npz"] if any(step.step == "istft" for step in manifest.after) else [".npz"]
-    if output.suffix in kinds and output.parent.is_dir() and not output.is_dir():
-        return
-    raise Refused(
-        "bad-output",
-        f"cannot write {output}" + (": it is a folder" if output.is_dir() else ""),
-        where=f"-o {output}",
-        why=f"what {manifest.model.name} gives is written as {' or '.join(kinds)}, into a folder that exists",
-        next=" or ".join(f"-o OUTPUT{kind}" for kind in kinds),
-    )
+def problems(target: Target, program: Program, graphs: Mapping[str, Path], options: Options) -> list[Problem]:
+    """Everything a target refuses of any graph."""
+    return [
+        p for name in program.graphs for p in target.problems(Graph(graphs[name]), _options(program, name, options))
+    ]
 
 
-def run_file(
-    path: Path,
-    target_name: str,
-    input_path: Path,
-    output: Path,
-    limits: Limits | None = None,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """Runs one real input through one artifact of a bundle, with its host steps before and after."""
-    bundle = Bundle.open(path)
-    key = chosen(bundle, [target_name])[0]
-    _refuse_output(bundle.manifest, output)
-    info = bundle.manifest.targets[key]
-    available = registry.target(info.target).available()
-    if info.status != "compiled" or not available.present:
-        raise Incomplete(
-            "runtime-absent",
-            f"{target_name} cannot run here: {available.reason or 'not compiled yet'}",
-            where=f"bundle {path}",
-            why="an artifact runs in its own runtime",
-            next=available.next or info.next,
+def compile_graphs(
+    target: Target, program: Program, graphs: Mapping[str, Path], options: Options, folder: Path
+) -> Artifact:
+    """One artifact of all graphs; the files of several are told apart by ``GRAPH.ROLE``."""
+    made = {}
+    for name in program.graphs:
+        place = folder if len(program.graphs) == 1 else folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        made[name] = target.compile(Graph(graphs[name]), _options(program, name, options), place)
+    if len(made) == 1:
+        return next(iter(made.values()))
+    first = next(iter(made.values()))
+    files = {f"{name}.{role}": path for name, part in made.items() for role, path in part.files.items()}
+    advice = dict.fromkeys(f"{name}: {line}" for name, part in made.items() for line in part.advice)
+    return replace(first, files=files, advice=tuple(advice))
+
+
+def open_artifact(
+    target: Target, program: Program, artifact: Artifact, options: Options, form: str | None = None
+) -> BaseRunner:
+    """A runner of the model; nothing is loaded before it is activated."""
+
+    def opened(name: str) -> BaseRunner:
+        return target.open(_part(program, artifact, name), _options(program, name, options), form)
+
+    return _runner(program, opened)
+
+
+def open_graphs(target: Target, program: Program, graphs: Mapping[str, Path], options: Options) -> BaseRunner:
+    """A runner of the model's plain graphs."""
+    return _runner(program, lambda name: target.open_graph(Graph(graphs[name]), _options(program, name, options)))
+
+
+def ran(target: Target, runner: BaseRunner) -> Ran:
+    """What ran in an active runner, over all graphs."""
+    if not isinstance(runner, ProgramRunner):
+        return target.ran(runner)
+    found = [target.ran(part) for part in runner.parts.values()]
+    layers, providers = Counter[str](), Counter[str]()
+    for each in found:
+        layers.update(each.layers)
+        providers.update(each.providers)
+    kinds = {kind for each in found for kind in each.precision.split("+")}
+    return Ran("+".join(sorted(kinds - {"none"})) or "none", layers, providers)
+
+
+def timer(target: Target, runner: BaseRunner, feeds: Mapping[str, Array]) -> Callable[[], Mapping[str, Array]]:
+    """A bound call of the model. Of several graphs, their values travel between them as they do for a user."""
+    if not isinstance(runner, ProgramRunner):
+        return target.timer(runner, feeds)
+    program, given = runner, dict(feeds)
+    return lambda: program.infer_impl(given)
+
+
+def _options(program: Program, graph: str, options: Options) -> Options:
+    return replace(options, shapes={name: tuple(shape) for name, shape in program.shapes[graph].items()})
+
+
+def _part(program: Program, artifact: Artifact, graph: str) -> Artifact:
+    if len(program.graphs) == 1:
+        return artifact
+    files = {role.partition(".")[2]: path for role, path in artifact.files.items() if role.startswith(f"{graph}.")}
+    return replace(artifact, files=files)
+
+
+def _runner(program: Program, opened: Callable[[str], BaseRunner]) -> BaseRunner:
+    if program.single:
+        return opened(program.graphs[0])
+    return ProgramRunner(program, {name: opened(name) for name in program.graphs})
+
+
+class ProgramRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no types
+    """Polygraphy runner of a whole program: its inputs in, its outputs out, the loop inside."""
+
+    def __init__(self, program: Program, parts: Mapping[str, BaseRunner]) -> None:
+        super().__init__(prefix="program-runner")
+        self.program, self.parts = program, parts
+
+    def activate_impl(self) -> None:
+        active: list[BaseRunner] = []
+        try:
+            for part in self.parts.values():
+                part.activate()
+                active.append(part)
+        except BaseException:
+            for part in active:
+                with suppress(Exception):
+                    part.deactivate()
+            raise
+
+    def deactivate_impl(self) -> None:
+        for part in self.parts.values():
+            part.deactivate()
+
+    def get_input_metadata_impl(self) -> Any:
+        """The inputs that no step gives: what a caller has to."""
+        metadata, given = TensorMetadata(), set[str]()
+        for step in self.program.steps:
+            for name, tensor in self.parts[step.graph].get_input_metadata().items():
+                if name not in given and name not in metadata:
+                    metadata.add(name, tensor.dtype, tensor.shape)
+            given |= set(self.program.gives[step.graph])
+            if isinstance(step.repeat, str) and step.repeat not in metadata:
+                metadata.add(step.repeat, np.dtype(np.int64), ())
+        return metadata
+
+    def infer_impl(self, feed_dict: Mapping[str, Array]) -> OrderedDict[str, Array]:
+        values = dict(feed_dict)
+        for step in self.program.steps:
+            part = self.parts[step.graph]
+            wanted = list(self.program.shapes[step.graph])
+            for _ in range(_count(step, values)):
+                outputs = part.infer({name: values[name] for name in wanted}, check_inputs=False)
+                values |= outputs
+                values |= {state.input: outputs[state.output] for state in step.state}
+        return OrderedDict((name, values[name]) for name in self.program.outputs)
+
+
+def _count(step: Step, values: Mapping[str, Array]) -> int:
+    if isinstance(step.repeat, int):
+        return step.repeat
+    if step.repeat not in values or np.size(values[step.repeat]) != 1 or int(values[step.repeat]) < 1:
+        raise Refused(
+            "bad-sample",
+            f"{step.repeat} is {values.get(step.repeat)}",
+            where=f"graph {step.graph}",
+            why="it says how often the graph runs: one whole number of at least 1",
+            next=f"give {step.repeat} beside the inputs",
         )
-    request = {
-        "bundle": str(path.resolve()), "target": info.target, "artifact": packed(artifact_of(bundle.file, info)),
-        "options": options_of(bundle.manifest, info.precision, info.threads).__dict__,
-        "input": str(input_path.resolve()), "output": str(output.resolve()),
-    }  # fmt: skip
-    with scratch() as folder:
-        value: dict[str, Any] = Stages(folder, limits or Limits(), progress).run(
-            "run", "exporter.program:run_in_child", request
-        )
-    return value
+    return int(values[step.repeat])

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from exporter import define, samples
 from exporter.bundle import read_tensors, write_tensors
@@ -38,7 +39,7 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     Args:
         request: ``build`` (see :func:`define.eager`), ``samples`` (files of prepared inputs), ``planned`` (whether
-            the definition's own cases are wanted) and ``folder``.
+            the definition's own cases and samples are wanted) and ``folder``.
         channel: gets ``{"event": "progress", ...}`` per case, with an estimate of the whole before the second.
 
     Returns:
@@ -55,20 +56,24 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     planned: list[tuple[Case, Path | None]] = (
         [(case, None) for case in planning.plan(definition)] if request["planned"] else []
     )
-    planned += [(samples.case_of(definition, Path(path)), Path(path)) for path in request["samples"]]
+    folder = Path(request["folder"])
+    given = samples.own_files(definition, folder.parent) if request["planned"] else []
+    given += request["samples"]  # the user's own, where two have one name
+    real = {case.name: (case, Path(path)) for path in given for case in [samples.case_of(definition, Path(path))]}
+    planned += real.values()
     planned.sort(key=lambda item: _volume(definition, item[0]))
     run = _Runs(definition, module, double)
-    folder = Path(request["folder"])
     left, rate = sum(_volume(definition, case) for case, _ in planned), math.inf
     first_of_shape: dict[tuple[str, tuple[int, ...]], Array] = {}
     written = []
     for index, (case, path) in enumerate(planned):
-        inputs = dict(read_tensors(path)) if path else planning.generated_inputs(definition, case)
+        known = read_tensors(path) if path else {}
+        inputs = _under(known, "input/") if path else planning.generated_inputs(definition, case)
         if index == 0 or (case.scale == "normal" and case.sizes == definition.opt_sizes() and case.steps == 1):
             run.refuse_random(case, inputs)
         started = time.perf_counter()
         file = folder / f"{case.name}.safetensors"
-        write_tensors(file, _case_tensors(run, definition, case, inputs, first_of_shape))
+        write_tensors(file, {**known, **_case_tensors(run, definition, case, inputs, first_of_shape)})
         written.append(case.__dict__ | {"file": str(file)})
         volume = _volume(definition, case)
         # The best rate so far: small cases are all overhead, and would promise hours.
@@ -93,10 +98,14 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     }
 
 
+def _under(tensors: Arrays, prefix: str) -> dict[str, Array]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def _volume(definition: ModelDef, case: Case) -> float:
     """How much work a case is, in elements: what the estimate of the whole is scaled by."""
     elements = sum(float(np.prod(t.sized(case.sizes))) for t in definition.inputs[:1])
-    return elements * case.steps
+    return elements * case.steps * math.prod(case.sizes[name] for name in definition.repeats)
 
 
 def _case_tensors(
@@ -109,7 +118,7 @@ def _case_tensors(
     """``input/``, ``reference/`` and ``noise/`` tensors of one case.
 
     ``noise/NAME`` is ``[relative L2 of eager, its largest element error, relative movement]``; for a sequence
-    ``drift/NAME`` is eager's relative error after each step.
+    ``drift/NAME`` is eager's relative error after each step. A real input has ``eager/`` too, for the task metrics.
     """
     y64, y32, noise = run.both(case, inputs)
     for draw in range(1, _draws(case, y64)):
@@ -121,6 +130,8 @@ def _case_tensors(
         first = first_of_shape.setdefault((name, reference.shape), reference)
         tensors[f"reference/{name}"] = reference
         tensors[f"noise/{name}"] = np.array([noise[name].relative, noise[name].max_abs, _moved(reference, first)])
+    if case.scale == "sample":
+        tensors |= {f"eager/{tensor.name}": y32[tensor.name] for tensor in definition.outputs}
     stream = definition.stream
     if case.steps > 1 and stream is not None:
         name = stream.output
@@ -248,8 +259,8 @@ class _Runs:
         with _default_dtype(dtype), torch.inference_mode():
             tensors = [_tensor(inputs[t.name], dtype) for t in self.definition.inputs]
             copies = [tensor.clone() for tensor in tensors]
-            outputs = module(*copies)
-            outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+            counts = {name: int(inputs[name]) for name in self.definition.repeats}
+            outputs = tree_leaves(module(*copies, **counts))
             for tensor, given, before in zip(self.definition.inputs, copies, tensors, strict=True):
                 if not torch.equal(given.nan_to_num(), before.nan_to_num()):
                     raise _mutated(self.definition, f"its input {tensor.name}", "input-mutated")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +15,14 @@ from exporter import host
 from exporter.bundle import read_tensors, write_tensors
 from exporter.errors import Refused, nearest
 from exporter.host import files
+from exporter.host.values import is_record
 from exporter.parity.cases import Case
-from exporter.spec import Dim, HostStep, State, Stream, Tensor
+from exporter.spec import Dim, HostStep, ModelDef, State, Stream, Tensor, factors_of
 
 Array = NDArray[np.generic]
+
+# Names under which readers give what host steps start from, and the prefix of what is true of a sample.
+RAW, TRUTH = ("audio", "sample_rate", "image"), "truth/"
 
 
 class Interface(Protocol):
@@ -33,76 +38,160 @@ class Interface(Protocol):
     def stream(self) -> Stream | None: ...
     @property
     def before(self) -> tuple[HostStep, ...]: ...
+    @property
+    def repeats(self) -> tuple[str, ...]: ...
 
 
-def find(path: Path) -> list[Path]:
-    """The sample files that ``--samples PATH`` means: the file itself, or those of a folder.
+def find(path: Path, interface: Interface) -> list[Path]:
+    """The samples that ``--samples PATH`` means: the file itself, or those of a folder.
+
+    A folder with a picture for every input is one sample.
 
     Raises:
         Refused: ``missing-file``.
     """
-    found = sorted(p for p in path.iterdir() if p.suffix in files.READERS) if path.is_dir() else [path]
+    several = path.is_dir() and not files.is_one_input(path, [tensor.name for tensor in interface.inputs])
+    found = sorted(p for p in path.iterdir() if _is_sample(p, interface)) if several else [path]
     if not found or not found[0].exists():
         raise Refused(
             "missing-file",
             f"there is no sample at {path}",
-            why="--samples takes a .wav, .npz or .safetensors file, or a folder of them",
+            why=f"--samples takes a file that ends in {', '.join(files.READERS)}, or a folder of them",
             next=f"ls {path}",
         )
     return found
 
 
-def prepare(interface: Interface, path: Path) -> dict[str, Array]:
-    """The graph's inputs from a file; states that the file does not give start as zeros.
+@dataclass(frozen=True)
+class Prepared:
+    """A real input, ready for the graph.
+
+    Attributes:
+        inputs: the graph's inputs by name, and how often each part with a chosen count repeats.
+        context: what the steps before the graph leave for those after it, such as the size before padding.
+        truth: what the steps after the graph should give, where it is known.
+    """
+
+    inputs: Mapping[str, Array]
+    context: Mapping[str, Array] = field(default_factory=dict)
+    truth: Mapping[str, Array] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Array]:
+        """All of it under prefixed names, as a case's file holds it."""
+        groups = {"input/": self.inputs, "context/": self.context, TRUTH: self.truth}
+        return {prefix + name: value for prefix, group in groups.items() for name, value in group.items()}
+
+
+def prepare(interface: Interface, values: Mapping[str, Array], where: Path) -> Prepared:
+    """The graph's inputs from named arrays, through the host steps unless they are the graph's inputs already.
+
+    Args:
+        interface: the definition or the manifest.
+        values: what a file holds, or a definition's own sample.
+        where: the file, for errors.
 
     Raises:
-        Refused: ``missing-file``, ``bad-sample`` when an input is missing or has a wrong type or shape.
+        Refused: ``bad-sample`` for a name that is no input, or whatever a host step refuses.
     """
-    values = files.read(path)
-    if "audio" in values:
-        values = host.apply(interface.before, values)
-    inputs: dict[str, Array] = {}
+    truth = {name.removeprefix(TRUTH): value for name, value in values.items() if name.startswith(TRUTH)}
+    given = {name: value for name, value in values.items() if not name.startswith(TRUTH)}
+    _refuse_unknown(interface, given, where)
+    if not _complete(interface, given, where):
+        given = _through_host(interface, given)
+    opt = {dim.name: dim.opt for dim in interface.dims}
+    inputs = {tensor.name: given[tensor.name] for tensor in interface.inputs if tensor.name in given}
+    for name in interface.repeats:
+        inputs[name] = np.array(given.get(name, opt[name]), np.int64)
     states = {state.input for state in interface.state}
-    _refuse_unknown(interface, values, path)
     for tensor in interface.inputs:
-        if tensor.name in values:
-            inputs[tensor.name] = values[tensor.name]
-        elif tensor.name in states:
-            inputs[tensor.name] = np.zeros(tensor.sized({d.name: d.opt for d in interface.dims}), tensor.dtype)
-    _sizes(interface, inputs, path)
-    return inputs
+        if tensor.name in states and tensor.name not in inputs:
+            inputs[tensor.name] = np.zeros(tensor.sized(opt), tensor.dtype)
+    return Prepared(inputs, {name: value for name, value in given.items() if is_record(name)}, truth)
 
 
-def _refuse_unknown(interface: Interface, values: Mapping[str, Array], path: Path) -> None:
+def _through_host(interface: Interface, given: Mapping[str, Array]) -> dict[str, Array]:
+    """The values after the steps before the graph.
+
+    Where every input is there but none of what the steps start from, what is wrong is an input's form: that is said
+    where sizes are checked.
+    """
+    states = {state.input for state in interface.state}
+    try:
+        return host.apply(interface.before, dict(given))
+    except Refused:
+        if all(tensor.name in given for tensor in interface.inputs if tensor.name not in states):
+            return dict(given)
+        raise
+
+
+def _complete(interface: Interface, values: Mapping[str, Array], where: Path) -> bool:
+    """Whether the values are the graph's inputs as they stand."""
+    states = {state.input for state in interface.state}
+    opt = {dim.name: dim.opt for dim in interface.dims}
+    zeros = {t.name: np.zeros(t.sized(opt), t.dtype) for t in interface.inputs if t.name in states}
+    try:
+        sizes_of(interface, {**zeros, **values}, where)
+    except Refused:
+        return False
+    return True
+
+
+def _refuse_unknown(interface: Interface, values: Mapping[str, Array], where: Path) -> None:
     """A misspelt input must not silently be taken for an absent one, whose state would start as zeros."""
     known = [tensor.name for tensor in interface.inputs]
-    unknown = [name for name in values if name not in (*known, "audio", "sample_rate")]
+    taken = {*known, *RAW, *interface.repeats, *_named_in(interface.before)}
+    unknown = [name for name in values if name not in taken]
     if unknown:
         raise Refused(
             "bad-sample",
-            f"{path.name} holds {unknown[0]!r}, which is no input{nearest(unknown[0], known)}",
-            where=f"file {path}",
+            f"{where.name} holds {unknown[0]!r}, which is no input{nearest(unknown[0], known)}",
+            where=f"file {where}",
             why=f"the inputs are {', '.join(known)}",
             next="give the tensors of a sample the names of the inputs",
         )
 
 
+def _named_in(steps: Sequence[HostStep]) -> set[str]:
+    """Names of values that host steps speak of."""
+    options = [value for step in steps for value in step.options.values()]
+    several = [value if isinstance(value, (list, tuple)) else [value] for value in options]
+    return {name for names in several for name in names if isinstance(name, str)}
+
+
 def prepared_files(interface: Interface, path: Path, folder: Path) -> list[str]:
     """Prepares every sample under ``path`` and writes each to a file of its own in ``folder``."""
+    return [
+        _written(prepare(interface, files.read(found), found), found.stem, folder) for found in find(path, interface)
+    ]
+
+
+def own_files(definition: ModelDef, folder: Path) -> list[str]:
+    """Prepares the definition's own samples, as far as they are at hand here."""
     written = []
-    for found in find(path):
-        target = folder / f"{slug(found.stem)}.safetensors"
-        write_tensors(target, prepare(interface, found))
-        written.append(str(target))
+    for sample in definition.samples() if definition.samples else ():
+        values = {**sample.values, **{TRUTH + name: value for name, value in sample.truth.items()}}
+        prepared = prepare(definition, values, Path(f"{definition.name}/{sample.name}"))
+        written.append(_written(prepared, sample.name, folder))
     return written
+
+
+def _written(prepared: Prepared, name: str, folder: Path) -> str:
+    target = folder / f"{slug(name)}.safetensors"
+    write_tensors(target, {name: np.asarray(value) for name, value in prepared.tensors().items()})
+    return str(target)
 
 
 def case_of(interface: Interface, path: Path) -> Case:
     """The case that a file of prepared inputs is."""
-    inputs = read_tensors(path)
-    sizes, steps = _sizes(interface, inputs, path)
+    tensors = read_tensors(path)
+    inputs = {name.removeprefix("input/"): value for name, value in tensors.items() if name.startswith("input/")}
+    sizes, steps = sizes_of(interface, inputs, path)
     kind = "sequence" if steps > 1 else "sample"
     return Case(f"sample-{slug(path.stem)}", kind, "sample", sizes, steps)
+
+
+def _is_sample(path: Path, interface: Interface) -> bool:
+    return path.suffix in files.READERS or files.is_one_input(path, [tensor.name for tensor in interface.inputs])
 
 
 def slug(text: str) -> str:
@@ -110,7 +199,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:40] or "unnamed"
 
 
-def _sizes(interface: Interface, inputs: Mapping[str, Array], path: Path) -> tuple[dict[str, int], int]:
+def sizes_of(interface: Interface, inputs: Mapping[str, Array], path: Path) -> tuple[dict[str, int], int]:
     """The size of every dim, and the steps along the stream's axis."""
     sizes: dict[str, int] = {}
     steps, dims = 1, {dim.name: dim for dim in interface.dims}
@@ -125,17 +214,23 @@ def _sizes(interface: Interface, inputs: Mapping[str, Array], path: Path) -> tup
             if streamed and interface.stream is not None and axis == interface.stream.axis:
                 steps = size
             elif isinstance(wanted, str):
-                if sizes.setdefault(wanted, size) != size or not dims[wanted].allows(size):
-                    raise _unfit(path, f"dim {wanted} would be {size}, and {dims[wanted]} is allowed", tensor)
+                name, factor, divisor = factors_of(wanted)
+                whole = size * divisor // factor
+                if sizes.setdefault(name, whole) != whole or not dims[name].allows(whole):
+                    raise _unfit(path, f"dim {name} would be {whole}, and {dims[name]} is allowed", tensor)
             elif size != wanted:
                 raise _unfit(path, f"input {tensor.name} is {given.shape}", tensor)
         if not np.isfinite(given).all():
             raise _unfit(path, f"input {tensor.name} holds NaN or infinite values", tensor)
+    for name in interface.repeats:
+        sizes[name] = int(inputs.get(name, dims[name].opt))
+        if not dims[name].allows(sizes[name]):
+            raise _unfit(path, f"{name} would be {sizes[name]}, and {dims[name]} is allowed", interface.inputs[0])
     return sizes, steps
 
 
 def _unfit(path: Path, what: str, tensor: Tensor) -> Refused:
-    dims: Sequence[str] = [d for d in tensor.shape if isinstance(d, str)]
+    dims = [factors_of(size)[0] for size in tensor.shape if isinstance(size, str)]
     return Refused(
         "bad-sample",
         f"{path.name}: {what}",

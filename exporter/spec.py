@@ -6,6 +6,7 @@ type. It returns a :class:`ModelDef`; its keyword arguments are the options of `
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,9 @@ from exporter.errors import Refused, nearest
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+# The name of the graph of a model that has only one.
+WHOLE = "model"
 
 Factory = TypeVar("Factory", bound=Callable[..., "ModelDef"])
 
@@ -58,6 +62,11 @@ class Dim:
     def fixed(self) -> bool:
         """Whether only one size is allowed."""
         return self.min == self.max
+
+    @property
+    def unit(self) -> int:
+        """What every allowed size is a multiple of."""
+        return math.gcd(self.min, self.step)
 
     def allows(self, size: int) -> bool:
         """Whether ``size`` lies in the range and on a step."""
@@ -127,7 +136,15 @@ def size_of(entry: int | str, sizes: Mapping[str, int]) -> int:
 
 def factors_of(entry: str) -> tuple[str, int, int]:
     """``(dim, factor, divisor)`` of a shape's entry: ``"H"`` is ``("H", 1, 1)``, ``"H/4"`` is ``("H", 1, 4)``."""
-    name, operator, number = re.fullmatch(r"(\w+)(?:([*/])([1-9][0-9]*))?", entry).groups()  # type: ignore[union-attr]
+    found = re.fullmatch(r"([A-Za-z_]\w*)(?:([*/])([1-9][0-9]{0,5}))?", entry)
+    if found is None:
+        raise Refused(
+            "bad-dim",
+            f"the shape entry {entry!r} is neither a dim nor a part or multiple of one",
+            why="a size is a number, DIM, DIM/N or DIM*N",
+            next="write it as in Tensor(shape=(1, 3, 'H', 'W/4'))",
+        )
+    name, operator, number = found.groups()
     return name, int(number) if operator == "*" else 1, int(number) if operator == "/" else 1
 
 
@@ -176,6 +193,20 @@ class Part:
     module: Callable[[torch.nn.Module], torch.nn.Module]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    repeat: int | str = 1
+    state: tuple[State, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a program. All values live in one namespace by tensor name.
+
+    The step reads its graph's inputs by name and writes its outputs by name; after each of its ``repeat`` runs the
+    outputs named in ``state`` are assigned to the inputs named there. A ``repeat`` that is a name is given anew at
+    every run, as a whole number under that name.
+    """
+
+    graph: str
     repeat: int | str = 1
     state: tuple[State, ...] = ()
 
@@ -245,6 +276,7 @@ class ModelDef:
         parts: the graphs of a model that a host loop drives; empty for a model of one graph. A dim that a part's
             ``repeat`` names is no size of a tensor: the reference module gets it as a keyword argument of ``forward``.
         undetectable: weight tensors whose change by 1 % no case can see, each with the reason in a comment.
+        metadata: texts that the graph file carries for its users, by key.
         options: the values of ``--set`` it was made with.
     """
 
@@ -266,7 +298,42 @@ class ModelDef:
     samples: Callable[[], Iterable[Sample]] | None = None
     parts: tuple[Part, ...] = ()
     undetectable: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _refuse_unknown_dims(self)
+
+    @property
+    def repeats(self) -> tuple[str, ...]:
+        """The dims that count how often a part runs, and are no size of a tensor."""
+        return tuple(dict.fromkeys(part.repeat for part in self.parts if isinstance(part.repeat, str)))
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The names of its graphs, in the order they run."""
+        return tuple(dict.fromkeys(part.name for part in self.parts)) or (WHOLE,)
+
+    @property
+    def program(self) -> tuple[Step, ...]:
+        """How its graphs run."""
+        return tuple(Step(part.name, part.repeat, part.state) for part in self.parts) or (Step(WHOLE),)
+
+    def graph_tensors(self, name: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Inputs and outputs of one of its graphs."""
+        graph = self.graph(name)
+        return graph.inputs, graph.outputs
+
+    def graph(self, name: str) -> ModelDef:
+        """The definition of one of its graphs: the part's tensors in the place of the model's."""
+        if not self.parts:
+            return self
+        part = next(part for part in self.parts if part.name == name)
+        used = {factors_of(entry)[0] for t in part.inputs for entry in t.shape if isinstance(entry, str)}
+        return replace(
+            self, name=f"{self.name}/{name}", inputs=part.inputs, outputs=part.outputs, parts=(), state=(), stream=None,
+            dims=tuple(dim for dim in self.dims if dim.name in used),
+        )  # fmt: skip
 
     def with_dims(self, asked: Sequence[str]) -> ModelDef:
         """This definition with ``--dim NAME=...`` applied.
@@ -298,6 +365,33 @@ class ModelDef:
     def opt_sizes(self) -> dict[str, int]:
         """The size of every dim that the model is traced at and optimised for."""
         return {dim.name: dim.opt for dim in self.dims}
+
+
+def _refuse_unknown_dims(definition: ModelDef) -> None:
+    """A shape or a repeat that names no dim would otherwise fail far from here, in a child."""
+    known = [dim.name for dim in definition.dims]
+    tensors = [*definition.inputs, *(t for part in definition.parts for t in part.inputs)]
+    named = [factors_of(entry)[0] for tensor in tensors for entry in tensor.shape if isinstance(entry, str)]
+    for name in [*named, *definition.repeats]:
+        if name not in known:
+            raise Refused(
+                "bad-dim",
+                f"{name} is no dim of {definition.name}{nearest(name, known)}",
+                where=f"definition {definition.name}",
+                why="every name in a shape, and every named repeat, is a Dim with a range",
+                next=f"add Dim({name!r}, MIN, OPT, MAX) to dims",
+            )
+    units = {dim.name: dim.unit for dim in definition.dims}
+    for entry in (entry for tensor in tensors for entry in tensor.shape if isinstance(entry, str)):
+        name, _, divisor = factors_of(entry)
+        if units[name] % divisor:
+            raise Refused(
+                "bad-dim",
+                f"{entry} is no whole number for every size of {name}",
+                where=f"definition {definition.name}",
+                why=f"the sizes of {name} are multiples of {units[name]}",
+                next=f"give {name} a min and a step that {divisor} divides",
+            )
 
 
 def model(factory: Factory) -> Factory:

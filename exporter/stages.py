@@ -21,7 +21,7 @@ Progress = Callable[[str, Mapping[str, Any]], None]
 
 STAGE_SECONDS = 1800.0
 # What a traced graph and its references depend on besides code, weights and options.
-TOOLS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxsim", "numpy")
+TOOLS = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxsim", "numpy", "timm", "scikit-image")
 
 
 def silent(stage: str, event: Mapping[str, Any]) -> None:

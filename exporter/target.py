@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from exporter.spec import factors_of, size_of
+
 if TYPE_CHECKING:
     import numpy as np
     from polygraphy.backend.base import BaseRunner
@@ -45,7 +47,7 @@ class Options:
         precision: the precision asked for, a key of the target's ``precisions``.
         threads: CPU threads of the runtime; 0 leaves the choice to the runtime.
         dims: ``{name: (min, opt, max, step)}`` of every dynamic dim.
-        shapes: the shape of every input, a string naming a dim.
+        shapes: the shape of every input, a string naming a dim, or a part or multiple of one.
         extra: options of one target alone, by name.
     """
 
@@ -54,6 +56,18 @@ class Options:
     dims: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dynamic(self) -> list[str]:
+        """The dims that some input has, in the order they are declared."""
+        sizes = [size for shape in self.shapes.values() for size in shape if isinstance(size, str)]
+        used = {factors_of(size)[0] for size in sizes}
+        return [name for name in self.dims if name in used]
+
+    def bounds(self, entry: int | str) -> tuple[int, int, int]:
+        """``(min, opt, max)`` of a shape's entry."""
+        low, opt, high = ({name: sizes[i] for name, sizes in self.dims.items()} for i in range(3))
+        return size_of(entry, low), size_of(entry, opt), size_of(entry, high)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,7 +24,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from exporter import recurrent
 from exporter.errors import NotProven
 from exporter.graph import Graph
-from exporter.spec import Dim, ModelDef
+from exporter.spec import Dim, ModelDef, Tensor, factors_of
 
 # 18: every target of ours reads it, and GridSample at 20 is wrong in some TensorRT versions (NVIDIA/TensorRT 4646).
 OPSET = 18
@@ -48,7 +49,7 @@ def trace(definition: ModelDef, module: nn.Module, path: Path) -> Graph:
     except Exception as error:
         raise _untraceable(definition, error) from error
     _name(model, definition, symbols)
-    _strip(model)
+    _strip(model, definition)
     ir.save(model, path)
     return Graph(path)
 
@@ -59,12 +60,34 @@ def capture(definition: ModelDef, module: nn.Module) -> tuple[ExportedProgram, d
     inputs = tuple(torch.zeros(t.sized(sizes), dtype=getattr(torch, t.dtype)) for t in definition.inputs)
     with _recorded_specialisations() as lines, recurrent.captured(), torch.no_grad(), _quiet():
         try:
-            shapes = _dynamic_shapes(definition, module)
-            program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
+            program = _exported(definition, module, inputs)
         except Exception as error:
             raise _untraceable(definition, error) from error
     _refuse_mutation(definition, program)
     return program, _symbols(definition, program, sizes, lines)
+
+
+def _exported(definition: ModelDef, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> ExportedProgram:
+    """The program with steps promised to PyTorch (``H`` is 32 units); where one does not hold, without promises.
+
+    A promise lets it prove what every U-net needs, that halving and doubling gives the size back. A promise it finds
+    broken stops it with a message of its own; left free, the dims are judged by `_symbols`, which can say more.
+    """
+    for promised in (True, False):
+        shapes = _dynamic_shapes(definition, module, promised)
+        try:
+            return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
+        except (torch._dynamo.exc.UserError, ValueError) as error:
+            if not promised or "onstraint" not in str(error):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _free_axes(tensor: Tensor, free: Mapping[str, Dim]) -> Iterator[tuple[int, str, Dim]]:
+    """``(axis, entry, dim)`` of every axis whose size is a free dim, or a part or multiple of one."""
+    for axis, entry in enumerate(tensor.shape):
+        if isinstance(entry, str) and factors_of(entry)[0] in free:
+            yield axis, entry, free[factors_of(entry)[0]]
 
 
 def trace_sizes(dims: Sequence[Dim]) -> dict[str, int]:
@@ -77,16 +100,21 @@ def trace_sizes(dims: Sequence[Dim]) -> dict[str, int]:
     return sizes
 
 
-def _dynamic_shapes(definition: ModelDef, module: nn.Module) -> tuple[Any, ...] | None:
+def _dynamic_shapes(definition: ModelDef, module: nn.Module, promised: bool) -> tuple[Any, ...] | None:
     """One entry per parameter of ``forward``; the tensors of a ``*args`` share one nested entry."""
-    # AUTO never raises on a specialised dim: the dims are judged by `_symbols`, which can name size and source line.
-    free = {d.name: ExportDim.AUTO(min=d.min, max=d.max) for d in definition.dims if not d.fixed}
-    if not free:
+    free = {d.name: d for d in definition.dims if not d.fixed}
+    units = {name: ExportDim(f"_{name}", min=d.min // d.unit, max=d.max // d.unit) for name, d in free.items()}
+
+    def size(entry: str, dim: Dim) -> Any:
+        _, factor, divisor = factors_of(entry)
+        if promised and (dim.unit > 1 or entry != dim.name):
+            return factor * dim.unit // divisor * units[dim.name]
+        # AUTO never raises on a specialised dim: `_symbols` judges it, and can name size and source line.
+        return ExportDim.AUTO(min=max(dim.min * factor // divisor, 0), max=dim.max * factor // divisor)
+
+    shapes = tuple({axis: size(entry, dim) for axis, entry, dim in _free_axes(t, free)} for t in definition.inputs)
+    if not any(shapes):
         return None
-    shapes = tuple(
-        {axis: free[name] for axis, name in enumerate(tensor.shape) if isinstance(name, str) and name in free}
-        for tensor in definition.inputs
-    )
     parameters = inspect.signature(module.forward).parameters.values()
     named = sum(p.kind is not inspect.Parameter.VAR_POSITIONAL for p in parameters)
     several = named < len(parameters) and len(shapes) > named
@@ -192,20 +220,22 @@ def _symbols(
     """``{symbol: dim name}`` after checking that every declared dim is one free symbol of its whole range."""
     users = set(program.graph_signature.user_inputs)
     placeholders = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
+    free = {d.name: d for d in definition.dims if not d.fixed}
     symbols: dict[str, str] = {}
     for tensor, value in zip(definition.inputs, placeholders, strict=True):
-        for axis, name in enumerate(tensor.shape):
-            dim = next((d for d in definition.dims if d.name == name and not d.fixed), None)
-            if dim is None:
-                continue
+        for axis, entry, dim in _free_axes(tensor, free):
             size = value.shape[axis]
             expression = size.node.expr if isinstance(size, torch.SymInt) else None
-            if expression is None or not expression.is_Symbol:
-                raise _specialised(definition, dim, f"{tensor.name} axis {axis}", sizes[dim.name], lines)
-            symbol = str(expression)
-            if symbols.setdefault(symbol, dim.name) != dim.name:
-                raise _merged(definition, symbols[symbol], dim.name)
-            _refuse_narrowed(definition, dim, size.node.shape_env.var_to_range[expression])
+            coefficient, symbol = (1, None) if expression is None else expression.as_coeff_Mul()
+            if symbol is None or not symbol.is_Symbol:
+                raise _specialised(definition, dim, f"{tensor.name} axis {axis}", tensor.sized(sizes)[axis], lines)
+            _, factor, divisor = factors_of(entry)
+            # How many of this symbol the whole dim is: 32 units, or the axis itself.
+            whole = int(coefficient) * divisor // factor
+            name = dim.name if whole == 1 else f"{dim.name}/{whole}"
+            if symbols.setdefault(str(symbol), name) != name:
+                raise _merged(definition, symbols[str(symbol)].partition("/")[0], dim.name)
+            _refuse_narrowed(definition, dim, whole, size.node.shape_env.var_to_range[symbol])
     return symbols
 
 
@@ -230,15 +260,16 @@ def _merged(definition: ModelDef, first: str, second: str) -> NotProven:
     )
 
 
-def _refuse_narrowed(definition: ModelDef, dim: Dim, found: Any) -> None:
+def _refuse_narrowed(definition: ModelDef, dim: Dim, whole: int, found: Any) -> None:
     # PyTorch takes every size for at least 2 from the start; whether 1 works is for the smallest case to show.
-    if found.lower > max(dim.min, 2) or found.upper < dim.max:
+    if found.lower > max(dim.min // whole, 2) or found.upper < dim.max // whole:
+        low, high = int(found.lower) * whole, min(int(found.upper) * whole, dim.max)
         raise NotProven(
             "dim-narrowed",
-            f"dim {dim.name} works only for {found.lower}..{found.upper}",
+            f"dim {dim.name} works only for {low}..{high if high < dim.max else int(found.upper) * whole}",
             where=f"model {definition.name}, stage trace",
             why=f"it is declared {dim}; forward has a condition on the size that fails outside",
-            next=f"--dim {dim.name}={found.lower}:{dim.opt}:{min(int(found.upper), dim.max)}, or mend forward",
+            next=f"--dim {dim.name}={low}:{dim.opt}:{high}, or mend forward",
         )
 
 
@@ -299,12 +330,27 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _renamed(dim: int | ir.SymbolicDim, symbols: dict[str, str]) -> int | str | None:
+    """A size in the definition's words: ``8*s0`` where ``s0`` is ``H/32`` becomes ``H/4``."""
     if isinstance(dim, int) or dim.value is None:
         return dim if isinstance(dim, int) else None
-    return re.sub(r"[A-Za-z_]\w*", lambda match: symbols.get(match[0], match[0]), str(dim.value))
+    text = str(dim.value)
+    multiple = re.fullmatch(r"(?:(\d+)\*)?(\w+)", text)
+    if multiple and multiple[2] in symbols:
+        name, _, whole = symbols[multiple[2]].partition("/")
+        part = Fraction(int(multiple[1] or 1), int(whole or 1))
+        return (
+            name
+            + (f"*{part.numerator}" if part.numerator > 1 else "")
+            + (f"/{part.denominator}" if part.denominator > 1 else "")
+        )
+    return re.sub(r"[A-Za-z_]\w*", lambda match: _operand(symbols.get(match[0], match[0])), text)
 
 
-def _strip(model: ir.Model) -> None:
+def _operand(name: str) -> str:
+    return f"({name})" if "/" in name else name
+
+
+def _strip(model: ir.Model, definition: ModelDef) -> None:
     """Removes what differs between machines: stack traces hold paths, and the same inputs must give the same bytes."""
     for node in model.graph:
         scope = node.metadata_props.get("pkg.torch.onnx.name_scopes")
@@ -316,14 +362,15 @@ def _strip(model: ir.Model) -> None:
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
     model.producer_name, model.producer_version = "exporter", None
+    model.metadata_props.update(definition.metadata)
 
 
 def stage(request: dict[str, Any], channel: Any) -> dict[str, Any]:
-    """Child: builds the model and writes its traced graph.
+    """Child: builds the model and writes its traced graphs.
 
     Args:
-        request: ``build`` (see :func:`define.eager`) and ``output``, the ``.onnx`` file to write.
-        channel: gets a progress event.
+        request: ``build`` (see :func:`define.eager`) and ``outputs``, ``{graph: .onnx file to write}``.
+        channel: gets a progress event per graph.
 
     Returns:
         ``{"weights": ...}``: digest and source of the weights that were traced.
@@ -336,6 +383,8 @@ def stage(request: dict[str, Any], channel: Any) -> dict[str, Any]:
     if definition.deploy is not None:
         module = definition.deploy(module)
         define.set_eval(module)
-    channel.send({"event": "progress", "what": f"tracing {definition.name}"})
-    trace(definition, module, Path(request["output"]))
+    for graph, path in request["outputs"].items():
+        piece = definition.graph(graph)
+        channel.send({"event": "progress", "what": f"tracing {piece.name}"})
+        trace(piece, define.part_of(definition, graph, module), Path(path))
     return {"weights": weights.__dict__}

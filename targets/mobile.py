@@ -238,8 +238,8 @@ def _advice(graph: Graph, options: Options) -> list[str]:
     from onnx import TensorProto, numpy_helper
 
     advice = []
-    if options.dims:
-        named = ", ".join(options.dims)
+    if options.dynamic:
+        named = ", ".join(options.dynamic)
         advice.append(f"dynamic dims {named}: NNAPI and CoreML want fixed shapes; fix them with --dim NAME=VALUE")
     wide = [t for t in graph.load().graph.initializer if t.data_type == TensorProto.INT64]
     # The two sentinels of Slice survive the narrowing to 32 bits that mobile providers do.

@@ -94,9 +94,7 @@ def _bounded_shapes(options: Options) -> dict[str, Any]:
     import openvino as ov
 
     def bounds(size: int | str) -> Any:
-        if isinstance(size, int):
-            return ov.Dimension(size)
-        low, _, high, _ = options.dims[size]
+        low, _, high = options.bounds(size)
         return ov.Dimension(low, high)
 
     return {name: ov.PartialShape([bounds(size) for size in shape]) for name, shape in options.shapes.items()}

@@ -175,17 +175,24 @@ def profile(
 @app.command(rich_help_panel=BUNDLES)
 def run(
     bundle: BundlePath,
-    input: Annotated[Path, typer.Argument(metavar="INPUT", help="A .wav, .npz or .safetensors file.")],
+    input: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="A recording, a picture, or named arrays; a folder of pictures named after the inputs.",
+        ),
+    ],
     target: Annotated[str, typer.Option(help="The target to run.")],
-    to: Annotated[Path, typer.Option("-o", "--output", help="A .wav or .npz file to write.")],
+    to: Annotated[Path, typer.Option("-o", "--output", help="The file to write: .wav, .png, .pfm, .json or .npz.")],
+    dim: Annotated[list[str] | None, typer.Option(metavar="NAME=COUNT", help="How often a repeated part runs.")] = None,
     json: Json = False,
 ) -> None:
     """Run one real input through an artifact, with the model's steps before and after; needs no PyTorch."""
     from exporter.cli import render
-    from exporter.program import run_file
+    from exporter.run import run_file
 
     with render.progress(json) as progress:
-        value = run_file(bundle, target, input, to, None, progress)
+        value = run_file(bundle, target, input, to, None, progress, dim or ())
     output.show({"schema": "exporter.run/1", "output": str(to), **value}, json, render.ran)
 
 

@@ -120,13 +120,25 @@ def verified(value: Event) -> None:
             out.print(f"  {hop['verdict']} {hop['hop']} {hop['target'] or ''}: {escape(hop['reason'])}")
         if hop["facts"].get("log"):
             out.print(f"  log: {escape(hop['facts']['log'])}")
-        metric = hop["facts"].get("metric")
-        for case, value_of in metric["cases"].items() if metric else ():
-            out.print(
-                f"  {escape(metric['name'])}, {hop['target']}, {escape(case)}: {value_of:.1f} against the reference"
-            )
+        for line in _metric_lines(hop):
+            out.print(line)
         for line in hop["facts"].get("advice", []):
             out.print(f"  note, {hop['target']}: {escape(line)}")
+
+
+def _metric_lines(hop: Event) -> Iterator[str]:
+    """Task metrics of real inputs: the artifact's, and how far it is from eager's."""
+    for metric in hop["facts"].get("metrics", []):
+        for case, row in metric["cases"].items():
+            value, difference = (_figure(row[name], metric["unit"]) for name in ("artifact", "difference"))
+            yield (
+                f"  {escape(metric['name'])}, {hop['target']}, {escape(case)}: {value} against the "
+                f"{metric['against']} (eager {_figure(row['eager'], metric['unit'])}, difference {difference})"
+            )
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "undefined" if value is None else f"{value:.4g} {unit}".strip()
 
 
 def _hop_row(hop: Event, results: Sequence[Event]) -> list[str]:

@@ -1,24 +1,46 @@
 """Host-side steps: what happens on the CPU before and after the graph. numpy only, addressed by name from a manifest.
 
 A step is a function ``(values, **options) -> values`` on a dict of named arrays; :data:`STEPS` lists them all, so a
-bundle runs on a device without the model's code.
+bundle runs on a device without the model's code. A step before the graph may leave a *record* for one after it
+(``NAME.size``, ``NAME.tiles``, ``NAME.samples``): whoever runs the graph hands the records on, :func:`records`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from exporter.errors import Refused, nearest
-from exporter.host import spectrum
+from exporter.host import frames, images, results, spectrum, tiles
+from exporter.host.values import Values, is_record, records
 from exporter.spec import HostStep
 
-Values = dict[str, NDArray[np.generic]]
+__all__ = ["STEPS", "Values", "apply", "is_record", "names_after", "records"]
 
-STEPS: Mapping[str, Callable[..., Values]] = {"stft": spectrum.stft, "istft": spectrum.istft}
+STEPS: Mapping[str, Callable[..., Values]] = {
+    "clamp": images.clamp,
+    "crop": tiles.crop,
+    "disparity": results.disparity,
+    "frames": frames.frames,
+    "image": images.image,
+    "istft": spectrum.istft,
+    "normalise": images.normalise,
+    "pad": tiles.pad,
+    "resize": images.resize,
+    "score": results.score,
+    "stft": spectrum.stft,
+    "tile": tiles.tile,
+    "unframe": frames.unframe,
+    "untile": tiles.untile,
+}
+
+# What a step calls its result where its options do not say so.
+GIVES = {
+    "disparity": ("disparity",),
+    "istft": ("audio", "sample_rate"),
+    "score": ("score",),
+    "unframe": ("audio", "sample_rate"),
+}
 
 
 def apply(steps: Sequence[HostStep], values: Values) -> Values:
@@ -30,6 +52,15 @@ def apply(steps: Sequence[HostStep], values: Values) -> Values:
     for step in steps:
         values = values | _step(step.step)(values, **_keywords(step.options))
     return values
+
+
+def names_after(steps: Sequence[HostStep], names: Iterable[str]) -> list[str]:
+    """The names of the values there are after the steps, for a start with ``names``: known before anything runs."""
+    found = list(names)
+    for step in steps:
+        given = (step.options["to"],) if "to" in step.options else ()
+        found += [*given, *(name for name in GIVES.get(step.step, ()) if not given or name == "sample_rate")]
+    return list(dict.fromkeys(found))
 
 
 def _step(name: str) -> Callable[..., Values]:

@@ -14,6 +14,7 @@ from exporter.latency import profile as timing
 from exporter.manifest import CaseInfo, Manifest
 from exporter.parity.ladder import RUNGS, UNIT_ROUNDOFF, Rung
 from exporter.parity.worker import packed
+from exporter.program import program_of
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, silent
 from exporter.verification import chosen, save_report
 
@@ -98,6 +99,7 @@ def _artifact_subject(path_of: PathOf, manifest: Manifest, key: str, tensors: st
         "artifact": packed(artifact_of(path_of, info)) if not skipped else {},
         "form": info.forms[0] if info.forms else None,
         "dims": {name: list(sizes) for name, sizes in options.dims.items()},
+        "program": program_of(manifest).as_json(),
         "tensors": tensors,
         "allowed": _allowed(manifest, RUNGS[target.rung], tensors),
     }
@@ -120,7 +122,9 @@ def _eager_subject(manifest: Manifest, checkpoint: Path | None, tensors: str) ->
             "model": manifest.model.name, "options": dict(manifest.model.options),
             "checkpoint": str(checkpoint.resolve()) if checkpoint else None, "seed": weights.seed or 0,
         },
-        "inputs": [t.name for t in manifest.inputs], "outputs": [t.name for t in manifest.outputs],
+        "inputs": [t.name for t in manifest.inputs],
+        "repeats": list(manifest.repeats),
+        "outputs": [t.name for t in manifest.outputs],
         "tensors": tensors, "allowed": _allowed(manifest, RUNGS["portable"], tensors),
     }  # fmt: skip
     skipped = _why_no_eager(manifest, checkpoint)

@@ -282,6 +282,7 @@ def tensors(path: str, prefix: str) -> dict[str, np.ndarray]:
 
 def _opened_artifact(request: Mapping[str, Any], feeds: Arrays) -> Opened:
     """Opens through the target alone; loading ends when the runner is active."""
+    from exporter import program
     from exporter.registry import target
     from exporter.target import Artifact, Options
 
@@ -298,17 +299,18 @@ def _opened_artifact(request: Mapping[str, Any], feeds: Arrays) -> Opened:
     }
     options = Options(compiled.precision, request["threads"], dims, extra=request.get("extra", {}))
     runtime = target(request["target"])
-    runner = runtime.open(compiled, options, request.get("form"))
+    steps = program.Program.from_json(request["program"])
+    runner = program.open_artifact(runtime, steps, compiled, options, request.get("form"))
     runner.activate()
 
     def first() -> Any:
         return runner.infer(dict(feeds), check_inputs=False)
 
     def bind() -> Callable[[], Any]:
-        return runtime.timer(runner, feeds)
+        return program.timer(runtime, runner, feeds)
 
     def facts() -> dict[str, Any]:
-        ran = runtime.ran(runner)
+        ran = program.ran(runtime, runner)
         return {"precision": ran.precision, "layers": dict(ran.layers), "providers": dict(ran.providers)}
 
     return Opened(first, bind, dict, lambda last: spoil(last, feeds), facts, lambda: _deactivated(runner))
@@ -341,15 +343,16 @@ def _opened_eager(request: Mapping[str, Any], feeds: Arrays) -> Opened:
     dtype = _eager_dtype(request.get("precision", "fp32"))
     module = built(request["build"]).to(device=device, dtype=dtype)
     inputs = [_placed(torch.from_numpy(feeds[name]), device, dtype) for name in request["inputs"]]
+    counts = {name: int(feeds[name]) for name in request.get("repeats", [])}
     names = list(request["outputs"])
 
     @torch.inference_mode()
     def call() -> Any:
-        return module(*inputs)
+        return module(*inputs, **counts)
 
     @torch.inference_mode()
     def synchronised() -> Any:
-        outputs = module(*inputs)
+        outputs = module(*inputs, **counts)
         torch.cuda.synchronize()  # a launch is not a result
         return outputs
 
@@ -394,8 +397,6 @@ def _placed(tensor: Any, device: Any, dtype: Any) -> Any:
 
 def _named(outputs: Any, names: Sequence[str]) -> Arrays:
     """What a module returned, as arrays under the definition's names."""
-    if isinstance(outputs, Mapping):
-        return {name: _array(tensor) for name, tensor in outputs.items()}
     flat = _flat(outputs)
     if len(flat) != len(names):
         # Cutting the longer one would drop an output unseen; naming none of them makes the check fail on all.
@@ -404,7 +405,9 @@ def _named(outputs: Any, names: Sequence[str]) -> Arrays:
 
 
 def _flat(outputs: Any) -> list[Any]:
-    """Nested tuples and lists of tensors, in order."""
+    """Nested dicts, tuples and lists of tensors, in order."""
+    if isinstance(outputs, Mapping):
+        outputs = list(outputs.values())
     if not isinstance(outputs, (tuple, list)):
         return [outputs]
     return [tensor for part in outputs for tensor in _flat(part)]

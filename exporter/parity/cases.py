@@ -87,8 +87,9 @@ def odd_interior(dim: Dim) -> int | None:
 def generated_inputs(definition: ModelDef, case: Case, draw: int = 0) -> dict[str, Array]:
     """The inputs of a generated case or sequence, by tensor name.
 
-    A sequence gives the streamed input all its steps along the stream's axis, and states that start at zero. Draw 0
-    is the case itself; others are more of its kind, for the yardstick.
+    A sequence gives the streamed input all its steps along the stream's axis, and states that start at zero. How often
+    a part repeats stands beside them as a whole number. Draw 0 is the case itself; others are more of its kind, for
+    the yardstick.
     """
     stream, states = definition.stream, {state.input for state in definition.state}
     inputs: dict[str, Array] = {}
@@ -101,7 +102,7 @@ def generated_inputs(definition: ModelDef, case: Case, draw: int = 0) -> dict[st
                 inputs[tensor.name] = np.zeros(shape, tensor.dtype)
                 continue
         inputs[tensor.name] = values(tensor, shape, case, draw)
-    return inputs
+    return inputs | {name: np.array(case.sizes[name], np.int64) for name in definition.repeats}
 
 
 def values(tensor: Tensor, shape: tuple[int, ...], case: Case, draw: int = 0) -> Array:

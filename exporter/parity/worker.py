@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter import registry
+from exporter import program, registry
 from exporter.bundle import read_tensors
-from exporter.graph import Graph
-from exporter.host.metrics import METRICS, against_reference
 from exporter.isolate import Channel
 from exporter.parity.measure import Measurement, compare, extra_outputs, step_errors
+from exporter.parity.task import TaskMetrics
 from exporter.spec import HostStep
 from exporter.target import Artifact, Options, Target
 
@@ -26,36 +25,34 @@ Array = NDArray[np.generic]
 
 
 def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """Child: opens one artifact or plain graph, runs every case, and returns what it measured and what ran.
+    """Child: opens one artifact, or plain graphs, runs every case, and returns what it measured and what ran.
 
     Args:
-        request: ``target``; ``artifact`` (see :func:`packed`) or ``graph`` (a path); ``form``; ``options``;
+        request: ``target``; ``artifact`` (see :func:`packed`) or ``graphs`` (paths by name); ``program``; ``form``;
+            ``options``;
             ``cases`` (``[{"name", "scale", "steps", "file"}]``); ``outputs`` (``{name: dtype}``); ``state``
-            (``[{"input", "output"}]``); ``stream`` or None; optional ``metric`` and ``after``, the task metric of
-            real inputs and the host steps before it.
+            (``[{"input", "output"}]``); ``stream`` or None; optional ``metrics`` and ``after``, the task metrics of
+            real inputs and the host steps before them.
         channel: gets one progress event per case.
 
     Returns:
-        ``{"measurements": [...], "metrics": {case: value}, "ran": {"precision", "layers", "providers"}}``.
+        ``{"measurements": [...], "metrics": [...], "ran": {"precision", "layers", "providers"}}``.
     """
     quiet_polygraphy()
     target = registry.target(request["target"])
     measurements: list[Measurement] = []
-    metrics: dict[str, float] = {}
+    task = TaskMetrics(request.get("metrics", []), [HostStep(**step) for step in request.get("after", [])])
     with ExitStack() as stack:
         runner = stack.enter_context(opened(target, request))
         for index, case in enumerate(request["cases"]):
-            found, metric = _measured(runner, request, case)
-            measurements += found
-            if metric is not None:
-                metrics[case["name"]] = metric
+            measurements += measure_case(runner, request, case, task)
             channel.send(
                 {"event": "progress", "what": f"case {case['name']}", "done": index + 1, "of": len(request["cases"])}
             )
-        ran = target.ran(runner)
+        ran = program.ran(target, runner)
     return {
         "measurements": [m.as_json() for m in measurements],
-        "metrics": metrics,
+        "metrics": task.as_json(),
         "ran": {"precision": ran.precision, "layers": dict(ran.layers), "providers": dict(ran.providers)},
     }
 
@@ -68,11 +65,11 @@ def quiet_polygraphy() -> None:
 
 
 def opened(target: Target, request: Mapping[str, Any]) -> BaseRunner:
-    """A runner for the request's artifact, or for its plain graph."""
-    options = Options(**request["options"])
-    if request.get("graph"):
-        return target.open_graph(Graph(Path(request["graph"])), options)
-    return target.open(unpacked(request["artifact"]), options, request["form"])
+    """A runner for the request's artifact, or for its plain graphs."""
+    options, steps = Options(**request["options"]), program.Program.from_json(request["program"])
+    if request.get("graphs"):
+        return program.open_graphs(target, steps, {n: Path(p) for n, p in request["graphs"].items()}, options)
+    return program.open_artifact(target, steps, unpacked(request["artifact"]), options, request["form"])
 
 
 def packed(artifact: Artifact) -> dict[str, Any]:
@@ -89,15 +86,10 @@ def unpacked(value: Mapping[str, Any]) -> Artifact:
     return Artifact(**{**value, "files": files, "forms": tuple(value["forms"]), "advice": tuple(value["advice"])})
 
 
-def measure_case(runner: BaseRunner, request: Mapping[str, Any], case: Mapping[str, Any]) -> list[Measurement]:
-    """Runs one case, once or as a sequence, and measures every output."""
-    return _measured(runner, request, case)[0]
-
-
-def _measured(
-    runner: BaseRunner, request: Mapping[str, Any], case: Mapping[str, Any]
-) -> tuple[list[Measurement], float | None]:
-    """The measurements of one case, and the task metric where the case is a real input."""
+def measure_case(
+    runner: BaseRunner, request: Mapping[str, Any], case: Mapping[str, Any], task: TaskMetrics | None = None
+) -> list[Measurement]:
+    """Runs one case, once or as a sequence, and measures every output; a real input that ran well goes to ``task``."""
     tensors = read_tensors(Path(case["file"]))
     inputs = _under(tensors, "input/")
     references, noises = _under(tensors, "reference/"), _under(tensors, "noise/")
@@ -112,17 +104,9 @@ def _measured(
         known = {"noise": noise, "noise_max_abs": noise_max_abs, "moved": moved, "scale": case["scale"]}
         drift = _drift(tensors, name, outputs, references, request["stream"], case["steps"])
         found.append(Measurement(**{**measured.as_json(), **known, **drift}))
-    sound = all(m.problem is None and not m.bad and not m.bad_reference for m in found)
-    return found, _metric(request, case, outputs, references) if sound else None
-
-
-def _metric(
-    request: Mapping[str, Any], case: Mapping[str, Any], outputs: Mapping[str, Array], references: Mapping[str, Array]
-) -> float | None:
-    if case["scale"] != "sample" or request.get("metric") not in METRICS:
-        return None
-    steps = [HostStep(**step) for step in request["after"]]
-    return against_reference(request["metric"], steps, outputs, references)
+    if task is not None and all(m.problem is None and not m.bad and not m.bad_reference for m in found):
+        task.add(case["name"], outputs, tensors)
+    return found
 
 
 def _under(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter import registry
+from exporter import program, registry
 from exporter.graph import Graph
 from exporter.isolate import Channel
 from exporter.parity import worker
@@ -34,22 +34,37 @@ ORDER: tuple[tuple[str, Pass, str], ...] = (
 
 
 def simplify(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """Child: applies the passes one by one and writes the graph they leave.
+    """Child: applies the passes one by one to every graph and writes the graphs they leave.
 
     Args:
-        request: ``graph``, ``output`` and ``onnx_tests`` (paths), and what :func:`worker.measure` takes of ``cases``
-            (the two that guard each pass), ``outputs``, ``state``, ``stream`` and ``options``.
-        channel: gets one progress event per pass.
+        request: ``graphs`` and ``simplified`` (paths by name), ``onnx_tests`` (a folder), and what
+            :func:`worker.measure` takes of ``cases`` (the two that guard each pass), ``outputs``, ``state``,
+            ``stream``, ``program`` and ``options``.
+        channel: gets one progress event per pass and graph.
 
     Returns:
-        ``{"passes": [{"name", "verdict": "kept" | "dropped" | "no change", "reason"}]}``.
+        ``{"passes": {graph: [{"name", "verdict": "kept" | "dropped" | "no change", "reason"}]}}``.
     """
-    current = Graph(Path(request["graph"])).load()
     worker.quiet_polygraphy()
-    records = []
+    best = {name: Path(path) for name, path in request["graphs"].items()}
+    records = {}
+    for name, output in request["simplified"].items():
+        records[name] = _simplified(name, best, Path(output), request, channel)
+        best[name] = Path(output)
+    if len(best) == 1:  # the layout is of one graph; of several, what runs between them would be missing
+        only = Graph(next(iter(best.values()))).load()
+        onnx_tests.write(request["cases"], request["outputs"], only, Path(request["onnx_tests"]))
+    return {"passes": records}
+
+
+def _simplified(
+    graph: str, best: Mapping[str, Path], output: Path, request: Mapping[str, Any], channel: Channel
+) -> list[dict[str, str]]:
+    """Simplifies one graph, the others beside it as they are, and says what became of each pass."""
+    current, records = Graph(best[graph]).load(), []
     for index, (name, apply, _) in enumerate(ORDER):
-        channel.send({"event": "progress", "what": f"pass {name}", "done": index, "of": len(ORDER)})
-        candidate, reason = _attempt(apply, current, request)
+        channel.send({"event": "progress", "what": f"pass {name}, graph {graph}", "done": index, "of": len(ORDER)})
+        candidate, reason = _attempt(apply, current, request, graph, best)
         if candidate is None:
             records.append({"name": name, "verdict": "dropped", "reason": reason})
         elif passes.content(candidate) == passes.content(current):
@@ -58,12 +73,13 @@ def simplify(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
             reason = f"{len(current.graph.node)} to {len(candidate.graph.node)} nodes"
             records.append({"name": name, "verdict": "kept", "reason": reason})
             current = candidate
-    Path(request["output"]).write_bytes(passes.content(current))
-    onnx_tests.write(request["cases"], request["outputs"], current, Path(request["onnx_tests"]))
-    return {"passes": records}
+    output.write_bytes(passes.content(current))
+    return records
 
 
-def _attempt(apply: Pass, current: onnx.ModelProto, request: Mapping[str, Any]) -> tuple[onnx.ModelProto | None, str]:
+def _attempt(
+    apply: Pass, current: onnx.ModelProto, request: Mapping[str, Any], graph: str, best: Mapping[str, Path]
+) -> tuple[onnx.ModelProto | None, str]:
     """The pass's result, or None and why it is not taken."""
     try:
         candidate = apply(passes.copied(current))
@@ -72,19 +88,23 @@ def _attempt(apply: Pass, current: onnx.ModelProto, request: Mapping[str, Any]) 
     lost = passes.interface_difference(current, candidate)
     if lost:
         return None, lost
-    return (candidate, "") if not (reason := _parity_reason(candidate, request)) else (None, reason)
+    reason = _parity_reason(candidate, request, graph, best)
+    return (None, reason) if reason else (candidate, "")
 
 
-def _parity_reason(candidate: onnx.ModelProto, request: Mapping[str, Any]) -> str | None:
+def _parity_reason(
+    candidate: onnx.ModelProto, request: Mapping[str, Any], graph: str, best: Mapping[str, Path]
+) -> str | None:
     """Why the candidate is not proven equal to eager on the guarding cases; None when it is."""
     runners = registry.graph_runners()
     if not runners:
         return "no runtime here can run a graph to prove it"
-    path = Path(request["output"]).with_suffix(".candidate.onnx")
+    path = Path(request["simplified"][graph]).with_suffix(".candidate.onnx")
     path.write_bytes(passes.content(candidate))
-    measured = []
+    measured, options = [], Options(**request["options"])
+    steps = program.Program.from_json(request["program"])
     try:
-        with runners[0].open_graph(Graph(path), Options(**request["options"])) as runner:
+        with program.open_graphs(runners[0], steps, {**best, graph: path}, options) as runner:
             for case in request["cases"]:
                 measured += worker.measure_case(runner, request, case)
     except Exception as error:  # the runtime refuses what the pass made

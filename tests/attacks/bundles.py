@@ -31,19 +31,21 @@ def manifest(key: str = DIGEST, files: dict[str, FileInfo] | None = None, **name
     simplified = names.get("simplified", "graphs/simplified.onnx")
     case = names.get("case", "cases/opt.safetensors")
     artifact = names.get("artifact", "targets/some/fp32/model.bin")
+    inputs = (Tensor("x", (1, "T", 2), "a signal", "float32", -1.0, 1.0), Tensor("h", (1, 4)))
+    outputs = (Tensor("y", (1, "T", 2)), Tensor("h_next", (1, 4)))
     all_names = (traced, simplified, case, artifact)
     return Manifest(
-        model=ModelInfo("tiny", "tiny", {"width": 4, "taps": [1, 2.5, None]}, "nowhere", "MIT", 10, "si-sdr"),
+        model=ModelInfo("tiny", "tiny", {"width": 4, "taps": [1, 2.5, None]}, "nowhere", "MIT", 10, ("si-sdr",)),
         weights=Weights("seeded", DIGEST, "seed 0", "none", 0),
         key=key,
-        inputs=(Tensor("x", (1, "T", 2), "a signal", "float32", -1.0, 1.0), Tensor("h", (1, 4))),
-        outputs=(Tensor("y", (1, "T", 2)), Tensor("h_next", (1, 4))),
+        inputs=inputs,
+        outputs=outputs,
         dims=(Dim("T", 1, 3, 9, 2),),
         state=(State("h", "h_next"),),
         stream=Stream("x", "y", 1, 7),
         before=(HostStep("stft", {"size": 512, "window": "hann"}),),
         after=(HostStep("istft"),),
-        graphs={"step": GraphFiles(traced, simplified, (PassRecord("fold", "kept", "3 nodes less"),))},
+        graphs={"step": GraphFiles(traced, simplified, inputs, outputs, (PassRecord("fold", "kept", "3 nodes less"),))},
         program=(Step("step", 1, (State("h", "h_next"),)),),
         cases=(CaseInfo("opt", "values", "normal", {"T": 3}, 1, case),),
         targets={

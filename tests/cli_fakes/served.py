@@ -15,7 +15,7 @@ from pathlib import Path
 def main() -> None:
     import exporter.cli.render
     import exporter.pipeline
-    import exporter.program  # noqa: F401
+    import exporter.run  # noqa: F401
     from exporter.cli.app import main as command
 
     for line in sys.stdin:

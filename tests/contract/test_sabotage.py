@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from exporter import registry
+from exporter import program, registry
 from exporter.parity import worker
 from exporter.target import Artifact, Ran
 from exporter.verdict import Hop, Verdict
@@ -49,19 +49,33 @@ def quick(it: Specimen) -> list[Any]:
 
 
 def tampered(it: Specimen, target: str, tamper: sabotage.Tamper, cases: Any = None, ran: Ran | None = None) -> Hop:
-    stand_in = sabotage.TamperedTarget(registry.target(target), tamper, ran)
-    return it.verify(target, stand_in=stand_in, cases=cases or quick(it))
+    """Verifies the right artifact with ``tamper`` before its answers, whatever number of graphs gives them."""
+    with sabotage.tampering(tamper, ran):
+        return it.verify(target, cases=cases or quick(it))
 
 
-def edited(it: Specimen, target: str, graph: onnx.ModelProto, folder: Path, cases: Any = None) -> Hop:
-    """Verifies what the target compiles from another graph."""
-    path = folder / "sabotaged.onnx"
-    path.write_bytes(graph.SerializeToString())
-    options = dataclasses.replace(it.options)
-    artifact = it.compiled(target, path, folder / target, options)
+def edited(it: Specimen, target: str, graphs: Mapping[str, onnx.ModelProto], folder: Path, cases: Any = None) -> Hop:
+    """Verifies what the target compiles from the model's graphs with some of them changed."""
+    paths = dict(it.simplified_graphs)
+    for name, graph in graphs.items():
+        paths[name] = folder / f"{name}.sabotaged.onnx"
+        paths[name].write_bytes(graph.SerializeToString())
+    artifact = it.compiled(target, paths, folder / target)
     # One form is enough: the other is made of the same graph, and the clean control opens both.
     artifact = dataclasses.replace(artifact, forms=artifact.forms[:1])
     return it.verify(target, artifact, cases=cases or quick(it))
+
+
+def largest_weights(it: Specimen) -> list[tuple[str, str, str, onnx.ModelProto]]:
+    """``(graph, block, weight, model)``: the largest weight of every block of every graph."""
+    found = []
+    for part, path in it.simplified_graphs.items():
+        graph = onnx.load(str(path))
+        found += [(part, block, name, graph) for block, name in sabotage.largest_per_block(graph).items()]
+    if not found:
+        assert it.reference["parameters"] == 0, "a model with weights has blocks with weights"
+        pytest.skip(f"NOT APPLICABLE: {it.definition.name} has no weights")
+    return found
 
 
 def outputs_of(it: Specimen) -> list[str]:
@@ -196,22 +210,18 @@ def test_a_stale_state_is_caught_in_the_sequence(it: Specimen, target: str) -> N
 
 @everywhere
 def test_the_largest_weight_of_each_block_times_1_01_is_caught(it: Specimen, target: str, tmp_path: Path) -> None:
-    graph = onnx.load(str(it.simplified))
-    largest = sabotage.largest_per_block(graph)
-    assert len(largest) >= 5, f"too few blocks to mean anything: {largest}"
     missed = {}
-    for block, name in largest.items():
-        hop = edited(it, target, sabotage.scaled(graph, name, 1.01), tmp_path)
+    for part, block, name, graph in largest_weights(it):
+        hop = edited(it, target, {part: sabotage.scaled(graph, name, 1.01)}, tmp_path)
         if hop.verdict is not Verdict.FAIL:
-            missed[block] = (name, hop.verdict, hop.worst_result and hop.worst_result.amplification)
+            missed[part, block] = (name, hop.verdict, hop.worst_result and hop.worst_result.amplification)
     assert not missed
 
 
 @everywhere
 def test_the_edited_graph_harness_is_no_sabotage_of_its_own(it: Specimen, target: str, tmp_path: Path) -> None:
-    graph = onnx.load(str(it.simplified))
-    name = next(iter(sabotage.largest_per_block(graph).values()))
-    assert edited(it, target, sabotage.scaled(graph, name, 1.0), tmp_path).verdict is Verdict.PASS
+    part, _, name, graph = next(iter(largest_weights(it)))
+    assert edited(it, target, {part: sabotage.scaled(graph, name, 1.0)}, tmp_path).verdict is Verdict.PASS
 
 
 @everywhere
@@ -219,11 +229,13 @@ def test_a_frozen_dim_is_caught(it: Specimen, target: str, tmp_path: Path) -> No
     free = [d for d in it.definition.dims if not d.fixed]
     if not free:
         pytest.skip(f"NOT APPLICABLE: {it.definition.name} has no dynamic dim")
-    path = tmp_path / "frozen.onnx"
     sizes = {d.name: d.opt for d in free}
-    path.write_bytes(sabotage.frozen(onnx.load(str(it.simplified)), sizes).SerializeToString())
+    paths = {name: tmp_path / f"{name}.frozen.onnx" for name in it.simplified_graphs}
+    for name, path in paths.items():
+        frozen = sabotage.frozen(onnx.load(str(it.simplified_graphs[name])), sizes)
+        path.write_bytes(frozen.SerializeToString())
     fixed = {d.name: (d.opt, d.opt, d.opt, 1) for d in free}
-    artifact = it.compiled(target, path, tmp_path / target, dataclasses.replace(it.options, dims=fixed))
+    artifact = it.compiled(target, paths, tmp_path / target, dataclasses.replace(it.options, dims=fixed))
     hop = it.verify(target, artifact)
     # It may refuse the second size or answer wrongly; it may not pass.
     assert hop.verdict in (Verdict.FAIL, Verdict.CRASHED)
@@ -232,9 +244,9 @@ def test_a_frozen_dim_is_caught(it: Specimen, target: str, tmp_path: Path) -> No
 @everywhere
 @pytest.mark.parametrize("kind", [TensorProto.BFLOAT16, TensorProto.FLOAT16], ids=["bf16", "fp16"])
 def test_a_graph_lowered_in_silence_is_caught(it: Specimen, target: str, kind: int, tmp_path: Path) -> None:
-    graph = sabotage.lowered(onnx.load(str(it.simplified)), kind)
+    graphs = {n: sabotage.lowered(onnx.load(str(p)), kind) for n, p in it.simplified_graphs.items()}
     try:
-        hop = edited(it, target, graph, tmp_path)
+        hop = edited(it, target, graphs, tmp_path)
     except Exception:  # the runtime has no such Cast: a refusal is as good
         return
     if target == "openvino" and kind == TensorProto.FLOAT16:
@@ -270,8 +282,8 @@ def test_openvino_that_really_runs_bf16_is_caught(it: Specimen, target: str, bf1
 def test_bf16_is_caught_by_its_values_too(it: Specimen, target: str, bf16: None) -> None:
     """Even if the runtime lied about what ran."""
     right = registry.target("openvino")
-    with right.open(it.artifact("openvino"), it.options) as runner:
-        if "bf16" not in right.ran(runner).precision:
+    with program.open_artifact(right, it.program, it.artifact("openvino"), it.options) as runner:
+        if "bf16" not in program.ran(right, runner).precision:
             pytest.skip("NO BF16: this processor runs bf16 as fp32")
     hop = tampered(it, "openvino", lambda inputs, outputs: outputs, ran=Ran("fp32", {}, {}))
     assert hop.verdict is Verdict.FAIL
@@ -350,16 +362,17 @@ def test_a_target_that_never_runs_never_proves_a_graph(specimens: Callable[..., 
         right.open_graph(graph, options), lambda inputs, outputs: {}
     )
     with standing_in(right.name, silent), mock.patch.object(registry, "graph_runners", return_value=[silent]):
-        hop = graph_hop(Here(), "traced", it.traced, it.common, quick(it))  # type: ignore[arg-type]
+        hop = graph_hop(Here(), "traced", it.traced_graphs, it.common, quick(it))  # type: ignore[arg-type]
         assert hop.verdict is Verdict.FAIL and not any(r.verdict is Verdict.PASS for r in hop.results)
         output = it.folder / "unproven.onnx"
-        request = {**it.common, "graph": str(it.traced), "output": str(output), "cases": quick(it)[:2]}
+        graphs, outputs = {"model": str(it.traced)}, {"model": str(output)}
+        request = {**it.common, "graphs": graphs, "simplified": outputs, "cases": quick(it)[:2]}
         request["onnx_tests"] = str(it.folder / "unproven-tests")
-        passes = simplify(json.loads(json.dumps(request, default=dict)), Silent())["passes"]
+        passes = simplify(json.loads(json.dumps(request, default=dict)), Silent())["passes"]["model"]
         assert all(record["verdict"] == "dropped" for record in passes)
         assert onnx.load(str(output)) == onnx.load(str(it.traced))
     with mock.patch.object(registry, "graph_runners", list):
-        hop = graph_hop(Here(), "traced", it.traced, it.common, quick(it))  # type: ignore[arg-type]
+        hop = graph_hop(Here(), "traced", it.traced_graphs, it.common, quick(it))  # type: ignore[arg-type]
         assert hop.verdict is Verdict.SKIPPED
 
 

@@ -28,10 +28,10 @@ def simplified(
     monkeypatch.setattr(module, "ORDER", tuple((name, apply, "for a test") for name, apply in order))
     output = tmp_path / "out.onnx"
     request = {
-        **it.common, "graph": str(it.simplified), "output": str(output),
+        **it.common, "graphs": {"model": str(it.simplified)}, "simplified": {"model": str(output)},
         "cases": [it.case("sparse"), it.case("wide-T2")], "onnx_tests": str(tmp_path / "tests"),
     }  # fmt: skip
-    records = module.simplify(json.loads(json.dumps(request, default=dict)), Silent())["passes"]  # type: ignore[arg-type]
+    records = module.simplify(json.loads(json.dumps(request, default=dict)), Silent())["passes"]["model"]  # type: ignore[arg-type]
     assert not list(tmp_path.glob("*.candidate.onnx"))
     return {r["name"]: (r["verdict"], r["reason"]) for r in records}, Graph(output).load()
 

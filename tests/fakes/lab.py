@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from exporter import hops, registry
+from exporter import hops, program, registry
 from exporter.errors import ExporterError, NotProven, Refused, StageFailed
-from exporter.graph import Graph
 from exporter.isolate import Outcome
 from exporter.parity.worker import quiet_polygraphy
 from exporter.spec import Dim, ModelDef
@@ -82,14 +81,32 @@ class Specimen:
     definition: ModelDef
     build: Mapping[str, Any]
     folder: Path
-    traced: Path
-    simplified: Path
+    traced_graphs: Mapping[str, Path]
+    simplified_graphs: Mapping[str, Path]
     case_list: tuple[Mapping[str, Any], ...]
     reference: Mapping[str, Any]
-    passes: Sequence[Mapping[str, str]]
+    passes: Mapping[str, Sequence[Mapping[str, str]]]
 
     def __post_init__(self) -> None:
         self._artifacts: dict[str, Artifact] = {}
+
+    def graphs(self, kind: str) -> Mapping[str, Path]:
+        """The ``traced`` or the ``simplified`` graphs."""
+        return {"traced": self.traced_graphs, "simplified": self.simplified_graphs}[kind]
+
+    @property
+    def traced(self) -> Path:
+        (only,) = self.traced_graphs.values()
+        return only
+
+    @property
+    def simplified(self) -> Path:
+        (only,) = self.simplified_graphs.values()
+        return only
+
+    @property
+    def program(self) -> program.Program:
+        return program.program_of(self.definition)
 
     @property
     def options(self) -> Options:
@@ -101,12 +118,14 @@ class Specimen:
 
     def artifact(self, target: str) -> Artifact:
         if target not in self._artifacts:
-            self._artifacts[target] = self.compiled(target, self.simplified, self.folder / target)
+            self._artifacts[target] = self.compiled(target, self.simplified_graphs, self.folder / target)
         return self._artifacts[target]
 
-    def compiled(self, target: str, graph: Path, folder: Path, options: Options | None = None) -> Artifact:
+    def compiled(
+        self, target: str, graphs: Mapping[str, Path], folder: Path, options: Options | None = None
+    ) -> Artifact:
         folder.mkdir(parents=True, exist_ok=True)
-        return registry.target(target).compile(Graph(graph), options or self.options, folder)
+        return program.compile_graphs(registry.target(target), self.program, graphs, options or self.options, folder)
 
     def inputs(self, case: Mapping[str, Any]) -> dict[str, Any]:
         from exporter.bundle import read_tensors
@@ -139,7 +158,8 @@ class Specimen:
         d = self.definition
         manifest = types.SimpleNamespace(
             targets={"it": info}, cases=listed, outputs=d.outputs, inputs=d.inputs, state=d.state, stream=d.stream,
-            dims=d.dims, after=d.after, model=types.SimpleNamespace(metrics=d.metrics),
+            dims=d.dims, after=d.after, program=d.program,
+            graph_tensors=d.graph_tensors, model=types.SimpleNamespace(metrics=d.metrics),
         )  # fmt: skip
         with standing_in(target, stand_in):
             return hops.artifact_hop(Path, manifest, "it", stages or Here())  # type: ignore[arg-type]
@@ -153,6 +173,10 @@ def standing_in(name: str, stand_in: Target | None) -> Iterator[None]:
         yield
 
 
+def _texts(paths: Mapping[str, Path]) -> dict[str, str]:
+    return {name: str(path) for name, path in paths.items()}
+
+
 def specimen(model: str, folder: Path, seed: int = 0, checkpoint: Path | None = None) -> Specimen:
     """Takes a model through define, trace, simplify and reference, as :mod:`exporter.pipeline` does."""
     import torch
@@ -164,11 +188,13 @@ def specimen(model: str, folder: Path, seed: int = 0, checkpoint: Path | None = 
     build = build_of(model, seed, checkpoint)
     definition = registry.model(model).with_dims(build["dims"])
     folder.mkdir(parents=True, exist_ok=True)
-    traced, simplified, stages = folder / "traced.onnx", folder / "simplified.onnx", Here()
+    stages = Here()
+    traced = {name: folder / f"{name}.traced.onnx" for name in definition.graphs}
+    simplified = {name: folder / f"{name}.simplified.onnx" for name in definition.graphs}
     (folder / "cases").mkdir(exist_ok=True)
     asked = {"build": build, "samples": [], "folder": str(folder / "cases"), "planned": True}
     reference = stages.run("reference", "exporter.reference:write_cases", asked)
-    stages.run("trace", "exporter.trace:stage", {"build": build, "output": str(traced)})
+    stages.run("trace", "exporter.trace:stage", {"build": build, "outputs": _texts(traced)})
     cases = [pipeline._case_request(case) for case in reference["cases"]]
     common = hops.interface_of(definition, hops.options_of(definition, "fp32", 1))
     guard = [pipeline._case_request(c) for c in pipeline._guarding(reference["cases"], definition)]
@@ -177,8 +203,8 @@ def specimen(model: str, folder: Path, seed: int = 0, checkpoint: Path | None = 
         "exporter.simplify:simplify",
         {
             **common,
-            "graph": str(traced),
-            "output": str(simplified),
+            "graphs": _texts(traced),
+            "simplified": _texts(simplified),
             "cases": guard,
             "onnx_tests": str(folder / "onnx-tests"),
         },

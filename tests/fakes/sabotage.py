@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from polygraphy.backend.base import BaseRunner
 
+from exporter import program
+from exporter.spec import factors_of, size_of
 from exporter.target import Artifact, Options, Ran, Target
 
 Arrays = dict[str, np.ndarray]
@@ -61,6 +65,22 @@ class TamperedTarget(Target):
     def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Any:
         assert isinstance(runner, TamperedRunner)
         return self._right.timer(runner.inner, feeds)
+
+
+@contextlib.contextmanager
+def tampering(tamper: Tamper, ran: Ran | None = None) -> Iterator[None]:
+    """Within it, every artifact's answers go through ``tamper``, and ``ran`` is what it says of itself."""
+    opened, asked = program.open_artifact, program.ran
+
+    def said(target: Target, runner: BaseRunner) -> Ran:
+        assert isinstance(runner, TamperedRunner)
+        return ran or asked(target, runner.inner)
+
+    with (
+        mock.patch.object(program, "open_artifact", lambda *given: TamperedRunner(opened(*given), tamper)),
+        mock.patch.object(program, "ran", said),
+    ):
+        yield
 
 
 # ---- answers
@@ -197,6 +217,6 @@ def frozen(model: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
     del copy.graph.value_info[:]
     for value in [*copy.graph.input, *copy.graph.output]:
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in sizes:
-                dim.dim_value = sizes[dim.dim_param]
+            if dim.dim_param and factors_of(dim.dim_param)[0] in sizes:
+                dim.dim_value = size_of(dim.dim_param, sizes)
     return copy

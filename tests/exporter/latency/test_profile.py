@@ -377,6 +377,12 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Subje
         files = {"onnx": str(tmp_path / "m.onnx")}
         artifact = {"precision": "fp32", "files": files, "forms": ["onnx"], "fingerprint": {}, "stored": "fp32"}
         request = {"target": "onnx-reference", "artifact": artifact, "form": None, "dims": {}, "tensors": str(tensors)}
+        request["program"] = {
+            "steps": [{"graph": "model", "repeat": 1, "state": []}],
+            "shapes": {"model": {}},
+            "gives": {},
+            "outputs": [],
+        }
         return Subject(name, ARTIFACT, request | {"allowed": {"y": 1e-6}}, "fp32", "fp32")
 
     return make
