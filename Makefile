@@ -16,13 +16,13 @@ setup: .venv/ready .venv-device/ready ## make .venv with everything, and .venv-d
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[trace,openvino,mobile,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[trace,openvino,mobile,zoo,speech,dev]'
 	@touch $@
 
 # What a device has: the base install and the runtimes. The tests prove that verify, profile and run need no more.
 .venv-device/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-device
-	.venv-device/bin/pip install -q --disable-pip-version-check -c constraints.txt -e . openvino onnxruntime
+	.venv-device/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[images]' openvino onnxruntime
 	@touch $@
 
 demo: .venv/ready ## export GTCRN to OpenVINO and mobile; print verdicts and latencies

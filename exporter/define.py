@@ -23,6 +23,16 @@ def definition(build: Mapping[str, Any]) -> ModelDef:
     return registry.model(build["model"], build["options"]).with_dims(build.get("dims", []))
 
 
+def parameters(definition: ModelDef) -> int:
+    """How many parameters a definition's module has; where it can be built without memory for them, it is."""
+    try:
+        with torch.device("meta"):
+            module = definition.build()
+    except (RuntimeError, NotImplementedError):  # a constructor that looks at its own weights
+        module = definition.build()
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def eager(build: Mapping[str, Any]) -> nn.Module:
     """The reference module a request names, with its weights, in eval mode.
 

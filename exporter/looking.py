@@ -38,11 +38,13 @@ def listed_models(name: str | None = None) -> dict[str, Any]:
 
 
 def _model(definition: ModelDef) -> dict[str, Any]:
+    from exporter.define import parameters
+
     published = definition.checkpoint
     return {
         "name": definition.name,
         "family": definition.family,
-        "parameters": sum(p.numel() for p in definition.build().parameters()),
+        "parameters": parameters(definition),
         "inputs": [_tensor(t) for t in definition.inputs],
         "outputs": [_tensor(t) for t in definition.outputs],
         "dims": [f"{dim.name}={dim}" for dim in definition.dims],

@@ -6,8 +6,10 @@ https://github.com/Xiaobin-Rong/gtcrn (MIT). Written from the published equation
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+from exporter.errors import Refused
 from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, State, Stream, Tensor, model
 
 if TYPE_CHECKING:
@@ -48,29 +50,87 @@ def gtcrn() -> ModelDef:
 
 
 @model
-def gtcrn_stream() -> ModelDef:
-    """One frame of 16 ms: ``mix (1, 257, 1, 2)`` and the states to ``enhanced`` and the next states."""
-    from .stream import STATES
+def gtcrn_stream(signature: str = "layers") -> ModelDef:
+    """One frame of 16 ms: ``mix (1, 257, 1, 2)`` and the states to ``enhanced`` and the next states.
 
+    Args:
+        signature: ``layers``, a state per layer, which is fastest; or ``published``, the three caches, names and
+            metadata of the authors' streaming graph, for programs that are written for it.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    if signature == "published":
+        from .published import CACHES as STATES
+        from .published import METADATA
+
+        build, deploy, output, metadata = _stream_published, _deploy_published, "enh", METADATA
+    elif signature == "layers":
+        from .stream import STATES
+
+        build, deploy, output, metadata = _stream, _deploy_stream, "enhanced", {}
+    else:
+        raise Refused(
+            "bad-option",
+            f"--set signature={signature} makes no gtcrn-stream",
+            where="model gtcrn-stream, option signature",
+            why="it is layers or published",
+            next="exporter models gtcrn-stream",
+        )
     shape = (1, 257, 1, 2)
-    states = [Tensor(s.input, s.shape, "state, zero before the first frame", low=-1.0, high=1.0) for s in STATES]
-    next_states = [Tensor(s.output, s.shape, f"the next {s.input}") for s in STATES]
+    states, next_states = _state_tensors(STATES)
     return ModelDef(
         name="gtcrn-stream",
         family="gtcrn",
-        build=_stream,
-        deploy=_deploy_stream,
+        build=build,
+        deploy=deploy,
         inputs=(Tensor("mix", shape, "one frame of noisy STFT at 16 kHz", low=-REACH, high=REACH), *states),
-        outputs=(Tensor("enhanced", shape, "the enhanced frame"), *next_states),
+        outputs=(Tensor(output, shape, "the enhanced frame"), *next_states),
         state=tuple(State(s.input, s.output) for s in STATES),
-        stream=Stream(input="mix", output="enhanced", axis=2, steps=128),
+        stream=Stream(input="mix", output=output, axis=2, steps=128),
         checkpoint=PUBLISHED,
         before=(HostStep("stft", {**STFT, "to": "mix"}),),
-        after=(HostStep("istft", {**STFT, "from": "enhanced"}),),
+        after=(HostStep("istft", {**STFT, "from": output}),),
+        metrics=("si-sdr",),
+        source=SOURCE,
+        licence=LICENCE,
+        metadata=metadata,
+        options={"signature": signature},
+    )
+
+
+@model
+def gtcrn_stream_audio() -> ModelDef:
+    """16 ms of sound: ``audio_in (1, 256)`` and the states to ``audio_out`` and the next; no STFT outside.
+
+    The answer is 256 samples late.
+    """
+    from .audio import AUDIO_STATES, HOP
+
+    states, next_states = _state_tensors(AUDIO_STATES)
+    frames = {"sample_rate": STFT["sample_rate"], "delay": HOP}
+    return ModelDef(
+        name="gtcrn-stream-audio",
+        family="gtcrn",
+        build=_audio,
+        deploy=_deploy_audio,
+        inputs=(Tensor("audio_in", (1, HOP), "noisy samples at 16 kHz", low=-1.0, high=1.0), *states),
+        outputs=(Tensor("audio_out", (1, HOP), "the enhanced samples before those"), *next_states),
+        state=tuple(State(s.input, s.output) for s in AUDIO_STATES),
+        stream=Stream(input="audio_in", output="audio_out", axis=1, steps=128),
+        checkpoint=PUBLISHED,
+        before=(HostStep("frames", {**frames, "length": HOP, "to": "audio_in"}),),
+        after=(HostStep("unframe", {**frames, "from": "audio_out", "like": "audio_in"}),),
         metrics=("si-sdr",),
         source=SOURCE,
         licence=LICENCE,
     )
+
+
+def _state_tensors(states: Iterable[Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """The inputs and the outputs that carry states from step to step."""
+    given = [Tensor(s.input, s.shape, "state, zero before the first frame", low=-1.0, high=1.0) for s in states]
+    return given, [Tensor(s.output, s.shape, f"the next {s.input}") for s in states]
 
 
 def _network() -> nn.Module:
@@ -95,3 +155,29 @@ def _deploy_stream(stream: nn.Module) -> nn.Module:
     from .deploy import deploy_stream
 
     return deploy_stream(stream)
+
+
+def _stream_published() -> nn.Module:
+    from .published import GTCRNStreamPublished
+
+    return GTCRNStreamPublished()
+
+
+def _deploy_published(stream: nn.Module) -> nn.Module:
+    from .deploy import deploy_stream
+    from .published import DeployedStreamPublished
+
+    return deploy_stream(stream, DeployedStreamPublished)
+
+
+def _audio() -> nn.Module:
+    from .audio import GTCRNAudio
+
+    return GTCRNAudio()
+
+
+def _deploy_audio(stream: nn.Module) -> nn.Module:
+    from .audio import DeployedAudio
+    from .deploy import deploy_stream
+
+    return deploy_stream(stream, DeployedAudio)

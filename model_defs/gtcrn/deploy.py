@@ -397,8 +397,12 @@ class DeployedStream(nn.Module):
 
     def forward(self, mix: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Maps a noisy frame, (1, 257, 1, 2), and the states before it to the enhanced frame and the states after."""
+        enhanced, *state = self.step(mix.permute(0, 3, 2, 1), *state)
+        return (enhanced.permute(0, 3, 2, 1), *state)
+
+    def step(self, parts: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """As :meth:`forward`, on real and imaginary part of the frame, (1, 2, 1, 257)."""
         pasts, attentions, inters = unpack_state(state)
-        parts = mix.permute(0, 3, 2, 1)
         skips = list(self.head(parts))
         for i, block in enumerate(self.encoder):
             x, pasts[i], attentions[i] = block.step(skips[-1], pasts[i], attentions[i])
@@ -409,8 +413,7 @@ class DeployedStream(nn.Module):
         x = x.reshape(1, 1, BANDS, CHANNELS).permute(0, 3, 1, 2)
         for i, block in enumerate(self.decoder, start=3):
             x, pasts[i], attentions[i] = block.step(x + skips.pop(), pasts[i], attentions[i])
-        enhanced = self.tail(parts, x, *skips).permute(0, 3, 2, 1)
-        return (enhanced, *pack_state(pasts, attentions, inters))
+        return (self.tail(parts, x, *skips), *pack_state(pasts, attentions, inters))
 
 
 def _deploy(form: Callable[..., nn.Module], network: GTCRN | GTCRNStream) -> nn.Module:
@@ -433,13 +436,14 @@ def deploy_offline(network: GTCRN) -> nn.Module:
     return _deploy(DeployedOffline, network)
 
 
-def deploy_stream(stream: GTCRNStream) -> nn.Module:
+def deploy_stream(stream: GTCRNStream, form: Callable[..., nn.Module] = DeployedStream) -> nn.Module:
     """Rewrites the per-frame network for deployment.
 
     Args:
         stream: The network; it is left as it is.
+        form: ``DeployedStream``, or the class of it that has the network's inputs and outputs.
 
     Returns:
         A module in evaluation mode with the same inputs, outputs, states and type.
     """
-    return _deploy(DeployedStream, stream)
+    return _deploy(form, stream)

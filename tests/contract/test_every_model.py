@@ -20,12 +20,11 @@ from exporter.parity.measure import l2
 from exporter.program import open_graphs
 from exporter.spec import factors_of, size_of
 from exporter.verdict import Verdict
+from tests.contract.selection import every_model
 from tests.fakes.lab import Here, Specimen, build_of
 
-MODELS = registry.model_names()
 
-
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=every_model())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

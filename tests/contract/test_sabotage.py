@@ -21,17 +21,22 @@ from exporter import program, registry
 from exporter.parity import worker
 from exporter.target import Artifact, Ran
 from exporter.verdict import Hop, Verdict
+from tests.contract.selection import every_model, every_model_thoroughly
 from tests.fakes import sabotage
 from tests.fakes.lab import Here, Silent, Specimen, specimen, standing_in
 
-MODELS = registry.model_names()
 # The reference evaluator needs seconds per frame; it is sabotaged nowhere because it is not where users deploy.
 TARGETS = [n for n in registry.target_names() if registry.target(n).runs_graphs != 9]
 
 everywhere = pytest.mark.parametrize("target", TARGETS)
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=every_model())
+def each(request: pytest.FixtureRequest, specimens: Callable[..., Specimen]) -> Specimen:
+    return specimens(request.param)
+
+
+@pytest.fixture(params=every_model_thoroughly())
 def it(request: pytest.FixtureRequest, specimens: Callable[..., Specimen]) -> Specimen:
     return specimens(request.param)
 
@@ -86,11 +91,11 @@ def outputs_of(it: Specimen) -> list[str]:
 
 
 @everywhere
-def test_what_is_right_passes(it: Specimen, target: str) -> None:
-    hop = it.verify(target)
+def test_what_is_right_passes(each: Specimen, target: str) -> None:
+    hop = each.verify(target)
     assert hop.verdict is Verdict.PASS, hop.reason
-    forms = it.artifact(target).forms
-    assert len(hop.results) == len(it.case_list) * len(it.definition.outputs) * len(forms)
+    forms = each.artifact(target).forms
+    assert len(hop.results) == len(each.case_list) * len(each.definition.outputs) * len(forms)
     assert all(result.elements > 0 for result in hop.results)
 
 
@@ -101,6 +106,18 @@ def test_a_tamper_that_changes_nothing_passes(it: Specimen, target: str) -> None
 
 
 # ------------------------------------------------------------------------------------------------ wrong answers
+
+
+@everywhere
+@pytest.mark.parametrize("change", [lambda y: y * np.float32(1.001), sabotage.one_broken], ids=["scale", "element"])
+def test_every_model_s_wrong_answers_are_caught(
+    each: Specimen, target: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    def tamper(inputs: sabotage.Arrays, outputs: sabotage.Arrays) -> sabotage.Arrays:
+        return {name: change(y) for name, y in outputs.items()}
+
+    hop = tampered(each, target, tamper, cases=quick(each)[:4])
+    assert {r.output for r in hop.results if r.verdict is Verdict.FAIL} == set(outputs_of(each))
 
 
 @everywhere
@@ -209,10 +226,13 @@ def test_a_stale_state_is_caught_in_the_sequence(it: Specimen, target: str) -> N
 
 
 @everywhere
-def test_the_largest_weight_of_each_block_times_1_01_is_caught(it: Specimen, target: str, tmp_path: Path) -> None:
+def test_the_largest_weight_of_each_block_times_1_01_is_caught(each: Specimen, target: str, tmp_path: Path) -> None:
     missed = {}
-    for part, block, name, graph in largest_weights(it):
-        hop = edited(it, target, {part: sabotage.scaled(graph, name, 1.01)}, tmp_path)
+    for part, block, name, graph in largest_weights(each):
+        hop = edited(each, target, {part: sabotage.scaled(graph, name, 1.01)}, tmp_path)
+        if hop.verdict is not Verdict.FAIL:
+            # What is normalised next has no scale: the model is the same one. Its direction is another matter.
+            hop = edited(each, target, {part: sabotage.scaled(graph, name, 1.01, every=2)}, tmp_path)
         if hop.verdict is not Verdict.FAIL:
             missed[part, block] = (name, hop.verdict, hop.worst_result and hop.worst_result.amplification)
     assert not missed
@@ -225,18 +245,18 @@ def test_the_edited_graph_harness_is_no_sabotage_of_its_own(it: Specimen, target
 
 
 @everywhere
-def test_a_frozen_dim_is_caught(it: Specimen, target: str, tmp_path: Path) -> None:
-    free = [d for d in it.definition.dims if not d.fixed]
+def test_a_frozen_dim_is_caught(each: Specimen, target: str, tmp_path: Path) -> None:
+    free = [d for d in each.definition.dims if not d.fixed]
     if not free:
-        pytest.skip(f"NOT APPLICABLE: {it.definition.name} has no dynamic dim")
+        pytest.skip(f"NOT APPLICABLE: {each.definition.name} has no dynamic dim")
     sizes = {d.name: d.opt for d in free}
-    paths = {name: tmp_path / f"{name}.frozen.onnx" for name in it.simplified_graphs}
+    paths = {name: tmp_path / f"{name}.frozen.onnx" for name in each.simplified_graphs}
     for name, path in paths.items():
-        frozen = sabotage.frozen(onnx.load(str(it.simplified_graphs[name])), sizes)
+        frozen = sabotage.frozen(onnx.load(str(each.simplified_graphs[name])), sizes)
         path.write_bytes(frozen.SerializeToString())
     fixed = {d.name: (d.opt, d.opt, d.opt, 1) for d in free}
-    artifact = it.compiled(target, paths, tmp_path / target, dataclasses.replace(it.options, dims=fixed))
-    hop = it.verify(target, artifact)
+    artifact = each.compiled(target, paths, tmp_path / target, dataclasses.replace(each.options, dims=fixed))
+    hop = each.verify(target, artifact)
     # It may refuse the second size or answer wrongly; it may not pass.
     assert hop.verdict in (Verdict.FAIL, Verdict.CRASHED)
 
@@ -355,7 +375,7 @@ def test_a_target_that_never_runs_never_proves_a_graph(specimens: Callable[..., 
     from exporter.hops import graph_hop
     from exporter.simplify import simplify
 
-    it = specimens(MODELS[0])
+    it = specimens("gtcrn")
     right = registry.graph_runners()[0]
     silent = sabotage.TamperedTarget(right, lambda inputs, outputs: {})
     silent.open_graph = lambda graph, options: sabotage.TamperedRunner(  # type: ignore[method-assign]
@@ -379,7 +399,7 @@ def test_a_target_that_never_runs_never_proves_a_graph(specimens: Callable[..., 
 def test_an_absent_runtime_is_skipped_not_passed(specimens: Callable[..., Specimen]) -> None:
     from exporter.target import Availability
 
-    it = specimens(MODELS[0])
+    it = specimens("gtcrn")
     for target in TARGETS:
         absent = sabotage.TamperedTarget(registry.target(target), lambda inputs, outputs: outputs)
         absent.available = lambda: Availability(False, reason="not here")  # type: ignore[method-assign]
@@ -389,7 +409,7 @@ def test_an_absent_runtime_is_skipped_not_passed(specimens: Callable[..., Specim
 
 def test_one_wrong_form_of_two_is_enough(specimens: Callable[..., Specimen]) -> None:
     """A target that ships the same model in two files is judged on both."""
-    it = specimens(MODELS[0])
+    it = specimens("gtcrn")
     right: Artifact = it.artifact("mobile")
     assert len(right.forms) == 2
 
@@ -415,11 +435,11 @@ def test_clean_verifications_never_fail(it: Specimen, target: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ["gtcrn", "gtcrn-stream"])
 def test_two_hundred_clean_verifications_never_fail(model: str, seed: int, tmp_path: Path) -> None:
     """Ten seeds of weights, both models, both targets, five times each: 200 in all."""
     it = specimen(model, tmp_path, seed)
-    assert [p["verdict"] for p in it.passes].count("dropped") == 0, it.passes
+    assert all(p["verdict"] != "dropped" for records in it.passes.values() for p in records), it.passes
     for target in TARGETS:
         for _ in range(5):
             hop = it.verify(target)

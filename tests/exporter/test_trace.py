@@ -14,6 +14,7 @@ import onnxruntime as ort  # the second opinion on recurrent layers
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from exporter import define, reference
 from exporter.errors import ExporterError, NotProven, Refused
@@ -350,3 +351,64 @@ def test_the_stock_exporter_freezes_the_time_axis() -> None:
     except Exception:
         return
     pytest.fail("the stock exporter kept the time axis of GTCRN dynamic")
+
+
+# ------------------------------------------------------------------------------------------------ steps and parts
+
+
+class Halves(nn.Module):
+    """A U-net's way: down by four, up again, added to where it came from."""
+
+    def forward(self, x: torch.Tensor, f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        small = functional.avg_pool2d(x, 4) + f
+        return functional.interpolate(small, scale_factor=4.0) + x, small
+
+
+class HalvesWrong(nn.Module):
+    """The same, for features an eighth as large: no size fits both."""
+
+    def forward(self, x: torch.Tensor, f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, functional.avg_pool2d(x, 8) + f
+
+
+def pictures(minimum: int = 32, step: int = 32) -> ModelDef:
+    return ModelDef(
+        name="pictures", family="fakes", build=Halves, source="here", licence="none",
+        inputs=(Tensor("x", (1, 2, "H", "W")), Tensor("f", (1, 2, "H/4", "W/4"))),
+        outputs=(Tensor("y", (1, 2, "H", "W")), Tensor("small", (1, 2, "H/4", "W/4"))),
+        dims=(Dim("H", minimum, 64, 128, step), Dim("W", minimum, 64, 160, step)),
+    )  # fmt: skip
+
+
+def test_a_step_is_a_promise_and_sizes_keep_the_definitions_words(tmp_path: Path) -> None:
+    model = trace(pictures(), Halves().eval(), tmp_path / "g.onnx").load()
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {
+        "x": [1, 2, "H", "W"], "f": [1, 2, "H/4", "W/4"], "y": [1, 2, "H", "W"], "small": [1, 2, "H/4", "W/4"],
+    }  # fmt: skip
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for height, width in ((32, 32), (96, 160), (128, 64)):
+        feeds = {"x": np.ones((1, 2, height, width), np.float32)}
+        feeds["f"] = np.ones((1, 2, height // 4, width // 4), np.float32)
+        y, small = session.run(["y", "small"], feeds)
+        assert y.shape == (1, 2, height, width) and (y == 3).all() and small.shape[2:] == (height // 4, width // 4)
+
+
+def test_sizes_that_no_promise_makes_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotProven) as caught:
+        trace(pictures(), HalvesWrong().eval(), tmp_path / "g.onnx")
+    assert caught.value.code in ("dim-specialised", "dims-merged", "trace-failed")
+
+
+def test_a_broken_promise_is_judged_with_size_and_line(tmp_path: Path) -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: torch.Tensor, f: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x * float(int(x.shape[2])), f * 2  # fixes the height
+
+    with pytest.raises(NotProven) as caught:
+        trace(pictures(), Fixed().eval(), tmp_path / "g.onnx")
+    assert caught.value.code == "dim-specialised" and "dim H froze" in caught.value.what
+    assert "fixes the height" in str(caught.value.where)

@@ -183,13 +183,14 @@ def largest_per_block(model: onnx.ModelProto) -> dict[str, str]:
     return found
 
 
-def scaled(model: onnx.ModelProto, name: str, factor: float) -> onnx.ModelProto:
-    """A copy with one initializer times ``factor``."""
+def scaled(model: onnx.ModelProto, name: str, factor: float, every: int = 1) -> onnx.ModelProto:
+    """A copy with one initializer, or only every so-many-th of its elements, times ``factor``."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     tensor = next(t for t in copy.graph.initializer if t.name == name)
-    value = numpy_helper.to_array(tensor)
-    tensor.CopyFrom(numpy_helper.from_array((value * np.float32(factor)).astype(value.dtype), name))
+    value = numpy_helper.to_array(tensor).copy()
+    value.flat[::every] = (value.flat[::every] * np.float32(factor)).astype(value.dtype)
+    tensor.CopyFrom(numpy_helper.from_array(value, name))
     return copy
 
 

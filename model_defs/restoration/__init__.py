@@ -1,0 +1,336 @@
+"""Image restoration: Restormer, its blocks, and the document's attention and pixel rearrangements.
+
+Source: Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration", CVPR 2022;
+https://arxiv.org/abs/2111.09881. Written from the published equations and the checkpoints' keys and shapes: the
+authors' code and weights are under a licence for non-commercial use, and none of either is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.errors import Refused
+from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Sample, Tensor, model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PAPER = "Zamir et al., CVPR 2022, arxiv.org/abs/2111.09881"
+LICENCE = "Apache-2.0 (this definition, from the published equations and the checkpoints' keys and shapes)"
+WEIGHTS = Checkpoint(
+    address="https://github.com/swz30/Restormer/releases/tag/v1.0",
+    sha256=None,
+    licence="Academic Public License: non-commercial use only",
+)
+# What tells the published variants apart: channels in and out, and the normalisation.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "color": {},
+    "denoise": {"centred": False},
+    "gray": {"inputs": 1, "outputs": 1, "centred": False},
+    "dual-pixel": {"inputs": 6, "two_views": True},
+}
+LEVELS = 4
+SAMPLE_SIZE = 128
+
+
+@model
+def restormer(
+    variant: str = "color",
+    dim: int = 48,
+    blocks: str = "4,6,6,8",
+    refinement: int = 4,
+    heads: str = "1,2,4,8",
+    expansion: float = 2.66,
+    bias: bool = False,
+) -> ModelDef:
+    """Restormer: ``image (1, 3, H, W)``, 0 to 1, to ``restored`` of the same shape.
+
+    Args:
+        variant: ``color`` (deraining, deblurring: ``WithBias``, 26,126,644 parameters), ``denoise`` (colour
+            denoising: ``BiasFree``, 26,111,668), ``gray`` (26,109,076) or ``dual-pixel`` (left and right view on six
+            channels, 26,132,548).
+        dim: channels of the first level.
+        blocks: transformer blocks of the four levels.
+        refinement: transformer blocks after the decoder.
+        heads: attention heads of the four levels.
+        expansion: hidden channels per channel of the feed-forward networks.
+        bias: whether convolutions have biases; no published checkpoint's have.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    shape = _shape(variant, dim, blocks, refinement, heads, expansion, bias)
+    inputs, outputs = shape.get("inputs", 3), shape.get("outputs", 3)
+    two_views = variant == "dual-pixel"
+    views = "left and right view, " if two_views else ""
+    image = HostStep("image", {"to": "image", "high": 1.0, "channels": inputs})
+    pad = HostStep("pad", {"of": ["image"], "multiple": 8, "mode": "reflect", "sides": "end"})
+    options = {
+        "variant": variant, "dim": dim, "blocks": _text(shape["blocks"]), "refinement": refinement,
+        "heads": _text(shape["heads"]), "expansion": expansion, "bias": bias,
+    }  # fmt: skip
+    return ModelDef(
+        name="restormer",
+        family="restoration",
+        build=partial(_restormer, shape),
+        deploy=_deploy_restormer,
+        inputs=(Tensor("image", (1, inputs, "H", "W"), f"degraded image, {views}0 to 1", low=0.0, high=1.0),),
+        outputs=(Tensor("restored", (1, outputs, "H", "W"), "restored image, 0 to 1 but for overshoot"),),
+        dims=(Dim("H", 64, 128, 256, 8), Dim("W", 64, 128, 256, 8)),
+        checkpoint=WEIGHTS if shape == _shape(variant) else None,
+        # No picture file holds two views.
+        before=(pad,) if two_views else (image, pad),
+        after=(
+            HostStep("crop", {"of": ["restored"], "like": "image"}),
+            HostStep("clamp", {"of": "restored", "low": 0.0, "high": 1.0, "to": "image"}),
+        ),
+        metrics=("psnr", "ssim"),
+        samples=None if two_views else partial(_degraded_photographs, inputs),
+        source=PAPER,
+        licence=LICENCE,
+        options=options,
+    )
+
+
+@model
+def mdta(dim: int = 48, heads: int = 1, bias: bool = False) -> ModelDef:
+    """Restormer's transposed attention, between channels: ``x (1, dim, H, W)`` to ``y`` of the same shape."""
+    _whole("mdta", dim=dim, heads=heads)
+    if dim % heads:
+        raise _bad("mdta", "heads", heads, f"heads divide the {dim} channels among them")
+    return ModelDef(
+        name="mdta",
+        family="restoration",
+        build=partial(_mdta, dim, heads, bias),
+        deploy=_deploy_mdta,
+        inputs=(Tensor("x", (1, dim, "H", "W"), "feature map", low=-4.0, high=4.0),),
+        outputs=(Tensor("y", (1, dim, "H", "W"), "feature map, without the residual connection"),),
+        dims=(Dim("H", 2, 32, 128), Dim("W", 2, 32, 128)),
+        source=PAPER,
+        licence=LICENCE,
+        options={"dim": dim, "heads": heads, "bias": bias},
+    )
+
+
+@model
+def conv_gated_ffn(dim: int = 48, expansion: float = 2.66, bias: bool = False) -> ModelDef:
+    """Restormer's gated feed-forward network (GDFN): ``x (1, dim, H, W)`` to ``y`` of the same shape."""
+    _whole("conv-gated-ffn", dim=dim)
+    _widening("conv-gated-ffn", dim, expansion)
+    return ModelDef(
+        name="conv-gated-ffn",
+        family="restoration",
+        build=partial(_ffn, dim, expansion, bias),
+        deploy=_deploy_ffn,
+        inputs=(Tensor("x", (1, dim, "H", "W"), "feature map", low=-4.0, high=4.0),),
+        outputs=(Tensor("y", (1, dim, "H", "W"), "feature map, without the residual connection"),),
+        dims=(Dim("H", 2, 32, 128), Dim("W", 2, 32, 128)),
+        source=PAPER,
+        licence=LICENCE,
+        options={"dim": dim, "expansion": expansion, "bias": bias},
+    )
+
+
+@model
+def multi_head_attention(heads: int = 2, channels: int = 16, mask: bool = False) -> ModelDef:
+    """Attention between positions in the document's layout: ``q, k, v (1, heads, channels, L)`` to ``y`` likewise.
+
+    Args:
+        heads: how many attend side by side.
+        channels: channels per head, the document's ``c_per``.
+        mask: whether an input ``mask (1, 1, L, L)`` is added to the scores.
+    """
+    _whole("multi-head-attention", heads=heads, channels=channels)
+    shape = (1, heads, channels, "L")
+    features = [
+        Tensor(name, shape, f"{what}: batch, head, channel, position", low=-4.0, high=4.0)
+        for name, what in (("q", "queries"), ("k", "keys"), ("v", "values"))
+    ]
+    meaning = "added to the scores, query by key: 0 where a query may look, very negative where not"
+    masks = [Tensor("mask", (1, 1, "L", "L"), meaning, low=-16.0, high=0.0)] if mask else []
+    return ModelDef(
+        name="multi-head-attention",
+        family="restoration",
+        build=_attention,
+        inputs=(*features, *masks),
+        outputs=(Tensor("y", shape, "values weighted by attention, same layout"),),
+        dims=(Dim("L", 2, 256, 1024),),
+        source="the document's attention; Vaswani et al., NeurIPS 2017, arxiv.org/abs/1706.03762",
+        licence="Apache-2.0",
+        options={"heads": heads, "channels": channels, "mask": mask},
+    )
+
+
+@model
+def pixel_unshuffle(factor: int = 2, channels: int = 3) -> ModelDef:
+    """Blocks of pixels to channels: ``x (1, channels, H, W)`` to ``y (1, channels * factor^2, H/factor, W/factor)``."""
+    _whole("pixel-unshuffle", factor=factor, channels=channels)
+    _at_least_two("pixel-unshuffle", factor)
+    sizes = (2 * factor, 16 * factor, 64 * factor, factor)
+    return ModelDef(
+        name="pixel-unshuffle",
+        family="restoration",
+        build=partial(_rearrangement, "PixelUnshuffle", factor),
+        inputs=(Tensor("x", (1, channels, "H", "W"), "feature map"),),
+        outputs=(
+            Tensor(
+                "y",
+                (1, channels * factor**2, f"H/{factor}", f"W/{factor}"),
+                "channel c * factor^2 + row * factor + column",
+            ),
+        ),
+        dims=(Dim("H", *sizes), Dim("W", *sizes)),
+        source="Shi et al., CVPR 2016, arxiv.org/abs/1609.05158, the inverse of its pixel shuffle",
+        licence="Apache-2.0",
+        options={"factor": factor, "channels": channels},
+    )
+
+
+@model
+def pixel_shuffle(factor: int = 2, channels: int = 3) -> ModelDef:
+    """Channels to blocks of pixels: ``x (1, channels * factor^2, H, W)`` to ``y (1, channels, H*factor, W*factor)``."""
+    _whole("pixel-shuffle", factor=factor, channels=channels)
+    _at_least_two("pixel-shuffle", factor)
+    return ModelDef(
+        name="pixel-shuffle",
+        family="restoration",
+        build=partial(_rearrangement, "PixelShuffle", factor),
+        inputs=(Tensor("x", (1, channels * factor**2, "H", "W"), "channel c * factor^2 + row * factor + column"),),
+        outputs=(Tensor("y", (1, channels, f"H*{factor}", f"W*{factor}"), "feature map"),),
+        dims=(Dim("H", 1, 16, 64), Dim("W", 1, 16, 64)),
+        source="Shi et al., CVPR 2016, arxiv.org/abs/1609.05158",
+        licence="Apache-2.0",
+        options={"factor": factor, "channels": channels},
+    )
+
+
+def _shape(
+    variant: str,
+    dim: int = 48,
+    blocks: str = "4,6,6,8",
+    refinement: int = 4,
+    heads: str = "1,2,4,8",
+    expansion: float = 2.66,
+    bias: bool = False,
+) -> dict[str, Any]:
+    """The fields of ``network.Shape`` that the options of ``restormer`` ask for; by default a published one."""
+    if variant not in VARIANTS:
+        raise _bad("restormer", "variant", variant, f"it is one of {', '.join(VARIANTS)}")
+    per_level, head_counts = _levels("blocks", blocks), _levels("heads", heads)
+    _whole("restormer", dim=dim, refinement=refinement)
+    if dim % 2 or any(dim * 2**level % count for level, count in enumerate(head_counts)):
+        raise _bad("restormer", "dim", dim, f"it is even, and its levels are divided by their heads, {heads}")
+    _widening("restormer", dim, expansion)
+    return {
+        **VARIANTS[variant], "dim": dim, "blocks": per_level, "refinement": refinement, "heads": head_counts,
+        "expansion": expansion, "bias": bias,
+    }  # fmt: skip
+
+
+def _levels(option: str, given: str | Sequence[int]) -> tuple[int, ...]:
+    """Four positive numbers out of ``1,2,4,8`` or a list."""
+    try:
+        numbers = tuple(int(part) for part in (given.split(",") if isinstance(given, str) else given))
+    except (ValueError, TypeError):
+        numbers = ()
+    if len(numbers) != LEVELS or min(numbers) < 1:
+        raise _bad("restormer", option, given, "it is four positive numbers, one for each level")
+    return numbers
+
+
+def _text(numbers: Sequence[int]) -> str:
+    return ",".join(str(number) for number in numbers)
+
+
+def _whole(name: str, **options: object) -> None:
+    for option, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise _bad(name, option, value, "it is a positive whole number")
+
+
+def _widening(name: str, dim: int, expansion: float) -> None:
+    if not isinstance(expansion, int | float) or not 1 <= dim * expansion < 2**16:
+        raise _bad(
+            name, "expansion", expansion, "it gives the hidden layer at least one channel, and fewer than 65,536"
+        )
+
+
+def _at_least_two(name: str, factor: int) -> None:
+    if factor == 1:
+        raise _bad(name, "factor", factor, "by 1 nothing is rearranged")
+
+
+def _bad(name: str, option: str, value: object, rule: str) -> Refused:
+    return Refused(
+        "bad-option",
+        f"--set {option}={value} makes no {name}",
+        where=f"model {name}, option {option}",
+        why=rule,
+        next=f"exporter models {name}",
+    )
+
+
+def _degraded_photographs(channels: int) -> Iterator[Sample]:
+    """A noisy and a blurred photograph with the clean ones as truth; none where scikit-image is absent."""
+    # Relative: the package is loaded from where it lies, under a name of the registry's own.
+    from .._photographs import count, distorted, photograph  # noqa: TID252
+
+    clean = [photograph(index, SAMPLE_SIZE, SAMPLE_SIZE) for index in range(2)] if count() else []
+    for picture, kind in zip(clean, ("noise", "blur"), strict=False):
+        given, truth = distorted(picture, kind, 0.5, seed=0), picture
+        if channels == 1:
+            given, truth = (np.round(p.mean(axis=2, keepdims=True)).astype(np.uint8) for p in (given, truth))
+        wanted = truth.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / 255
+        yield Sample(f"{kind}-photograph", {"image": given}, {"image": wanted})
+
+
+def _restormer(shape: dict[str, Any]) -> nn.Module:
+    from .network import Restormer, Shape
+
+    return Restormer(Shape(**shape))
+
+
+def _mdta(dim: int, heads: int, bias: bool) -> nn.Module:
+    from .blocks import MDTA
+
+    return MDTA(dim, heads, bias)
+
+
+def _ffn(dim: int, expansion: float, bias: bool) -> nn.Module:
+    from .blocks import ConvGatedFFN
+
+    return ConvGatedFFN(dim, expansion, bias)
+
+
+def _attention() -> nn.Module:
+    from .blocks import MultiHeadAttention
+
+    return MultiHeadAttention()
+
+
+def _rearrangement(kind: str, factor: int) -> nn.Module:
+    from torch import nn
+
+    return getattr(nn, kind)(factor)
+
+
+def _deploy_restormer(network: nn.Module) -> nn.Module:
+    from .deploy import deploy_restormer
+
+    return deploy_restormer(network)
+
+
+def _deploy_mdta(attention: nn.Module) -> nn.Module:
+    from .deploy import deploy_mdta
+
+    return deploy_mdta(attention)
+
+
+def _deploy_ffn(ffn: nn.Module) -> nn.Module:
+    from .deploy import deploy_ffn
+
+    return deploy_ffn(ffn)

@@ -1,0 +1,135 @@
+"""Selective-IGEV for deployment: normalisations folded, what no iteration changes computed once, cut into three graphs.
+
+The same function of the same inputs as :mod:`network`; weights are merged in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+# Relative: the package is loaded from where it lies, under a name of the registry's own.
+from ..stereo.deploy import PreparedSelectiveGRU  # noqa: TID252
+from ..stereo.encoder import ResidualBlock  # noqa: TID252
+from ..stereo.gru import HIDDEN  # noqa: TID252
+from .context import ContextNetwork
+from .layers import BatchNormed
+from .network import Encoded, SelectiveIGEV
+from .trunk import DepthwiseSeparable, Features, InvertedResidual
+from .update import Three, UpdateBlock
+
+# Which batch normalisation stands behind which convolution.
+BEHIND: dict[type[nn.Module], dict[str, str]] = {
+    BatchNormed: {"conv": "bn"},
+    DepthwiseSeparable: {"conv_dw": "bn1", "conv_pw": "bn2"},
+    InvertedResidual: {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"},
+    Features: {"conv_stem": "bn1"},
+    ResidualBlock: {"conv1": "norm1", "conv2": "norm2", "downsample.0": "downsample.1"},
+    ContextNetwork: {"conv1": "norm1"},
+}
+
+
+def deploy_network(network: SelectiveIGEV) -> SelectiveIGEV:
+    """Selective-IGEV without a batch normalisation, and what its units take of the context computed once."""
+    deployed = copy.deepcopy(network).double()
+    fold(deployed)
+    deployed.update_block = PreparedUpdateBlock(deployed.update_block)
+    # PyTorch's ONNX exporter gives a convolution of one output channel and no bias a bias of rank 0, which no runtime
+    # takes.
+    deployed.classifier.bias = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    return deployed.to(next(network.parameters()).dtype).eval()
+
+
+def deploy_block(block: nn.Module) -> nn.Module:
+    """A block without a batch normalisation."""
+    deployed = copy.deepcopy(block).double()
+    fold(deployed)
+    return deployed.to(next(block.parameters()).dtype).eval()
+
+
+def fold(module: nn.Module) -> None:
+    """Folds every batch normalisation into the convolution in front of it, in place."""
+    module.eval()
+    for owner in module.modules():
+        there = dict(owner.named_modules(remove_duplicate=False))
+        for conv, norm in BEHIND.get(type(owner), {}).items():
+            if conv in there:
+                transposed = isinstance(there[conv], nn.ConvTranspose2d | nn.ConvTranspose3d)
+                owner.set_submodule(conv, fuse_conv_bn_eval(there[conv], there[norm], transpose=transposed))  # type: ignore[type-var]
+                owner.set_submodule(norm, nn.Identity())
+
+
+class PreparedUpdateBlock(UpdateBlock):
+    """:class:`UpdateBlock` whose units' products with the context are computed before the first iteration.
+
+    Args:
+        block: the published one.
+    """
+
+    def __init__(self, block: UpdateBlock) -> None:
+        nn.Module.__init__(self)
+        self.encoder, self.disp_head, self.mask_feat_4 = block.encoder, block.disp_head, block.mask_feat_4
+        units = block.gru04, block.gru08, block.gru16
+        self.units = nn.ModuleList(PreparedSelectiveGRU(unit, HIDDEN) for unit in units)
+
+    def prepare(self, context: Three) -> Three:
+        """What the context adds to the gates of each stride's units: 768 channels each."""
+        fine, middle, coarse = (unit.prepare(c) for unit, c in zip(self.units, context, strict=True))
+        return fine, middle, coarse
+
+    def advance(self, level: int, attention: Tensor, hidden: Tensor, context: Tensor, given: list[Tensor]) -> Tensor:
+        """The next hidden state of one level, 0 the finest."""
+        state: Tensor = self.units[level](attention, hidden, context, torch.cat(given, dim=1))
+        return state
+
+
+class Encoder(nn.Module):
+    """The graph before the loop: ``left``, ``right`` to the fields of :class:`Encoded`, one after the other."""
+
+    def __init__(self, network: SelectiveIGEV) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+        found = self.network.encode(left, right)
+        levels = (*found.hidden, *found.context, *found.attention)
+        return *levels, *found.geometry, *found.correlation, found.disparity, found.stem
+
+
+class Update(nn.Module):
+    """The graph of one iteration: what :class:`Encoder` gives but the stem, to what changes, and to the mask features.
+
+    Hidden states and disparity are those of the iteration before.
+    """
+
+    def __init__(self, network: SelectiveIGEV) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        h4, h8, h16, c4, c8, c16, a4, a8, a16, geometry, coarse_geometry, lines, coarse_lines, disparity = given
+        encoded = Encoded(
+            hidden=(h4, h8, h16),
+            context=(c4, c8, c16),
+            attention=(a4, a8, a16),
+            geometry=(geometry, coarse_geometry),
+            correlation=(lines, coarse_lines),
+            disparity=disparity,
+            stem=disparity,  # unread: it is for the upsampler
+        )
+        hidden, mask_features, disparity = self.network.update(encoded, encoded.hidden, disparity)
+        return *hidden, disparity, mask_features
+
+
+class Upsampler(nn.Module):
+    """The graph after the loop."""
+
+    def __init__(self, network: SelectiveIGEV) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, mask_features: Tensor, stem: Tensor, disparity: Tensor) -> Tensor:
+        return self.network.upsample(mask_features, stem, disparity)

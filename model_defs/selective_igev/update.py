@@ -1,0 +1,80 @@
+"""One iteration: what the lookup and the disparity say, three selective recurrent units, and the change of disparity.
+
+Source: Wang et al., "Selective-Stereo: Adaptive Frequency Information Selection for Stereo Matching", CVPR 2024.
+Written from the published equations and the checkpoint's keys and shapes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# Relative: the package is loaded from where it lies, under a name of the registry's own.
+from ..stereo.gru import HIDDEN, SelectiveConvGRU  # noqa: TID252
+from ..stereo.update import MASK_SCALE, FlowHead, pooled, resized  # noqa: TID252
+from .volume import LOOKED_UP
+
+# Channels of what the upsampler gets of the hidden state.
+MASK_CHANNELS = 32
+Three = tuple[Tensor, Tensor, Tensor]
+
+
+class MotionEncoder(nn.Module):
+    """``looked_up (B, 162, h, w)`` and ``disparity (B, 1, h, w)`` to ``(B, 128, h, w)``; the last is the disparity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convc1, self.convc2 = nn.Conv2d(LOOKED_UP, 64, 1), nn.Conv2d(64, 64, 3, padding=1)
+        self.convd1, self.convd2 = nn.Conv2d(1, 64, 7, padding=3), nn.Conv2d(64, 64, 3, padding=1)
+        self.conv = nn.Conv2d(128, HIDDEN - 1, 3, padding=1)
+
+    def forward(self, looked_up: Tensor, disparity: Tensor) -> Tensor:
+        likeness = self.convc2(self.convc1(looked_up).relu()).relu()
+        shape = self.convd2(self.convd1(disparity).relu()).relu()
+        motion = self.conv(torch.cat([likeness, shape], dim=1)).relu()
+        return torch.cat([motion, disparity], dim=1)
+
+
+class UpdateBlock(nn.Module):
+    """Hidden states at strides 4, 8 and 16, the coarsest first; each hears the one above and the one below it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = MotionEncoder()
+        self.gru16 = SelectiveConvGRU(HIDDEN, 2 * HIDDEN)
+        self.gru08 = SelectiveConvGRU(HIDDEN, 3 * HIDDEN)
+        self.gru04 = SelectiveConvGRU(HIDDEN, 3 * HIDDEN)
+        self.disp_head = FlowHead(1)
+        self.mask_feat_4 = nn.Sequential(nn.Conv2d(HIDDEN, MASK_CHANNELS, 3, padding=1), nn.ReLU())
+
+    def prepare(self, context: Three) -> Three:
+        """What the units take of the context in every iteration: here the context itself."""
+        return context
+
+    def advance(self, level: int, attention: Tensor, hidden: Tensor, context: Tensor, given: list[Tensor]) -> Tensor:
+        """The next hidden state of one level, 0 the finest."""
+        unit = (self.gru04, self.gru08, self.gru16)[level]
+        state: Tensor = unit(attention, hidden, torch.cat([context, *given], dim=1))
+        return state
+
+    def forward(
+        self, hidden: Three, context: Three, attention: Three, looked_up: Tensor, disparity: Tensor
+    ) -> tuple[Three, Tensor, Tensor]:
+        """One iteration; nothing that is given is changed.
+
+        Args:
+            hidden: states at strides 4, 8 and 16, 128 channels each.
+            context: what :meth:`prepare` made of what the left image adds at each stride.
+            attention: the weight of the small kernel at each stride, one channel each; the same in all iterations.
+            looked_up: ``(B, 162, h, w)``.
+            disparity: ``(B, 1, h, w)``.
+
+        Returns:
+            the next hidden states, what the upsampler gets of the finest ``(B, 32, h, w)``, the next disparity.
+        """
+        h4, h8, h16 = hidden
+        h16 = self.advance(2, attention[2], h16, context[2], [pooled(h8)])
+        h8 = self.advance(1, attention[1], h8, context[1], [pooled(h4), resized(h16, h8)])
+        heard = [self.encoder(looked_up, disparity), resized(h8, h4)]
+        h4 = self.advance(0, attention[0], h4, context[0], heard)
+        return (h4, h8, h16), MASK_SCALE * self.mask_feat_4(h4), disparity + self.disp_head(h4)

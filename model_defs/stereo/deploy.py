@@ -1,0 +1,231 @@
+"""The stereo networks rewritten for deployment: the same functions with fewer and cheaper operators.
+
+Every step is an identity of real arithmetic, stated where it is made; weights are merged in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .correlation import CorrelationLookup, GatherLookup
+from .encoder import ContextNetwork, ResidualBlock
+from .gru import ContextConvGRU, RaftConvGRU, SelectiveConvGRU
+from .raft import RaftStereo
+from .selective import SelectiveRaft
+from .update import SelectiveUpdate
+from .upsample import ConvexUpsample, ShiftedUpsample
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def deploy_raft(network: RaftStereo) -> RaftStereo:
+    """RAFT-Stereo without a sampler, an unfolding or a batch normalisation, the gates of a unit in one convolution."""
+
+    def rewrite(deployed: RaftStereo) -> None:
+        _without_sampler(deployed)
+        _fold_batch_norms(deployed.cnet)
+        units = ("gru08", "gru16", "gru32")[: deployed.shape.layers]
+        for name in units:
+            setattr(deployed.update_block, name, JoinedContextGRU(getattr(deployed.update_block, name)))
+
+    return _in_float64(network, rewrite)
+
+
+def deploy_selective(network: SelectiveRaft) -> SelectiveRaft:
+    """Selective-RAFT likewise, and what its units take of the context computed before the first iteration."""
+
+    def rewrite(deployed: SelectiveRaft) -> None:
+        _without_sampler(deployed)
+        _fold_batch_norms(deployed.cnet)
+        deployed.update_block = PreparedUpdate(deployed.update_block, deployed.shape.layers)
+
+    return _in_float64(network, rewrite)
+
+
+def deploy_upsample(module: ConvexUpsample) -> ShiftedUpsample:
+    """The upsampler with shifted slices."""
+    return ShiftedUpsample(module.factor)
+
+
+def deploy_gru(unit: RaftConvGRU) -> JoinedGRU:
+    """The unit with both gates in one convolution."""
+    return JoinedGRU(unit)
+
+
+def deploy_context_gru(unit: ContextConvGRU) -> JoinedContextGRU:
+    """RAFT-Stereo's unit likewise."""
+    return JoinedContextGRU(unit)
+
+
+def deploy_selective_gru(unit: SelectiveConvGRU) -> SelectiveConvGRU:
+    """The selective unit with the gates of each of its two units in one convolution."""
+    deployed = copy.deepcopy(unit)
+    deployed.small_gru, deployed.large_gru = JoinedGRU(unit.small_gru), JoinedGRU(unit.large_gru)
+    return deployed
+
+
+def deploy_lookup(_: CorrelationLookup) -> CorrelationLookup:
+    """The lookup without a sampler."""
+    return CorrelationLookup("gather")
+
+
+def _in_float64(network: Network, rewrite: Callable[[Network], None]) -> Network:
+    """A rewritten copy, weights merged in float64 and rounded once to the type they came in."""
+    dtype = next(network.parameters()).dtype
+    deployed = copy.deepcopy(network).double()
+    rewrite(deployed)
+    return deployed.to(dtype).eval()
+
+
+def _without_sampler(network: RaftStereo | SelectiveRaft) -> None:
+    network.lookup = GatherLookup()
+    network.upsampler = ShiftedUpsample(network.shape.factor)
+
+
+def _fold_batch_norms(network: ContextNetwork) -> None:
+    """``bn(W x + b)`` as one convolution, in every block and behind the first convolution."""
+    network.conv1, network.norm1 = fuse_conv_bn_eval(network.conv1, network.norm1), nn.Identity()
+    for block in [module for module in network.modules() if isinstance(module, ResidualBlock)]:
+        block.conv1, block.norm1 = fuse_conv_bn_eval(block.conv1, block.norm1), nn.Identity()
+        block.conv2, block.norm2 = fuse_conv_bn_eval(block.conv2, block.norm2), nn.Identity()
+        if block.downsample is not None:
+            block.downsample = nn.Sequential(fuse_conv_bn_eval(block.downsample[0], block.norm3))
+            block.norm3 = nn.Identity()
+
+
+def convolution(parts: Sequence[nn.Conv2d], channels: slice = slice(None), bias: bool = True) -> nn.Conv2d:
+    """Several convolutions of the same input as one, their outputs one after the other.
+
+    Args:
+        parts: of one kernel size.
+        channels: which channels of their input they read.
+        bias: whether with their biases.
+    """
+    weight = torch.cat([part.weight for part in parts])[:, channels]
+    size = weight.shape[-1]
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], size, padding=size // 2, bias=bias, dtype=weight.dtype)
+    conv.weight = nn.Parameter(weight.contiguous())
+    if bias:
+        conv.bias = nn.Parameter(torch.cat([part.bias for part in parts]))
+    return conv
+
+
+class JoinedGRU(nn.Module):
+    """A unit whose update and reset gates come from one convolution.
+
+    Args:
+        unit: the published unit.
+    """
+
+    def __init__(self, unit: RaftConvGRU) -> None:
+        super().__init__()
+        self.gates, self.candidate = convolution([unit.convz, unit.convr]), convolution([unit.convq])
+
+    def forward(self, h: Tensor, x: Tensor) -> Tensor:
+        """As :meth:`gru.RaftConvGRU.forward`."""
+        z, r = torch.sigmoid(self.gates(torch.cat([h, x], dim=1))).chunk(2, dim=1)
+        return h + z * (torch.tanh(self.candidate(torch.cat([r * h, x], dim=1))) - h)
+
+
+class JoinedContextGRU(nn.Module):
+    """The unit of RAFT-Stereo likewise.
+
+    Args:
+        unit: the published unit.
+    """
+
+    def __init__(self, unit: ContextConvGRU) -> None:
+        super().__init__()
+        self.gates, self.candidate = convolution([unit.convz, unit.convr]), convolution([unit.convq])
+
+    def forward(self, h: Tensor, cz: Tensor, cr: Tensor, cq: Tensor, x: Tensor) -> Tensor:
+        """As :meth:`gru.ContextConvGRU.forward`."""
+        gates = self.gates(torch.cat([h, x], dim=1)) + torch.cat([cz, cr], dim=1)
+        z, r = torch.sigmoid(gates).chunk(2, dim=1)
+        return h + z * (torch.tanh(self.candidate(torch.cat([r * h, x], dim=1)) + cq) - h)
+
+
+class PreparedGRU(nn.Module):
+    """A unit whose products with the context are computed once.
+
+    ``W [h, c, x] + b = (Wh [h, x]) + (Wc c + b)``, and ``c`` is the same in all iterations.
+
+    Args:
+        unit: the published unit; its input begins with the context.
+        hidden: channels of state and context.
+    """
+
+    def __init__(self, unit: RaftConvGRU, hidden: int) -> None:
+        super().__init__()
+        whole = [unit.convz, unit.convr, unit.convq]
+        self.hidden = hidden
+        self.of_context = convolution(whole, slice(hidden, 2 * hidden))
+        self.gates, self.candidate = _without(whole[:2], hidden), _without(whole[2:], hidden)
+
+    def forward(self, h: Tensor, prepared: Tensor, x: Tensor) -> Tensor:
+        """``h (B, hidden, h, w)``, what ``of_context`` gave, and the rest of the input to the next ``h``."""
+        of_gates, of_candidate = prepared.split([2 * self.hidden, self.hidden], dim=1)
+        z, r = torch.sigmoid(self.gates(torch.cat([h, x], dim=1)) + of_gates).chunk(2, dim=1)
+        return h + z * (torch.tanh(self.candidate(torch.cat([r * h, x], dim=1)) + of_candidate) - h)
+
+
+def _without(parts: Sequence[nn.Conv2d], hidden: int) -> nn.Conv2d:
+    """The convolutions as one that skips the context, with no bias: that went with the context."""
+    kept = copy.deepcopy(list(parts))
+    for part in kept:
+        part.weight = nn.Parameter(torch.cat([part.weight[:, :hidden], part.weight[:, 2 * hidden :]], dim=1))
+    return convolution(kept, bias=False)
+
+
+class PreparedSelectiveGRU(nn.Module):
+    """The selective unit of two such units.
+
+    Args:
+        unit: the published unit.
+        hidden: channels of state and context.
+    """
+
+    def __init__(self, unit: SelectiveConvGRU, hidden: int) -> None:
+        super().__init__()
+        self.small_gru, self.large_gru = PreparedGRU(unit.small_gru, hidden), PreparedGRU(unit.large_gru, hidden)
+
+    def prepare(self, context: Tensor) -> Tensor:
+        """``(B, hidden, h, w)`` to ``(B, 6 * hidden, h, w)``: what it adds to the gates of both units."""
+        return torch.cat([self.small_gru.of_context(context), self.large_gru.of_context(context)], dim=1)
+
+    def forward(self, attention: Tensor, h: Tensor, prepared: Tensor, x: Tensor) -> Tensor:
+        """The next ``h``: ``A small + (1 - A) large`` as ``large + A (small - large)``."""
+        of_small, of_large = prepared.chunk(2, dim=1)
+        large = self.large_gru(h, of_large, x)
+        return large + attention * (self.small_gru(h, of_small, x) - large)
+
+
+class PreparedUpdate(SelectiveUpdate):
+    """The update of Selective-RAFT whose units have such units.
+
+    Args:
+        block: the published update.
+        layers: how many levels are used.
+    """
+
+    def __init__(self, block: SelectiveUpdate, layers: int) -> None:
+        nn.Module.__init__(self)
+        self.encoder, self.disp_head, self.mask = block.encoder, block.disp_head, block.mask
+        hidden = block.disp_head.conv1.in_channels
+        units = (block.gru04, block.gru08, block.gru16)[:layers]
+        self.units = nn.ModuleList(PreparedSelectiveGRU(unit, hidden) for unit in units)
+
+    def prepare(self, context: Sequence[Tensor]) -> list[Tensor]:
+        """What the context adds to the gates of each level's unit."""
+        return [unit.prepare(c) for unit, c in zip(self.units, context, strict=True)]
+
+    def advance(self, level: int, attention: Tensor, h: Tensor, context: Tensor, given: list[Tensor]) -> Tensor:
+        """The next state of one level."""
+        state: Tensor = self.units[level](attention, h, context, torch.cat(given, dim=1))
+        return state

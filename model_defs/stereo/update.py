@@ -1,0 +1,172 @@
+"""One iteration: what the lookup and the flow say, the recurrent units from coarse to fine, and the change of flow.
+
+Sources: Lipson et al., "RAFT-Stereo: Multilevel Recurrent Field Transforms for Stereo Matching", 3DV 2021,
+https://arxiv.org/abs/2109.07547; Wang et al., "Selective-Stereo: Adaptive Frequency Information Selection for Stereo
+Matching", CVPR 2024, https://arxiv.org/abs/2403.00486. Written from the published equations and the checkpoints' keys
+and shapes. States come in as sequences, the finest first, and go out as new lists: nothing given is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .correlation import LOOKED_UP
+from .gru import HIDDEN, ContextConvGRU, SelectiveConvGRU
+from .upsample import NEIGHBOURS
+
+# By how much the mask is scaled: published, to keep its gradients small.
+MASK_SCALE = 0.25
+
+
+class MotionEncoder(nn.Module):
+    """What the lookup and the flow say: ``(B, 36, h, w)`` and ``(B, flow, h, w)`` to 128 channels, the flow last.
+
+    Args:
+        flow: channels of the flow.
+    """
+
+    def __init__(self, flow: int) -> None:
+        super().__init__()
+        self.convc1, self.convc2 = nn.Conv2d(LOOKED_UP, 64, 1), nn.Conv2d(64, 64, 3, padding=1)
+        self.convf1, self.convf2 = nn.Conv2d(flow, 64, 7, padding=3), nn.Conv2d(64, 64, 3, padding=1)
+        self.conv = nn.Conv2d(128, HIDDEN - flow, 3, padding=1)
+
+    def forward(self, flow: Tensor, looked_up: Tensor) -> Tensor:
+        likeness = self.convc2(self.convc1(looked_up).relu()).relu()
+        motion = self.convf2(self.convf1(flow).relu()).relu()
+        return torch.cat([self.conv(torch.cat([likeness, motion], dim=1)).relu(), flow], dim=1)
+
+
+class FlowHead(nn.Module):
+    """The change of flow that a hidden state asks for: ``(B, 128, h, w)`` to ``(B, outputs, h, w)``."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(HIDDEN, 256, 3, padding=1), nn.Conv2d(256, outputs, 3, padding=1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        change: Tensor = self.conv2(self.conv1(hidden).relu())
+        return change
+
+
+def mask_head(factor: int) -> nn.Sequential:
+    """The scores of the upsampler: ``(B, 128, h, w)`` to ``(B, 9 * factor^2, h, w)``."""
+    return nn.Sequential(nn.Conv2d(HIDDEN, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, NEIGHBOURS * factor**2, 1))
+
+
+def pooled(x: Tensor) -> Tensor:
+    """Half the size, each value the mean of 3x3; zeros beyond the border count."""
+    return functional.avg_pool2d(x, 3, stride=2, padding=1)
+
+
+def resized(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear, corner on corner, to the size of another map."""
+    return functional.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
+
+
+def heard(hidden: Sequence[Tensor], level: int) -> list[Tensor]:
+    """What the unit of a level hears of the finer and the coarser one: their states, brought to its size."""
+    finer = [pooled(hidden[level - 1])] if level else []
+    coarser = [resized(hidden[level + 1], hidden[level])] if level + 1 < len(hidden) else []
+    return finer + coarser
+
+
+def inputs_of(level: int, layers: int) -> int:
+    """Channels that the unit of a level hears: motion at the finest, the state of the finer one elsewhere, and the
+    state of the coarser one if there is one. A unit that is not used hears as if it were the coarsest."""
+    return HIDDEN + HIDDEN * (level + 1 < layers)
+
+
+class RaftStereoUpdate(nn.Module):
+    """The update of RAFT-Stereo; its units are named after strides 8, 16 and 32, wherever they are.
+
+    Args:
+        layers: how many units are used, 1 to 3; all three exist.
+        factor: stride of the finest.
+    """
+
+    def __init__(self, layers: int, factor: int) -> None:
+        super().__init__()
+        self.encoder = MotionEncoder(2)
+        self.gru08, self.gru16, self.gru32 = (ContextConvGRU(HIDDEN, inputs_of(at, layers)) for at in range(3))
+        self.flow_head, self.mask = FlowHead(2), mask_head(factor)
+
+    def slow(self, hidden: Sequence[Tensor], context: Sequence[Sequence[Tensor]], finest: int = 1) -> list[Tensor]:
+        """The units from the coarsest down to level ``finest``, which is not 0: these hear no motion."""
+        states = list(hidden)
+        for level in range(len(states) - 1, finest - 1, -1):
+            gru = (self.gru08, self.gru16, self.gru32)[level]
+            states[level] = gru(states[level], *context[level], torch.cat(heard(states, level), dim=1))
+        return states
+
+    def forward(
+        self, hidden: Sequence[Tensor], context: Sequence[Sequence[Tensor]], looked_up: Tensor, flow: Tensor
+    ) -> list[Tensor]:
+        """One iteration: the next states.
+
+        Args:
+            hidden: states, the finest first, ``(B, 128, h, w)`` at 1, 1/2 and 1/4 of that size.
+            context: per level what is added to update gate, reset gate and candidate.
+            looked_up: ``(B, 36, h, w)``.
+            flow: ``(B, 2, h, w)``.
+        """
+        states = self.slow(hidden, context)
+        motion = self.encoder(flow, looked_up)
+        states[0] = self.gru08(states[0], *context[0], torch.cat([motion, *heard(states, 0)], dim=1))
+        return states
+
+
+class SelectiveUpdate(nn.Module):
+    """The update of Selective-RAFT; its units are named after strides 4, 8 and 16.
+
+    Args:
+        layers: how many units are used, 1 to 3; all three exist.
+        factor: stride of the finest.
+    """
+
+    def __init__(self, layers: int, factor: int) -> None:
+        super().__init__()
+        self.encoder = MotionEncoder(1)
+        self.gru04, self.gru08, self.gru16 = (
+            SelectiveConvGRU(HIDDEN, HIDDEN + inputs_of(at, layers)) for at in range(3)
+        )
+        self.disp_head, self.mask = FlowHead(1), mask_head(factor)
+
+    def prepare(self, context: Sequence[Tensor]) -> list[Tensor]:
+        """What the units take of the context in every iteration: here the context itself."""
+        return list(context)
+
+    def advance(self, level: int, attention: Tensor, h: Tensor, context: Tensor, given: list[Tensor]) -> Tensor:
+        """The next state of one level."""
+        gru = (self.gru04, self.gru08, self.gru16)[level]
+        state: Tensor = gru(attention, h, torch.cat([context, *given], dim=1))
+        return state
+
+    def forward(
+        self,
+        hidden: Sequence[Tensor],
+        context: Sequence[Tensor],
+        attention: Sequence[Tensor],
+        looked_up: Tensor,
+        flow: Tensor,
+    ) -> list[Tensor]:
+        """One iteration: the next states.
+
+        Args:
+            hidden: states, the finest first, ``(B, 128, h, w)`` at 1, 1/2 and 1/4 of that size.
+            context: what :meth:`prepare` made of the context of each level.
+            attention: the weight of the small kernel at each level, ``(B, 1, ...)``; the same in all iterations.
+            looked_up: ``(B, 36, h, w)``.
+            flow: ``(B, 1, h, w)``.
+        """
+        states = list(hidden)
+        # The finest unit is updated whatever the number of levels.
+        for level in range(len(states) - 1, -1, -1):
+            motion = [] if level else [self.encoder(flow, looked_up)]
+            given = [*motion, *heard(states, level)]
+            states[level] = self.advance(level, attention[level], states[level], context[level], given)
+        return states

@@ -1,0 +1,372 @@
+"""Video quality by the fusion of two networks: the document's extractors, its fusions, and its unified model.
+
+There is no publication and there are no published weights: the document is the specification, after repair. The
+backbones are timm's, and published weights of theirs can be given to ``extractors.Backbone.load``. Images are RGB, 0
+to 1; every branch normalises them itself, as its own published weights want it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from exporter.spec import Dim, HostStep, ModelDef, Tensor, model
+
+from .config import CONVNEXTS, EFFICIENTNETS, SIZE, SLOWNESS, UNIT, VITS, VQAConfig, bad, one_of, whole
+from .definitions import (
+    BATCH,
+    LICENCE,
+    SMALL_BATCH,
+    SMALLEST,
+    SOURCE,
+    at_least,
+    block,
+    convnext,
+    distorted_photographs,
+    efficientnet,
+    extractor_definition,
+    features,
+    fused,
+    heads_divide,
+    images_of,
+    made,
+    multi_scale,
+    numbers,
+    of_vectors,
+    outputs_of,
+    picture,
+    qualities,
+    sides_of,
+    temporal_block,
+    unified,
+    vit,
+)
+
+
+@model
+def extractor_efficientnet(
+    backbone: str = "efficientnet_b0", feature_dim: int = 512, size: int = SIZE, gate: bool = True
+) -> ModelDef:
+    """EfficientNet branch: ``image (batch, 3, size, size)`` to ``features (batch, feature_dim)``.
+
+    Args:
+        backbone: ``efficientnet_b0`` to ``_b7``; with ``tf_`` in front where published weights are wanted and the
+            plain one has none (``tf_efficientnet_b7``).
+        feature_dim: width of the features, a multiple of 16.
+        size: pixels of a side.
+        gate: whether features are weighed by squeeze and excitation.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    name = "extractor-efficientnet"
+    one_of("backbone", backbone, EFFICIENTNETS, name)
+    whole("feature_dim", feature_dim, UNIT, name)
+    at_least("size", size, SMALLEST, name)
+    if not isinstance(gate, bool):
+        raise bad("gate", gate, "it is true or false", name)
+    options = {"backbone": backbone, "feature_dim": feature_dim, "size": size, "gate": gate}
+    return extractor_definition(name, partial(efficientnet, backbone, feature_dim, gate), size, feature_dim, options)
+
+
+@model
+def extractor_vit(backbone: str = "vit_tiny_patch16_224", feature_dim: int = 512, heads: int = 8) -> ModelDef:
+    """ViT branch: ``image (batch, 3, 224, 224)`` to ``features (batch, feature_dim)``; it takes no other size.
+
+    Args:
+        backbone: ``vit_tiny_patch16_224``, ``_small_``, ``_base_`` or ``_large_``.
+        feature_dim: width of the features.
+        heads: of the attention that pools the patches; they divide ``feature_dim``.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    name = "extractor-vit"
+    one_of("backbone", backbone, VITS, name)
+    whole("feature_dim", feature_dim, 1, name)
+    heads_divide("heads", heads, feature_dim, name)
+    options = {"backbone": backbone, "feature_dim": feature_dim, "heads": heads}
+    return extractor_definition(name, partial(vit, backbone, feature_dim, heads), SIZE, feature_dim, options)
+
+
+@model
+def extractor_convnext(backbone: str = "convnext_tiny", feature_dim: int = 512, size: int = SIZE) -> ModelDef:
+    """ConvNeXt branch: ``image (batch, 3, size, size)`` to ``features (batch, feature_dim)``.
+
+    Args:
+        backbone: ``convnext_tiny``, ``_small``, ``_base`` or ``_large``.
+        feature_dim: width of the features.
+        size: pixels of a side.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    name = "extractor-convnext"
+    one_of("backbone", backbone, CONVNEXTS, name)
+    whole("feature_dim", feature_dim, 1, name)
+    at_least("size", size, SMALLEST, name)
+    options = {"backbone": backbone, "feature_dim": feature_dim, "size": size}
+    return extractor_definition(name, partial(convnext, backbone, feature_dim), size, feature_dim, options)
+
+
+@model
+def multi_scale_extractor(
+    backbone: str = "efficientnet_b0", scales: str = "96,160,224", size: int = SIZE, feature_dim: int = 512
+) -> ModelDef:
+    """One image at several scales through one branch: ``image (batch, 3, size, size)`` to ``features``.
+
+    Args:
+        backbone: of EfficientNet or ConvNeXt; a ViT takes one size.
+        scales: pixels of a side, from small to large. The document's are ``224,384,512``; with them, ``size=512``.
+        size: pixels of a side of the image; no scale is larger.
+        feature_dim: width of the features, a multiple of 16.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    name = "multi-scale-extractor"
+    one_of("backbone", backbone, (*EFFICIENTNETS, *CONVNEXTS), name)
+    whole("feature_dim", feature_dim, UNIT, name)
+    at_least("size", size, SMALLEST, name)
+    sides = sides_of(scales, size)
+    options = {"backbone": backbone, "scales": ",".join(map(str, sides)), "size": size, "feature_dim": feature_dim}
+    return extractor_definition(
+        name, partial(multi_scale, backbone, sides, size, feature_dim), size, feature_dim, options
+    )
+
+
+@model
+def cross_modal_attention(feature_dim: int = 512, heads: int = 8) -> ModelDef:
+    """Tokens of one side ask those of the other: ``attended (batch, N, D)`` and the weights of every head."""
+    name = "cross-modal-attention"
+    whole("feature_dim", feature_dim, 1, name)
+    heads_divide("heads", heads, feature_dim, name)
+    return block(
+        name,
+        partial(made, "attention", "CrossModalAttention", feature_dim, heads),
+        inputs=(
+            features("query", ("batch", "N", feature_dim), "tokens that ask: batch, token, feature"),
+            features("tokens", ("batch", "M", feature_dim), "tokens that answer: batch, token, feature"),
+        ),
+        outputs=(
+            Tensor("attended", ("batch", "N", feature_dim), "what each asking token learned"),
+            Tensor("attention_weights", ("batch", heads, "N", "M"), "of every head, asking by answering token"),
+        ),
+        # Of a single answering token every weight is 1.
+        dims=(BATCH, Dim("N", 1, 49, 196), Dim("M", 2, 50, 197)),
+        # The same number added to all scores of a query: the softmax does not see it.
+        undetectable=("k_proj.bias",),
+        options={"feature_dim": feature_dim, "heads": heads},
+    )
+
+
+@model
+def bidirectional_attention(feature_dim: int = 512, heads: int = 8) -> ModelDef:
+    """The first token of either side asks all of the other's: ``fused (batch, D)`` and the weights both ways."""
+    name = "bidirectional-attention"
+    whole("feature_dim", feature_dim, 1, name)
+    heads_divide("heads", heads, feature_dim, name)
+    sides = [
+        features(f"tokens_{side}", ("batch", count, feature_dim), "batch, token, feature; the first is the summary")
+        for side, count in ((1, "N"), (2, "M"))
+    ]
+    return block(
+        name,
+        partial(made, "attention", "BiDirectionalCrossAttention", feature_dim, heads),
+        inputs=tuple(sides),
+        outputs=(
+            fused(feature_dim),
+            Tensor("attention_weights_1", ("batch", heads, 1, "M"), "of the first summary over the second's tokens"),
+            Tensor("attention_weights_2", ("batch", heads, 1, "N"), "of the second summary over the first's tokens"),
+        ),
+        dims=(BATCH, Dim("N", 2, 50, 197), Dim("M", 2, 197, 200)),
+        undetectable=("attention_1_to_2.k_proj.bias", "attention_2_to_1.k_proj.bias"),  # as above
+        options={"feature_dim": feature_dim, "heads": heads},
+    )
+
+
+@model
+def self_attention_fusion(feature_dim: int = 512, heads: int = 8) -> ModelDef:
+    """Two vectors attend to one another: ``fused (batch, D)`` and the weights of every head."""
+    name = "self-attention-fusion"
+    whole("feature_dim", feature_dim, 1, name)
+    heads_divide("heads", heads, feature_dim, name)
+    weights = Tensor("attention_weights", ("batch", heads, 2, 2), "of every head, asking by answering side")
+    build = partial(made, "attention", "SelfAttentionFusion", feature_dim, heads)
+    return of_vectors(name, build, feature_dim, weights, options={"feature_dim": feature_dim, "heads": heads})
+
+
+@model
+def gated_fusion(feature_dim: int = 512, hidden: int = 256) -> ModelDef:
+    """A gate weighs two vectors against one another: ``fused (batch, D)`` and the weights."""
+    name = "gated-fusion"
+    whole("feature_dim", feature_dim, 1, name)
+    whole("hidden", hidden, 2, name)
+    weights = Tensor("gate_weights", ("batch", 2), "of both sides, which sum to 1")
+    build = partial(made, "fusion", "GatedFusion", feature_dim, hidden)
+    return of_vectors(name, build, feature_dim, weights, options={"feature_dim": feature_dim, "hidden": hidden})
+
+
+@model
+def adaptive_gated_fusion(feature_dim: int = 512, experts: int = 4) -> ModelDef:
+    """A gate mixes the answers of several networks: ``fused (batch, D)`` and the weights."""
+    name = "adaptive-gated-fusion"
+    whole("feature_dim", feature_dim, 1, name)
+    at_least("experts", experts, 2, name)
+    return of_vectors(
+        name,
+        partial(made, "fusion", "AdaptiveGatedFusion", feature_dim, experts),
+        feature_dim,
+        Tensor("gate_weights", ("batch", experts), "of the networks, which sum to 1"),
+        # The noise of the gate is for training alone.
+        undetectable=("noise_gate.weight", "noise_gate.bias"),
+        options={"feature_dim": feature_dim, "experts": experts},
+    )
+
+
+@model
+def hierarchical_fusion(feature_dim: int = 512, widths: str = "512,1024,2048") -> ModelDef:
+    """Vectors of several levels, from the lowest up: ``fused (batch, D)``."""
+    name = "hierarchical-fusion"
+    whole("feature_dim", feature_dim, 1, name)
+    levels = numbers("widths", widths, name)
+    return block(
+        name,
+        partial(made, "pyramid", "HierarchicalFeatureFusion", levels, feature_dim),
+        inputs=tuple(
+            features(f"level_{index}", ("batch", width), f"features of level {index} of {len(levels)}, 1 the lowest")
+            for index, width in enumerate(levels, start=1)
+        ),
+        outputs=(fused(feature_dim),),
+        dims=(BATCH,),
+        options={"feature_dim": feature_dim, "widths": ",".join(map(str, levels))},
+    )
+
+
+@model
+def pyramid_fusion(feature_dim: int = 512, widths: str = "256,512,1024,2048") -> ModelDef:
+    """Maps of several levels, each half the size of the one before: ``fused (batch, D)``."""
+    name = "pyramid-fusion"
+    whole("feature_dim", feature_dim, 1, name)
+    levels = numbers("widths", widths, name)
+    factors = [2**index for index in range(len(levels))]
+    entries = [("H", "W") if factor == 1 else (f"H/{factor}", f"W/{factor}") for factor in factors]
+    coarsest = factors[-1]
+    return block(
+        name,
+        partial(made, "pyramid", "PyramidFeatureFusion", levels, feature_dim),
+        inputs=tuple(
+            features(f"map_{index}", (1, width, *entry), f"map of level {index} of {len(levels)}, 1 the finest")
+            for index, (width, entry) in enumerate(zip(levels, entries, strict=True), start=1)
+        ),
+        outputs=(Tensor("fused", (1, feature_dim), "fused features"),),
+        dims=tuple(Dim(axis, coarsest, 2 * coarsest, 4 * coarsest, coarsest) for axis in ("H", "W")),
+        options={"feature_dim": feature_dim, "widths": ",".join(map(str, levels))},
+    )
+
+
+@model
+def dynamic_weights(feature_dim: int = 512, context: int = 128, sides: int = 2) -> ModelDef:
+    """A context of all vectors gives the weight of each: ``fused (batch, D)`` and the weights."""
+    name = "dynamic-weights"
+    whole("feature_dim", feature_dim, 1, name)
+    whole("context", context, 2, name)
+    at_least("sides", sides, 2, name)
+    return of_vectors(
+        name,
+        partial(made, "fusion", "DynamicWeightNetwork", feature_dim, context, sides),
+        feature_dim,
+        Tensor("dynamic_weights", ("batch", sides), "of the vectors, which sum to 1"),
+        sides=sides,
+        options={"feature_dim": feature_dim, "context": context, "sides": sides},
+    )
+
+
+@model
+def quality_aware_fusion(feature_dim: int = 512, hidden: int = 64) -> ModelDef:
+    """Two vectors are weighed by their own quality and certainty: ``fused (batch, D)`` and all three."""
+    name = "quality-aware-fusion"
+    whole("feature_dim", feature_dim, 1, name)
+    whole("hidden", hidden, 1, name)
+    build = partial(made, "fusion", "QualityAwareFusion", feature_dim, hidden)
+    options = {"feature_dim": feature_dim, "hidden": hidden}
+    return of_vectors(name, build, feature_dim, *qualities(BATCH.name), options=options)
+
+
+@model
+def temporal_tsm(channels: int = 128, frames: int = 8) -> ModelDef:
+    """Temporal shift (TSM) in a residual branch: ``clip (batch, frames, channels, 7, 7)`` to the same shape."""
+    return temporal_block("temporal-tsm", "TemporalShift", channels, frames)
+
+
+@model
+def temporal_tea(channels: int = 128, frames: int = 8) -> ModelDef:
+    """Temporal excitation and aggregation (TEA): ``clip (batch, frames, channels, 7, 7)`` to the same shape."""
+    return temporal_block("temporal-tea", "TEA", channels, frames)
+
+
+@model
+def temporal_slowfast(channels: int = 128, frames: int = 8) -> ModelDef:
+    """Slow and fast pathway (SlowFast): ``clip (batch, frames, channels, 7, 7)`` to a quarter of the frames."""
+    return temporal_block("temporal-slowfast", "SlowFast", channels, frames, every=SLOWNESS)
+
+
+@model
+def vqa(
+    fusion: str = "bidirectional",
+    backbone: str = "efficientnet_b0",
+    second_backbone: str = "vit_tiny_patch16_224",
+    inputs: int = 1,
+    temporal: str = "none",
+    frames: int | None = None,
+    feature_dim: int = 512,
+    num_heads: int | None = None,
+    num_experts: int | None = None,
+    gate_hidden_dim: int | None = None,
+    context_dim: int | None = None,
+    quality_dim: int | None = None,
+) -> ModelDef:
+    """The unified model: ``image (batch, 3, 224, 224)`` to ``quality_score (batch, 1)`` and what the fusion gives.
+
+    Args:
+        fusion: ``cross``, ``bidirectional``, ``self``, ``gated``, ``adaptive``, ``hierarchical``, ``pyramid``,
+            ``dynamic`` or ``quality``.
+        backbone: the first branch's: any of the extractors'.
+        second_backbone: the second branch's.
+        inputs: 1, both branches see ``image``; 2, the second sees ``second_image``.
+        temporal: ``none``, ``tsm``, ``tea`` or ``slowfast``: there is an input ``frames``, the image's clip.
+        frames: how many frames the clip has (8).
+        feature_dim: width of all that is fused, a multiple of 16.
+        num_heads: of every attention outside the backbones (8).
+        num_experts: of ``adaptive`` (4).
+        gate_hidden_dim: of ``gated`` (256).
+        context_dim: of ``dynamic`` (128).
+        quality_dim: of ``quality`` (64).
+
+    Raises:
+        Refused: ``bad-option``, for an option that nothing reads as well.
+    """
+    options: dict[str, Any] = dict(locals())
+    config = VQAConfig(**options)
+    single = config.inputs == 1 and config.frames is None
+    return ModelDef(
+        name="vqa",
+        family="vqa",
+        build=partial(unified, config),
+        inputs=tuple(images_of(config)),
+        outputs=tuple(outputs_of(config)),
+        dims=(SMALL_BATCH,),
+        before=picture("image") + (picture("second_image") if config.inputs == 2 else ()),
+        after=(HostStep("score", {"from": "quality_score"}),),
+        metrics=("srcc", "plcc"),
+        samples=distorted_photographs if single else None,
+        # The softmax does not see the bias of a key; the noise of an adaptive gate is for training alone.
+        undetectable={
+            "cross": ("fusion.k_proj.bias",),
+            "bidirectional": ("fusion.attention_1_to_2.k_proj.bias", "fusion.attention_2_to_1.k_proj.bias"),
+            "adaptive": ("fusion.noise_gate.weight", "fusion.noise_gate.bias"),
+        }.get(config.fusion, ()),
+        source=SOURCE,
+        licence=LICENCE,
+        options={name: getattr(config, name) for name in options},
+    )

@@ -1,0 +1,162 @@
+"""What a video quality model is made of: one frozen, typed value, checked when it is made. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from exporter.errors import Refused, nearest
+
+EFFICIENTNETS = tuple(f"{prefix}efficientnet_b{size}" for prefix in ("", "tf_") for size in range(8))
+VITS = tuple(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
+CONVNEXTS = tuple(f"convnext_{size}" for size in ("tiny", "small", "base", "large"))
+BACKBONES = (*EFFICIENTNETS, *VITS, *CONVNEXTS)
+
+# The strategies of the document by what they fuse: tokens of both branches, one vector of each, or four stage maps.
+OF_TOKENS = ("cross", "bidirectional")
+OF_VECTORS = ("self", "gated", "adaptive", "dynamic", "quality")
+OF_STAGES = ("hierarchical", "pyramid")
+FUSIONS = (*OF_TOKENS, *OF_VECTORS, *OF_STAGES)
+TEMPORALS = ("none", "tsm", "tea", "slowfast")
+WITH_ATTENTION = (*OF_TOKENS, "self")
+
+# Pixels of a side: a ViT takes no other, and the branches see one image.
+SIZE = 224
+# The slow pathway of SlowFast sees every fourth frame.
+SLOWNESS = 4
+# Channels of an attention's gate are a sixteenth of the features, and temporal maps have a quarter of the features.
+UNIT = 16
+# What a field is that a strategy reads and that was not given.
+DEFAULTS: dict[str, Any] = {
+    "num_heads": 8,
+    "attention_dropout": 0.1,
+    "num_experts": 4,
+    "gate_hidden_dim": 256,
+    "context_dim": 128,
+    "quality_dim": 64,
+    "frames": 8,
+}
+
+
+@dataclass(frozen=True)
+class VQAConfig:
+    """Which parts a model has, and their sizes; every field has an effect, or is refused.
+
+    Args:
+        fusion: how the branches are fused, one of :data:`FUSIONS`.
+        backbone: the first branch's, one of :data:`BACKBONES`.
+        second_backbone: the second branch's.
+        inputs: 1, both branches see one image; 2, each sees its own.
+        temporal: how a clip adds to the first branch, one of :data:`TEMPORALS`.
+        frames: frames of the clip (8).
+        feature_dim: width of all that is fused, a multiple of 16.
+        dropout: rate of every dropout but the attentions'.
+        drop_path: rate at which the backbones drop residual branches in training.
+        num_heads: heads of every attention outside the backbones (8).
+        attention_dropout: rate of the dropout of attention weights (0.1).
+        num_experts: experts of ``adaptive`` (4).
+        gate_hidden_dim: hidden width of the gate of ``gated`` (256), even.
+        context_dim: width of the context of ``dynamic`` (128), even.
+        quality_dim: hidden width of the assessors of ``quality`` (64).
+
+    The fields from ``num_heads`` on, and ``frames``, belong to some models only: ``None`` takes the number in
+    parentheses where they are read, and any other value is refused where nothing reads them.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+
+    fusion: str = "bidirectional"
+    backbone: str = "efficientnet_b0"
+    second_backbone: str = "vit_tiny_patch16_224"
+    inputs: int = 1
+    temporal: str = "none"
+    frames: int | None = None
+    feature_dim: int = 512
+    dropout: float = 0.1
+    drop_path: float = 0.1
+    num_heads: int | None = None
+    attention_dropout: float | None = None
+    num_experts: int | None = None
+    gate_hidden_dim: int | None = None
+    context_dim: int | None = None
+    quality_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        one_of("fusion", self.fusion, FUSIONS)
+        one_of("backbone", self.backbone, BACKBONES)
+        one_of("second_backbone", self.second_backbone, BACKBONES)
+        one_of("temporal", self.temporal, TEMPORALS)
+        if self.inputs not in (1, 2) or isinstance(self.inputs, bool):
+            raise bad("inputs", self.inputs, "both branches see one image (1), or each its own (2)")
+        for name in DEFAULTS:
+            self._settle(name)
+        whole("feature_dim", self.feature_dim, of=UNIT)
+        for name in ("dropout", "drop_path", "attention_dropout"):
+            rate(name, getattr(self, name))
+        for name in ("num_heads", "num_experts", "quality_dim"):
+            whole(name, getattr(self, name))
+        for name in ("gate_hidden_dim", "context_dim"):
+            whole(name, getattr(self, name), of=2)
+        if self.num_heads is not None and self.feature_dim % self.num_heads:
+            raise bad("num_heads", self.num_heads, f"heads divide the {self.feature_dim} features among them")
+        whole("frames", self.frames, of=SLOWNESS if self.temporal == "slowfast" else 2)
+
+    @property
+    def backbones(self) -> tuple[str, str]:
+        """Of the first and the second branch."""
+        return self.backbone, self.second_backbone
+
+    def reads(self, name: str) -> bool:
+        """Whether this model has a part that the field of that name is about."""
+        heads = any(b in VITS for b in self.backbones) and self.fusion not in OF_STAGES
+        attention = self.fusion in WITH_ATTENTION or heads
+        return {
+            "num_heads": attention,
+            "attention_dropout": attention,
+            "num_experts": self.fusion == "adaptive",
+            "gate_hidden_dim": self.fusion == "gated",
+            "context_dim": self.fusion == "dynamic",
+            "quality_dim": self.fusion == "quality",
+            "frames": self.temporal != "none",
+        }.get(name, name in {field.name for field in fields(self)})
+
+    def _settle(self, name: str) -> None:
+        """Gives a field its default where it is read, and refuses a value where it is not."""
+        given = getattr(self, name)
+        if given is not None and not self.reads(name):
+            parts = f"fusion {self.fusion}, backbones {' and '.join(self.backbones)}, temporal {self.temporal}"
+            raise bad(name, given, f"nothing reads it in a model of {parts}")
+        if given is None and self.reads(name):
+            object.__setattr__(self, name, DEFAULTS[name])
+
+
+def one_of(name: str, value: object, known: tuple[str, ...], model: str = "vqa") -> None:
+    """Refuses a word that is not among the known ones."""
+    if value not in known:
+        raise bad(name, value, f"it is one of {', '.join(known)}{nearest(str(value), list(known))}", model)
+
+
+def whole(name: str, value: object, of: int = 1, model: str = "vqa") -> None:
+    """Refuses anything but a positive multiple of ``of``; None, which nothing reads, passes."""
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1 or value % of:
+        raise bad(name, value, "it is a positive whole number" + (f", a multiple of {of}" if of > 1 else ""), model)
+
+
+def rate(name: str, value: object) -> None:
+    """Refuses what is no rate of a dropout; None, which nothing reads, passes."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0):
+        raise bad(name, value, "it is a rate, from 0 to below 1")
+
+
+def bad(name: str, value: object, rule: str, model: str = "vqa") -> Refused:
+    """The error about one option."""
+    return Refused(
+        "bad-option",
+        f"--set {name}={value} makes no {model}",
+        where=f"model {model}, option {name}",
+        why=rule,
+        next=f"exporter models {model}",
+    )

@@ -1,0 +1,233 @@
+"""What the definitions of this family share: tensors, samples, checks of options, and how modules are built. No torch
+until a module is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporter.spec import Dim, HostStep, ModelDef, Sample, Tensor
+
+from .config import SIZE, VITS, VQAConfig, bad, whole
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SOURCE = "the document's video quality model; backbones: github.com/huggingface/pytorch-image-models (Apache-2.0)"
+LICENCE = "Apache-2.0"
+BATCH = Dim("batch", 1, 1, 4)
+# A network for every image: what a float64 reference can bear.
+SMALL_BATCH = Dim("batch", 1, 1, 2)
+# What layer normalisation leaves of a feature, and what follows it, rarely exceeds this.
+REACH = 4.0
+# The fewest pixels of a side that leave a pixel at 1/32.
+SMALLEST = 32
+
+
+def extractor_definition(
+    name: str, build: partial[nn.Module], size: int, feature_dim: int, options: dict[str, Any]
+) -> ModelDef:
+    return ModelDef(
+        name=name,
+        family="vqa",
+        build=build,
+        inputs=(image("image", size),),
+        outputs=(Tensor("features", ("batch", feature_dim), "features of the image"),),
+        dims=(SMALL_BATCH,),
+        before=picture("image", size),
+        source=SOURCE,
+        licence=LICENCE,
+        options=options,
+    )
+
+
+def block(name: str, build: partial[nn.Module], **parts: Any) -> ModelDef:
+    return ModelDef(name=name, family="vqa", build=build, source=SOURCE, licence=LICENCE, **parts)
+
+
+def of_vectors(
+    name: str,
+    build: partial[nn.Module],
+    feature_dim: int,
+    *parts: Tensor,
+    options: dict[str, Any],
+    sides: int = 2,
+    undetectable: tuple[str, ...] = (),
+) -> ModelDef:
+    """A block that fuses vectors, and gives the weights it used."""
+    inputs = [features(f"features_{side}", ("batch", feature_dim), f"side {side}") for side in range(1, sides + 1)]
+    outputs = (fused(feature_dim), *parts)
+    return block(
+        name, build, inputs=tuple(inputs), outputs=outputs, dims=(BATCH,), undetectable=undetectable, options=options
+    )
+
+
+def temporal_block(name: str, kind: str, channels: int, frames: int, every: int = 1) -> ModelDef:
+    whole("channels", channels, 4, name)
+    whole("frames", frames, max(every, 2), name)
+    shape = ("batch", frames, channels, 7, 7)
+    return block(
+        name,
+        partial(made, "temporal", kind, channels),
+        inputs=(features("clip", shape, "maps of a clip's frames: batch, frame, channel, row, column"),),
+        outputs=(Tensor("maps", ("batch", frames // every, *shape[2:]), "maps that know their neighbours in time"),),
+        dims=(BATCH,),
+        options={"channels": channels, "frames": frames},
+    )
+
+
+def images_of(config: VQAConfig) -> Iterator[Tensor]:
+    yield image("image", SIZE)
+    if config.inputs == 2:
+        yield image("second_image", SIZE)
+    if config.frames is not None:
+        shape = ("batch", config.frames, 3, SIZE, SIZE)
+        yield Tensor("frames", shape, "the image's clip: batch, frame, RGB 0 to 1", low=0.0, high=1.0)
+
+
+def outputs_of(config: VQAConfig) -> Iterator[Tensor]:
+    """The outputs in the order of the dictionary that the network gives."""
+    yield Tensor("quality_score", ("batch", 1), "the higher, the better")
+    yield Tensor("fused_features", ("batch", config.feature_dim), "what the score is computed from")
+    heads, tokens = config.num_heads, {name: 1 + _places(name) for name in config.backbones}
+    first, second = (tokens[name] for name in config.backbones)
+    asked = "of every head: the summary of branch {} over summary and places of branch {}"
+    if config.fusion == "cross":
+        yield Tensor("attention_weights", ("batch", heads, 1, second), asked.format(1, 2))
+    elif config.fusion == "bidirectional":
+        yield Tensor("attention_weights_1", ("batch", heads, 1, second), asked.format(1, 2))
+        yield Tensor("attention_weights_2", ("batch", heads, 1, first), asked.format(2, 1))
+    elif config.fusion == "self":
+        yield Tensor("attention_weights", ("batch", heads, 2, 2), "of every head, asking by answering branch")
+    elif config.fusion == "gated":
+        yield Tensor("gate_weights", ("batch", 2), "of the branches, which sum to 1")
+    elif config.fusion == "adaptive":
+        yield Tensor("gate_weights", ("batch", config.num_experts), "of the experts, which sum to 1")
+    elif config.fusion == "dynamic":
+        yield Tensor("dynamic_weights", ("batch", 2), "of the branches, which sum to 1")
+    elif config.fusion == "quality":
+        yield from qualities("batch")
+
+
+def _places(backbone: str) -> int:
+    """Places of a backbone's last map at 224 pixels."""
+    return (SIZE // (16 if backbone in VITS else 32)) ** 2
+
+
+def qualities(batch: str) -> Iterator[Tensor]:
+    yield Tensor("qualities", (batch, 2), "of both sides, 0 to 1")
+    yield Tensor("uncertainties", (batch, 2), "of both sides, 0 to 1")
+    yield Tensor("quality_weights", (batch, 2), "of both sides, which sum to 1")
+
+
+def image(name: str, size: int) -> Tensor:
+    return Tensor(name, ("batch", 3, size, size), "RGB image, 0 to 1", low=0.0, high=1.0)
+
+
+def features(name: str, shape: tuple[int | str, ...], meaning: str) -> Tensor:
+    return Tensor(name, shape, meaning, low=-REACH, high=REACH)
+
+
+def fused(feature_dim: int) -> Tensor:
+    return Tensor("fused", ("batch", feature_dim), "fused features")
+
+
+def picture(name: str, size: int = SIZE) -> tuple[HostStep, ...]:
+    """A picture file to an input of the graph."""
+    return (
+        HostStep("image", {"to": name, "high": 1.0}),
+        HostStep("resize", {"of": name, "height": size, "width": size}),
+    )
+
+
+def distorted_photographs() -> Iterator[Sample]:
+    """Two photographs, whole and distorted at known levels; the score is what is left of 1. None without pictures."""
+    # Relative: the package is loaded from where it lies, under a name of the registry's own.
+    from .._photographs import count, distorted, photograph  # noqa: TID252
+
+    levels = (("blur", 0.3), ("noise", 0.6), ("jpeg", 0.8), ("contrast", 1.0))
+    for index in range(min(count(), 2)):
+        clean = photograph(index, SIZE, SIZE)
+        for kind, level in (("blur", 0.0), *levels[index::2]):
+            given = distorted(clean, kind, level, seed=index)
+            image = given.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / 255
+            name = f"photograph-{index}-{kind if level else 'clean'}"
+            yield Sample(name, {"image": image}, {"score": np.array([1.0 - level], np.float32)})
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+def at_least(option: str, value: object, least: int, name: str) -> None:
+    whole(option, value, 1, name)
+    if not isinstance(value, int) or value < least:
+        raise bad(option, value, f"it is at least {least}", name)
+
+
+def heads_divide(option: str, heads: object, feature_dim: int, name: str) -> None:
+    whole(option, heads, 1, name)
+    if not isinstance(heads, int) or feature_dim % heads:
+        raise bad(option, heads, f"heads divide the {feature_dim} features among them", name)
+
+
+def numbers(option: str, text: object, name: str) -> tuple[int, ...]:
+    """At least two positive numbers out of ``512,1024``."""
+    try:
+        numbers = tuple(int(part) for part in str(text).split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) < 2 or min(numbers) < 1:
+        raise bad(option, text, "it is two positive whole numbers or more, with commas between them", name)
+    return numbers
+
+
+def sides_of(scales: object, size: int) -> tuple[int, ...]:
+    name = "multi-scale-extractor"
+    sides = numbers("scales", scales, name)
+    if list(sides) != sorted(set(sides)) or sides[0] < SMALLEST or sides[-1] > size:
+        raise bad("scales", scales, f"they rise from {SMALLEST} at least to {size}, the image's size, at most", name)
+    return sides
+
+
+# ------------------------------------------------------------------------------------------------------------- modules
+
+
+def efficientnet(backbone: str, feature_dim: int, gate: bool) -> nn.Module:
+    from .extractors import EfficientNetExtractor
+
+    return EfficientNetExtractor(backbone, feature_dim, gate=gate)
+
+
+def vit(backbone: str, feature_dim: int, heads: int) -> nn.Module:
+    from .extractors import ViTExtractor
+
+    return ViTExtractor(backbone, feature_dim, heads)
+
+
+def convnext(backbone: str, feature_dim: int) -> nn.Module:
+    from .extractors import ConvNeXtExtractor
+
+    return ConvNeXtExtractor(backbone, feature_dim)
+
+
+def multi_scale(backbone: str, scales: tuple[int, ...], size: int, feature_dim: int) -> nn.Module:
+    from .extractors import MultiScaleExtractor, extractor
+
+    return MultiScaleExtractor(extractor(backbone, feature_dim, 0.1, 0.0), size, scales, feature_dim)
+
+
+def made(module: str, kind: str, *arguments: Any) -> nn.Module:
+    """A block's class, by the module of this package that holds it."""
+    made: nn.Module = getattr(importlib.import_module(f".{module}", __package__), kind)(*arguments)
+    return made
+
+
+def unified(config: VQAConfig) -> nn.Module:
+    from .network import VQA, VQAOfClip
+
+    return (VQAOfClip if config.inputs == 1 and config.frames is not None else VQA)(config)

@@ -1,0 +1,123 @@
+"""Every definition passes on both targets; options that make no model are refused with their reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import openvino as ov
+import pytest
+import torch
+
+from exporter import registry
+from exporter.errors import Refused
+from exporter.verdict import Verdict
+
+from .specimens import SMALL, TARGETS, specimen
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mdta", {}),
+        ("mdta", {"dim": 16, "heads": 4, "bias": True}),
+        ("conv-gated-ffn", {}),
+        ("conv-gated-ffn", {"bias": True}),
+        ("multi-head-attention", {}),
+        ("multi-head-attention", {"mask": True}),
+        ("pixel-unshuffle", {"factor": 4, "channels": 8}),
+        ("pixel-shuffle", {}),
+        ("restormer", {**SMALL, "variant": "denoise"}),
+    ],
+)
+def test_it_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    dims = ("H=64:72:104", "W=64:80:88") if name == "restormer" else ()
+    it = specimen(name, tmp_path, dims, **options)
+    for target in TARGETS:
+        hop = it.verify(target)
+        assert hop.verdict is Verdict.PASS, hop.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["color", "gray", "dual-pixel"])
+def test_every_variant_of_restormer_passes_on_both_targets(variant: str, tmp_path: Path) -> None:
+    it = specimen("restormer", tmp_path, ("H=64:72:104", "W=64:80:88"), **SMALL, variant=variant)
+    for target in TARGETS:
+        hop = it.verify(target)
+        assert hop.verdict is Verdict.PASS, hop.reason
+
+
+@pytest.mark.parametrize("name", ["pixel-unshuffle", "pixel-shuffle"])
+def test_rearranged_pixels_are_those_of_pytorch_bit_by_bit(name: str, tmp_path: Path) -> None:
+    """ONNX's SpaceToDepth orders channels otherwise (DCR); with one channel nobody would notice.
+
+    See https://github.com/microsoft/onnxscript/issues/2891.
+    """
+    it = specimen(name, tmp_path, factor=2, channels=3)
+    kinds = {node.op_type for path in (it.traced, it.simplified) for node in onnx.load(path).graph.node}
+    assert "SpaceToDepth" not in kinds
+    layers = {op.get_type_name() for op in ov.Core().read_model(it.artifact("openvino").files["xml"]).get_ops()}
+    assert "SpaceToDepth" not in layers
+    module = it.definition.build()
+    for target in TARGETS:
+        with registry.target(target).open(it.artifact(target), it.options, it.artifact(target).forms[0]) as runner:
+            for case in it.case_list:
+                given = it.inputs(case)
+                wanted = module(torch.from_numpy(given["x"])).numpy()
+                assert np.array_equal(runner.infer(given, check_inputs=False)["y"], wanted), (target, case["name"])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "word"),
+    [
+        ("restormer", {"variant": "blind"}, "dual-pixel"),
+        ("restormer", {"blocks": "1,2,3"}, "four"),
+        ("restormer", {"blocks": "1,0,1,1"}, "four"),
+        ("restormer", {"blocks": "a,b,c,d"}, "four"),
+        ("restormer", {"heads": "1,2,4,5"}, "divided"),
+        ("restormer", {"dim": 47}, "even"),
+        ("restormer", {"refinement": 0}, "positive"),
+        ("restormer", {"expansion": 0.001}, "hidden"),
+        ("mdta", {"heads": 5}, "divide"),
+        ("mdta", {"dim": 1.5}, "whole"),
+        ("conv-gated-ffn", {"dim": 0}, "positive"),
+        ("conv-gated-ffn", {"expansion": "wide"}, "hidden"),
+        ("multi-head-attention", {"heads": 0}, "positive"),
+        ("pixel-shuffle", {"factor": 1}, "rearranged"),
+        ("pixel-unshuffle", {"factor": True}, "whole"),
+    ],
+)
+def test_options_that_make_no_model(name: str, options: dict[str, Any], word: str) -> None:
+    with pytest.raises(Refused) as caught:
+        registry.model(name, options)
+    error = caught.value
+    assert error.code == "bad-option" and error.what and error.where and error.next and word in error.why
+
+
+def test_a_list_of_levels_may_be_a_list() -> None:
+    """``--set blocks=[1,1,1,1]`` reads as JSON; both ways are one option in the bundle."""
+    listed, written = (registry.model("restormer", {"blocks": b}) for b in ([1, 1, 1, 1], "1,1,1,1"))
+    assert listed.options == written.options and listed.checkpoint is None
+    assert registry.model("restormer").checkpoint is not None
+
+
+@pytest.mark.parametrize(("variant", "channels"), [("color", 3), ("gray", 1)])
+def test_samples_are_degraded_photographs_with_the_clean_ones_as_truth(variant: str, channels: int) -> None:
+    pytest.importorskip("skimage")
+    definition = registry.model("restormer", {"variant": variant})
+    assert definition.samples is not None
+    samples = list(definition.samples())
+    assert len(samples) == 2 and len({sample.name for sample in samples}) == 2
+    for sample in samples:
+        given, truth = sample.values["image"], sample.truth["image"]
+        assert given.dtype == np.uint8 and given.shape == (128, 128, channels)
+        assert truth.dtype == np.float32 and truth.shape == (1, channels, 128, 128)
+        error = np.abs(given.transpose(2, 0, 1) / 255 - truth[0]).mean()
+        assert 0.005 < error < 0.3
+
+
+def test_two_views_come_without_a_sample() -> None:
+    definition = registry.model("restormer", {"variant": "dual-pixel"})
+    assert definition.samples is None and [step.step for step in definition.before] == ["pad"]

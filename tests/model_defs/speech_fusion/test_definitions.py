@@ -1,0 +1,69 @@
+"""Every block passes on both targets; options that make none are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter import registry
+from exporter.errors import Refused
+from exporter.verdict import Verdict
+from tests.model_defs.restoration.specimens import TARGETS, specimen
+
+SHORT = ("T=1:20:60",)
+BLOCKS = [
+    ("fusion-concat", {}),
+    ("fusion-add", {}),
+    ("fusion-attention", {}),
+    ("fusion-gated", {}),
+    ("fusion-aligned", {}),
+    ("fusion-aligned", {"bands": 129}),
+    ("fusion-hybrid", {"level": "shallow"}),
+    ("fusion-hybrid", {}),
+    ("fusion-hybrid", {"level": "deep"}),
+    ("dense-skip", {}),
+    ("multiscale-preservation", {}),
+]
+STRATEGIES = ["none", "add", "attention", "gated", "hybrid"]
+
+
+def passes(name: str, folder: Path, options: dict[str, Any]) -> None:
+    it = specimen(name, folder, SHORT, **options)
+    for target in TARGETS:
+        hop = it.verify(target)
+        assert hop.verdict is Verdict.PASS, hop.reason
+
+
+@pytest.mark.parametrize(("name", "options"), BLOCKS)
+def test_it_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    passes(name, tmp_path, options)
+
+
+def test_the_decoder_of_the_document_passes_on_both_targets(tmp_path: Path) -> None:
+    passes("fusion-decoder", tmp_path, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_decoder_passes_with_every_strategy(strategy: str, tmp_path: Path) -> None:
+    passes("fusion-decoder", tmp_path, {"strategy": strategy})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "word"),
+    [
+        ("fusion-decoder", {"strategy": "dense"}, "hybrid"),
+        ("fusion-hybrid", {"level": 1}, "shallow"),
+        ("fusion-aligned", {"bands": 0}, "positive"),
+        ("fusion-concat", {"channels": 0}, "positive"),
+        ("dense-skip", {"channels": 1.5}, "whole"),
+        ("multiscale-preservation", {"channels": True}, "whole"),
+    ],
+)
+def test_options_that_make_no_model(name: str, options: dict[str, Any], word: str) -> None:
+    with pytest.raises(Refused) as caught:
+        registry.model(name, options)
+    error = caught.value
+    assert error.code == "bad-option" and error.what and error.where and error.next and word in error.why

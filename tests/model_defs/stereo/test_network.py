@@ -1,0 +1,161 @@
+"""The networks as published: keys, shapes, parameters, what they return, and that they follow the images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from exporter import checkpoint
+from model_defs.stereo.raft import VARIANTS, RaftStereo, Shape
+from model_defs.stereo.selective import SelectiveRaft
+
+from .specimens import built, meta, pair, seeded
+
+NETWORKS = [("raft-stereo", {}), ("raft-stereo", {"variant": "realtime"}), ("selective-raft", {})]
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "keys", "count", "parts"),
+    [
+        ("raft-stereo", {}, 337, 11_116_176, {"fnet": 1_066_848, "cnet": 4_321_184}),
+        ("raft-stereo", {"variant": "realtime"}, 309, 9_865_568, {"cnet": 4_321_184}),
+        (
+            "selective-raft", {}, 352, 11_654_706,
+            {
+                "fnet": 1_066_848, "cnet": 4_321_184, "sam": 98, "cam": 2_048, "update_block.encoder": 225_855,
+                "update_block.disp_head": 297_473, "update_block.mask": 332_176,
+            },
+        ),
+        ("selective-raft-loop", {}, 352, 11_654_706, {}),
+    ],
+)  # fmt: skip
+def test_keys_and_parameters_are_the_published_ones(
+    name: str, options: dict[str, Any], keys: int, count: int, parts: dict[str, int]
+) -> None:
+    network = meta(name, **options)
+    assert len(network.state_dict()) == keys and parameters(network) == count
+    assert {part: parameters(network.get_submodule(part)) for part in parts} == parts
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        (
+            "raft-stereo",
+            {
+                "update_block.encoder.convf1.weight": (64, 2, 7, 7), "update_block.encoder.conv.weight": (126, 128, 3, 3),
+                "update_block.gru32.convz.weight": (128, 256, 3, 3), "update_block.gru16.convq.weight": (128, 384, 3, 3),
+                "update_block.gru08.convr.weight": (128, 384, 3, 3), "update_block.flow_head.conv2.weight": (2, 256, 3, 3),
+                "context_zqr_convs.2.weight": (384, 128, 3, 3), "cnet.outputs32.1.weight": (128, 128, 3, 3),
+            },
+        ),
+        (
+            "selective-raft",
+            {
+                "fnet.conv1.weight": (64, 3, 7, 7), "fnet.conv2.weight": (256, 128, 1, 1),
+                "fnet.layer2.0.downsample.0.weight": (96, 64, 1, 1), "cnet.outputs08.0.1.weight": (128, 128, 3, 3),
+                "cnet.outputs16.1.0.norm2.running_var": (128,), "cnet.layer5.0.norm3.weight": (128,),
+                "cnet.layer5.0.downsample.1.weight": (128,), "sam.samconv.weight": (1, 2, 7, 7),
+                "cam.fc.0.weight": (8, 128, 1, 1), "cam.fc.2.weight": (128, 8, 1, 1),
+                "update_block.encoder.convc1.weight": (64, 36, 1, 1), "update_block.encoder.conv.weight": (127, 128, 3, 3),
+                "update_block.gru16.small_gru.convz.weight": (128, 384, 1, 1),
+                "update_block.gru08.large_gru.convq.weight": (128, 512, 3, 3),
+                "update_block.gru04.large_gru.convr.weight": (128, 512, 3, 3),
+                "update_block.disp_head.conv2.weight": (1, 256, 3, 3), "update_block.mask.0.weight": (256, 128, 3, 3),
+                "update_block.mask.2.weight": (144, 256, 1, 1),
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_shapes_are_the_published_ones(name: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    state = meta(name).state_dict()
+    assert {key: tuple(state[key].shape) for key in shapes} == shapes
+
+
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+def test_a_strided_normalisation_is_one_module_under_two_names(name: str, options: dict[str, Any]) -> None:
+    state = built(name, **options).state_dict(keep_vars=True)
+    pairs = [(key, key.replace("norm3", "downsample.1")) for key in state if ".norm3." in key]
+    assert Counter(key.split(".norm3")[0] for key, _ in pairs).keys() == {f"cnet.layer{at}.0" for at in (2, 3, 4, 5)}
+    assert all(state[first] is state[second] for first, second in pairs)
+    assert not any("norm" in key for key in state if key.startswith("fnet")), "instance norms have no weights"
+
+
+def test_a_published_checkpoint_loads_with_its_prefix(tmp_path: Path) -> None:
+    """The published files are the bare state dict of a ``DataParallel`` model."""
+    network = built("selective-raft", iterations=1)
+    file = tmp_path / "sceneflow.pth"
+    torch.save({f"module.{key}": value + 1 for key, value in network.state_dict().items()}, file)
+    wanted = {key: value + 1 for key, value in network.state_dict().items()}
+    checkpoint.load(network, file)
+    assert all(torch.equal(value, wanted[key]) for key, value in network.state_dict().items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "options", "shapes"),
+    [
+        ("raft-stereo", {}, [(1, 2, 16, 24), (1, 1, 64, 96)]),
+        ("raft-stereo", {"variant": "realtime", "max_width": 160}, [(1, 2, 8, 16), (1, 1, 64, 128)]),
+        (
+            "selective-raft", {"attention_map": True, "predictions": "all"},
+            [(1, 1, 16, 24), (1, 1, 64, 96), (1, 1, 16, 24), (1, 1, 8, 12), (1, 1, 4, 6), (2, 1, 64, 96)],
+        ),
+    ],
+)  # fmt: skip
+def test_outputs_have_the_published_shapes(name: str, options: dict[str, Any], shapes: list[tuple[int, ...]]) -> None:
+    outputs = built(name, iterations=2, **options)(*pair(64, shapes[1][-1]))
+    assert [tuple(y.shape) for y in outputs] == shapes
+    assert all(torch.isfinite(y).all() for y in outputs)
+
+
+@torch.no_grad()
+def test_nothing_moves_across_the_lines_of_a_rectified_pair() -> None:
+    low, _ = built("raft-stereo", iterations=1)(*pair(64, 64))
+    assert low[:, 0].abs().max() > 0 and not low[:, 1].any()
+
+
+@torch.no_grad()
+def test_every_prediction_is_that_of_a_network_with_as_many_iterations() -> None:
+    images = pair(64, 64)
+    *_, every = built("selective-raft", iterations=3, predictions="all")(*images)
+    for count in (1, 2, 3):
+        torch.testing.assert_close(every[count - 1 : count], built("selective-raft", iterations=count)(*images)[1])
+
+
+@torch.no_grad()
+def test_the_fast_units_of_the_real_time_form_run_once_more() -> None:
+    calls: list[str] = []
+    network = seeded(RaftStereo(VARIANTS["realtime"], 3))
+    for name in ("gru08", "gru16", "gru32"):
+        network.update_block.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    network(*pair(64, 128))
+    assert calls == ["gru16", "gru16", "gru08"] * 3
+    calls.clear()
+    three = seeded(RaftStereo(Shape(slow_fast=True), 1))
+    for name in ("gru08", "gru16", "gru32"):
+        three.update_block.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    three(*pair(64, 64))
+    assert calls == ["gru32", "gru32", "gru16", "gru32", "gru16", "gru08"]
+
+
+@pytest.mark.parametrize("layers", [0, 4])
+def test_another_number_of_levels_is_refused(layers: int) -> None:
+    with pytest.raises(ValueError, match="there are 1, 2 or 3"):
+        SelectiveRaft(Shape(layers=layers), 1)
+
+
+@torch.no_grad()
+def test_a_mirrored_pair_is_not_the_same_to_it() -> None:
+    """The right image is searched to the left only by what is learned: exchanging the images is another task."""
+    network, (left, right) = built("selective-raft", iterations=1), pair(64, 64)
+    assert not torch.allclose(network(left, right)[1], network(right, left)[1])

@@ -1,0 +1,428 @@
+"""The trainer: what it learns, what survives an interruption, and each defect of the document's trainer, mended."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("skimage")
+
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from exporter.errors import Refused
+from model_defs.vqa import train
+from model_defs.vqa.data import HELD_OUT, Material, batches, material, mirrored, split
+from model_defs.vqa.losses import entropy, quality_loss, regularisers
+from model_defs.vqa.train import Epoch, Trainer, Training
+
+OPTIONS = Training(epochs=4, batch=16, learning_rate=5e-3, size=24, crops=8, held_out_crops=8, threads=1)
+
+
+class Tiny(nn.Module):
+    """The smallest thing with all that a state must hold: a batch norm, a dropout, gates and attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 12, 3, 2),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, 16, 3, 2),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+        )
+        self.dropout = nn.Dropout(0.1)
+        self.gate, self.score = nn.Linear(16, 4), nn.Linear(16, 1)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        features = self.dropout(self.features(image * 4 - 2).mean(dim=(2, 3)))
+        return {"quality_score": self.score(features), "gate_weights": self.gate(features).softmax(dim=-1)}
+
+
+@pytest.fixture(scope="module")
+def learnt() -> Material:
+    return material(split()[0], OPTIONS.crops, OPTIONS.size, seed=0)
+
+
+@pytest.fixture(scope="module")
+def held() -> Material:
+    return material(split()[1], OPTIONS.held_out_crops, OPTIONS.size, seed=1)
+
+
+@pytest.fixture
+def make(learnt: Material, held: Material) -> Callable[..., Trainer]:
+    def made(**changes: object) -> Trainer:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        return Trainer(Tiny(), replace(OPTIONS, **changes), learnt, held)  # type: ignore[arg-type]
+
+    return made
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def stopped_after(epochs: int) -> Callable[[Epoch], None]:
+    def report(epoch: Epoch) -> None:
+        if epoch.epoch + 1 == epochs:
+            raise KeyboardInterrupt
+
+    return report
+
+
+# --------------------------------------------------------------------------------------------------------- material
+
+
+def test_material_is_of_known_quality_and_repeats(learnt: Material) -> None:
+    assert learnt.images.shape == (80, 24, 24, 3) and learnt.images.dtype == np.uint8
+    assert learnt.scores.min() >= 0 and learnt.scores.max() <= 1 and learnt.scores.std() > 0.2
+    assert np.bincount(learnt.kinds).tolist() == [20] * 4
+    again, other = (material(split()[0], OPTIONS.crops, OPTIONS.size, seed) for seed in (0, 1))
+    np.testing.assert_array_equal(again.images, learnt.images)
+    assert not np.array_equal(other.images, learnt.images)
+
+
+def test_no_photograph_is_on_both_sides(learnt: Material, held: Material) -> None:
+    assert set(learnt.photographs) | set(held.photographs) == set(range(14))
+    assert set(held.photographs) == set(HELD_OUT) and not set(learnt.photographs) & set(held.photographs)
+    for wrong in ((), (14,), tuple(range(14))):
+        with pytest.raises(ValueError, match="held out"):
+            split(wrong)
+
+
+def test_what_is_mirrored_depends_on_the_place_in_the_run_alone(learnt: Material) -> None:
+    images = learnt.images[:32]
+    first = mirrored(images, 0, 3, 5)
+    np.testing.assert_array_equal(first, mirrored(images, 0, 3, 5))
+    turned = [not np.array_equal(a, b) for a, b in zip(first, images, strict=True)]
+    assert 4 < sum(turned) < 28
+    np.testing.assert_array_equal(first[turned], images[turned][:, :, ::-1])
+    assert not np.array_equal(first, mirrored(images, 0, 4, 5))
+
+
+# ------------------------------------------------------------------------------------------------------ the whole loop
+
+
+def test_the_loss_falls_and_the_order_is_learnt(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    trainer = make(epochs=25)
+    best = trainer.fit(tmp_path)
+    history = trainer.history
+    assert [epoch.epoch for epoch in history] == list(range(25))
+    assert history[-1].loss < 0.6 * history[0].loss
+    assert best.srcc == max(epoch.srcc for epoch in history) and best.srcc > 0.35
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.safetensors", "state.pt"]
+
+
+@pytest.mark.parametrize("where", ["between epochs", "in an epoch"])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(make: Callable[..., Trainer], tmp_path: Path, where: str) -> None:
+    whole, first, second = make(), make(), make()
+    whole.fit(tmp_path / "whole")
+    steps = iter(range(100))
+
+    def progress(done: int, of: int) -> None:
+        if where == "in an epoch" and next(steps) == 12:  # of 5 steps per epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(tmp_path / "cut", progress, stopped_after(2 if where == "between epochs" else 99))
+    assert len(torch.load(tmp_path / "cut" / "state.pt", weights_only=True)["history"]) == 2
+    torch.manual_seed(99)  # another process would be anywhere in its random numbers
+    second.resume(tmp_path / "cut" / "state.pt")
+    assert not second.exhausted
+    second.fit(tmp_path / "cut")
+    assert second.history == whole.history
+    assert same(weights(second), weights(whole))
+    assert same(load_file(tmp_path / "cut" / "best.safetensors"), load_file(tmp_path / "whole" / "best.safetensors"))
+
+
+def test_a_run_is_not_resumed_with_other_options(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        make().fit(tmp_path, report=stopped_after(1))
+    with pytest.raises(Refused, match="--batch 8") as caught:
+        make(batch=8).resume(tmp_path / "state.pt")
+    assert caught.value.code == "bad-option" and "16" in caught.value.why
+    with pytest.raises(Refused) as caught:
+        make().resume(tmp_path / "nothing.pt")
+    assert caught.value.code == "missing-file"
+
+
+def test_an_early_best_is_kept(make: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, seen = make(), []
+    found = iter([(0.1, 0.0, 0.5), (0.1, 0.0, 0.9), (0.1, 0.0, 0.3), (0.1, 0.0, 0.9)])
+
+    def validate() -> tuple[float, float, float]:
+        seen.append(weights(trainer))
+        return next(found)
+
+    monkeypatch.setattr(trainer, "validate", validate)
+    best = trainer.fit(tmp_path)
+    assert best.epoch == 1, "the first of equals: later ones are no better"
+    assert same(load_file(tmp_path / "best.safetensors"), seen[1])
+    with safe_open(tmp_path / "best.safetensors", "pt") as file:
+        assert file.metadata()["epoch"] == "1" and file.metadata()["srcc"] == "0.9"
+
+
+def test_patience_ends_a_run_that_no_longer_improves(
+    make: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(epochs=9, patience=2)
+    found = iter([0.5, 0.6, 0.4, 0.6, 0.9])
+    monkeypatch.setattr(trainer, "validate", lambda: (0.1, 0.0, next(found)))
+    assert trainer.fit(tmp_path).epoch == 1
+    assert len(trainer.history) == 4
+
+
+@pytest.mark.parametrize("at", ["best.safetensors", "state.pt"])
+def test_an_interrupted_write_keeps_the_older_file(tmp_path: Path, at: str) -> None:
+    (tmp_path / at).write_bytes(b"older")
+    with pytest.raises(KeyboardInterrupt), train._whole(tmp_path / at) as path:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert (tmp_path / at).read_bytes() == b"older" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_rate_falls_on_a_cosine_to_nothing(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    trainer = make()
+    rates = []
+    trainer.fit(tmp_path, report=lambda epoch: rates.append(trainer.scheduler.get_last_lr()[0]))
+    wanted = [5e-3 * (1 + math.cos(math.pi * part)) / 2 for part in (0.25, 0.5, 0.75, 1.0)]
+    assert rates == pytest.approx(wanted, abs=1e-9)
+
+
+def test_a_gradient_is_clipped(make: Callable[..., Trainer]) -> None:
+    trainer = make(clip=1e-3)
+    trainer.model.train()
+    trainer.step(torch.rand(8, 3, 24, 24), torch.full((8,), 100.0))
+    norms = [p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]
+    assert 0.9e-3 < float(torch.stack(norms).norm()) <= 1.001e-3
+
+
+def test_only_matrices_and_kernels_decay(make: Callable[..., Trainer]) -> None:
+    for group in make().optimizer.param_groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
+
+
+def test_a_loss_that_is_no_number_ends_the_run(make: Callable[..., Trainer]) -> None:
+    trainer = make()
+    before = weights(trainer)["score.weight"]
+    with pytest.raises(FloatingPointError, match="learning rate"):
+        trainer.step(torch.rand(4, 3, 24, 24), torch.full((4,), math.nan))
+    assert torch.equal(weights(trainer)["score.weight"], before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"loss": "smooth"}, {"epochs": 0}, {"batch": 1}, {"learning_rate": 0.0}, {"clip": -1.0}, {"huber": math.nan}],
+)
+def test_bad_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(Refused) as caught:
+        Training(**options)  # type: ignore[arg-type]
+    assert caught.value.code == "bad-option" and caught.value.next
+
+
+def test_the_command_trains_resumes_and_says_how_to_export(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    learnt: Material,
+    held: Material,
+) -> None:
+    def prepared(options: Training, config: object) -> Trainer:
+        assert config.fusion == "gated"  # type: ignore[attr-defined]
+        torch.manual_seed(options.seed)
+        return Trainer(Tiny(), options, learnt, held)
+
+    monkeypatch.setattr(train, "prepared", prepared)
+    words = ["-o", str(tmp_path), "--set", "fusion=gated", "--epochs", "2", "--batch", "16", "--held-out", "1,4,8,11"]
+    assert train.main(words) == 0
+    said = capsys.readouterr().out
+    assert "SRCC" in said and f"--checkpoint {tmp_path / 'best.safetensors'}" in said.replace("\n", " ")
+    assert "exporter openvino vqa --set fusion=gated" in said
+    assert train.main([*words, "--resume"]) == 0
+    assert train.main([*words, "--seed", "1", "--resume"]) == 2
+    assert "--seed 1" in capsys.readouterr().out
+    assert train.main([*words, "--set", "colour=red"]) == 2
+
+
+@pytest.mark.parametrize("config", [{"inputs": 2}, {"temporal": "tsm"}])
+def test_a_model_of_more_than_one_image_is_not_trained_on_single_ones(config: dict[str, object]) -> None:
+    from model_defs.vqa.config import VQAConfig
+
+    with pytest.raises(Refused, match="single images|--set") as caught:
+        train.prepared(OPTIONS, VQAConfig(**config))  # type: ignore[arg-type]
+    assert caught.value.code == "bad-option"
+
+
+# ------------------------------------------------------------------------- the document's trainer, defect by defect
+
+
+def test_numpy_was_not_imported(make: Callable[..., Trainer], held: Material) -> None:
+    """The document's ``validate`` ends in a NameError: it uses ``np``, which nothing imports."""
+    trainer = make()
+    loss, plcc, srcc = trainer.validate()
+    assert all(math.isfinite(value) for value in (loss, plcc, srcc))
+    assert not trainer.model.training
+    with torch.no_grad():
+        found = trainer.model(train.tensor_of(held.images))["quality_score"][:, 0].numpy()
+    assert plcc == pytest.approx(np.corrcoef(found, held.scores)[0, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1", "huber"])
+def test_targets_were_broadcast_against_scores(loss: str) -> None:
+    """The document compares scores ``(B, 1)`` with targets ``(B,)``: every one with each, a ``(B, B)`` loss."""
+    options = Training(loss=loss)  # type: ignore[arg-type]
+    wanted = torch.tensor([0.0, 0.5, 1.0])
+    assert quality_loss(wanted[:, None], wanted, options) == 0
+    assert quality_loss(wanted[:, None] + 0.2, wanted, options) > 0
+    with pytest.raises(ValueError, match="scores for"):
+        quality_loss(wanted[:, None], wanted[:2], options)
+
+
+def test_the_optimizer_was_built_before_the_model_moved(learnt: Material, held: Material) -> None:
+    """The document's optimizer holds the parameters of before ``model.to``, where moving makes new ones."""
+
+    class Moved(Tiny):
+        def to(self, device: torch.device) -> Moved:  # type: ignore[override]
+            self.score = nn.Linear(16, 1)
+            return self
+
+    trainer = Trainer(Moved(), OPTIONS, learnt, held)
+    trained = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in trainer.model.parameters()}
+
+
+def test_huber_was_smooth_l1() -> None:
+    """The document's ``huber`` is SmoothL1 at 1: for scores from 0 to 1 nothing but half the square."""
+    options = Training(loss="huber", huber=0.1)
+    errors = torch.tensor([0.05, 0.6])
+    assert quality_loss(errors, torch.zeros(2), options) == pytest.approx((0.05**2 / 2 + 0.1 * (0.6 - 0.05)) / 2)
+    assert quality_loss(errors, torch.zeros(2), options) != nn.functional.smooth_l1_loss(errors, torch.zeros(2))
+
+
+@pytest.mark.parametrize("found", [[-0.2, -0.4], [math.nan, -0.9], [math.nan, math.nan]])
+def test_a_best_of_zero_never_saved_a_model(
+    make: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: list[float]
+) -> None:
+    """The document starts at a best SRCC of 0: what stays below, or is NaN for a constant answer, is never saved."""
+    trainer, values = make(epochs=2), iter(found)
+    monkeypatch.setattr(trainer, "validate", lambda: (0.1, 0.0, next(values)))
+    best = trainer.fit(tmp_path)
+    assert (tmp_path / "best.safetensors").is_file()
+    assert best.epoch == (1 if math.isnan(found[0]) and not math.isnan(found[1]) else 0)
+
+
+def test_the_checkpoint_pickled_the_configuration(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    """The document saves its configuration object: ``torch.load`` refuses the file as it should."""
+    trainer = make(epochs=1)
+    trainer.fit(tmp_path)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["options"] == json.loads(json.dumps(state["options"])) and state["options"]["batch"] == 16
+    assert same(load_file(tmp_path / "best.safetensors"), weights(trainer))
+
+
+@pytest.mark.parametrize("total", [2, 17, 33, 80])
+def test_a_last_batch_of_one_image_broke_batch_norm(total: int) -> None:
+    """The document's last batch may hold one image, which has no variance; here batches are nearly equal."""
+    found = list(batches(total, 16, seed=0, epoch=0))
+    assert sorted(np.concatenate(found).tolist()) == list(range(total))
+    assert max(map(len, found)) <= 16 and min(map(len, found)) >= 2
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+def test_the_loss_of_an_epoch_was_a_mean_of_batch_means(make: Callable[..., Trainer], held: Material) -> None:
+    """The document averages the means of batches of different sizes: a last small batch counts too much."""
+    trainer = make()
+    trainer.held = Material(*(value[:5] for value in (held.images, held.scores, held.kinds, held.photographs)))
+    sizes = []
+    answer = trainer._answer
+    trainer._answer = lambda images: sizes.append(len(images)) or answer(images)  # type: ignore[method-assign]
+    old, train.VALIDATION_BATCH = train.VALIDATION_BATCH, 4
+    try:
+        loss, *_ = trainer.validate()
+    finally:
+        train.VALIDATION_BATCH = old
+    with torch.no_grad():
+        whole = answer(train.tensor_of(trainer.held.images))["quality_score"]
+    assert sizes == [4, 1]
+    assert loss == pytest.approx(float(quality_loss(whole, torch.from_numpy(trainer.held.scores), OPTIONS)), rel=1e-5)
+
+
+def test_nothing_was_seeded(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    """Two runs of the document's trainer differ; here the seed decides the run."""
+    first, again, other = make(epochs=1), make(epochs=1), make(epochs=1, seed=1)
+    for index, trainer in enumerate((first, again, other)):
+        torch.manual_seed(0)
+        trainer.fit(tmp_path / str(index))
+    assert same(weights(first), weights(again)) and first.history == again.history
+    assert not same(weights(first), weights(other))
+
+
+def test_the_schedule_was_not_saved(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    """The document's checkpoint lacks the schedule: a resumed run starts again at the full rate."""
+    with pytest.raises(KeyboardInterrupt):
+        make().fit(tmp_path, report=stopped_after(3))
+    resumed = make()
+    resumed.resume(tmp_path / "state.pt")
+    assert resumed.scheduler.get_last_lr()[0] == pytest.approx(5e-3 * (1 + math.cos(math.pi * 0.75)) / 2)
+
+
+def test_sparsity_drove_gates_to_equal_weights() -> None:
+    """The document minimises the sum of squares, least for equal weights; here one gate comes to have it all."""
+    options = Training(sparsity=1.0)
+    score = torch.zeros(1, 1)
+    equal, chosen = torch.full((1, 4), 0.25), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    of_equal, of_chosen = (
+        float(regularisers({"quality_score": score, "gate_weights": gates}, options)) for gates in (equal, chosen)
+    )
+    assert of_equal == pytest.approx(math.log(4)) and of_chosen == pytest.approx(0, abs=1e-6)
+    logits = torch.tensor([[0.3, 0.2, 0.1, 0.0]], requires_grad=True)
+    for _ in range(300):
+        loss = regularisers({"quality_score": score, "gate_weights": logits.softmax(-1)}, options)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        logits = (logits - gradient).detach().requires_grad_()
+    assert logits.softmax(-1).max() > 0.9
+
+
+def test_attention_is_spread_by_its_regulariser() -> None:
+    """The document's sign is right here, and stays: the loss is less for attention that is spread."""
+    options = Training(diversity=0.5)
+    score = torch.zeros(1, 1)
+    spread, narrow = torch.full((1, 2, 4), 0.25), torch.tensor([[[1.0, 0, 0, 0]] * 2])
+    losses = [
+        float(regularisers({"quality_score": score, name: value}, options))
+        for name in ("attention_weights", "attention_weights_1")
+        for value in (spread, narrow)
+    ]
+    assert losses == pytest.approx([-0.5 * math.log(4), 0, -0.5 * math.log(4), 0], abs=1e-6)
+    assert torch.isfinite(torch.autograd.grad(entropy(narrow.requires_grad_()), narrow)[0]).all()
+
+
+def test_regularisers_that_are_off_are_not_there(make: Callable[..., Trainer]) -> None:
+    outputs = {"quality_score": torch.zeros(2, 1), "gate_weights": torch.full((2, 4), math.nan)}
+    assert regularisers(outputs, OPTIONS) == 0
+
+
+def test_a_lower_precision_was_not_to_be_had(make: Callable[..., Trainer], learnt: Material) -> None:
+    """The document knows no mixed precision; with it, losses are still taken in float32."""
+    trainer = make(bf16=True)
+    found = trainer._answer(train.tensor_of(learnt.images[:4]))["quality_score"]
+    assert found.dtype == torch.float32
+    exact = make()._answer(train.tensor_of(learnt.images[:4]))["quality_score"]
+    torch.manual_seed(0)
+    assert not torch.equal(found, exact)
+    assert math.isfinite(trainer.step(train.tensor_of(learnt.images[:4]), torch.from_numpy(learnt.scores[:4])))
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
