@@ -7,7 +7,7 @@ CHECKPOINT ?= $(wildcard $(DATA)/gtcrn/gtcrn_dns3.tar)
 SAMPLES ?= $(wildcard $(DATA)/gtcrn/noisy.wav)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint fmt type test test-all contract faults bench docs clean
+.PHONY: help setup demo lint fmt type test test-all contract faults bench cards clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ faults: setup ## what breaks, and files that lie
 
 bench: setup ## the figures, as ratios in one run; writes docs/performance.md
 	$(BIN)/python -m tests.bench
+
+cards: setup ## export every definition for every target; writes docs/models.md
+	$(BIN)/python -m tests.bench.cards
 
 clean: ## remove environments and caches
 	rm -rf .venv .venv-device build *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import sys
@@ -40,7 +41,7 @@ def listed_models(name: str | None = None) -> dict[str, Any]:
 def _model(definition: ModelDef) -> dict[str, Any]:
     from exporter.define import parameters
 
-    published = definition.checkpoint
+    published, factory = definition.checkpoint, registry.factory(definition.name)
     return {
         "name": definition.name,
         "family": definition.family,
@@ -50,6 +51,8 @@ def _model(definition: ModelDef) -> dict[str, Any]:
         "dims": [f"{dim.name}={dim}" for dim in definition.dims],
         "state": [s.input for s in definition.state],
         "metric": ", ".join(definition.metrics) or None,
+        "summary": (inspect.getdoc(factory) or "").partition("\n")[0],
+        "options": {p.name: p.default for p in inspect.signature(factory).parameters.values()},
         "source": definition.source,
         "licence": definition.licence,
         "checkpoint": published.address if published else None,

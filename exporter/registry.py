@@ -168,10 +168,10 @@ def model(name: str, options: Mapping[str, Any] | None = None) -> ModelDef:
             next="exporter models",
         )
     try:
-        factory = _factory(name)
-        known = list(inspect.signature(factory).parameters)
+        made_by = factory(name)
+        known = list(inspect.signature(made_by).parameters)
         _refuse_unknown_options(name, known, options or {})
-        made = factory(**(options or {}))
+        made = made_by(**(options or {}))
         if not isinstance(made, ModelDef):
             raise TypeError(f"its function returned {type(made).__name__}, not a ModelDef")
     except ExporterError:
@@ -181,7 +181,8 @@ def model(name: str, options: Mapping[str, Any] | None = None) -> ModelDef:
     return made
 
 
-def _factory(name: str) -> Any:
+def factory(name: str) -> Any:
+    """The function behind a model's name: its parameters are the options of ``--set``, its docstring the summary."""
     joined = _entry_points("exporter.models").get(name)
     if joined is not None:
         return joined.load()

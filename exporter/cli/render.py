@@ -218,10 +218,10 @@ def models(value: Event) -> None:
     """One row per model; everything of it when there is but one."""
     out = _out()
     rows = [
-        (m["name"], f"{m['parameters']:,}", " ".join(m["dims"]) or "fixed", str(len(m["state"])), m["source"])
-        for m in value["models"]
+        (m["family"], m["name"], f"{m['parameters']:,}", " ".join(m["dims"]) or "fixed", m["summary"])
+        for m in sorted(value["models"], key=lambda m: (m["family"], m["name"]))
     ]
-    _listing(out, rows, ("name", "parameters", "dims", "states", "source"))
+    _listing(out, rows, ("family", "name", "parameters", "dims", "what it is"))
     for broken in value["broken"]:
         out.print(f"[bold yellow]broken[/]  {escape(broken['reason'])}")
     if len(value["models"]) == 1:
@@ -232,6 +232,11 @@ def models(value: Event) -> None:
             for t in only[kind]
         ]
         _listing(out, tensors, ("", "tensor", "meaning"))
+        options = [(key, escape(str(default))) for key, default in only["options"].items()]
+        if options:
+            _listing(out, options, ("--set", "default"))
+        out.print(f"metric  {escape(only['metric'] or 'none')}")
+        out.print(f"source  {escape(only['source'])}")
         out.print(f"checkpoint  {escape(only['checkpoint'] or 'none published')}")
         out.print(f"licence  {escape(only['licence'])}")
 

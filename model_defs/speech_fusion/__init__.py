@@ -201,20 +201,20 @@ def _bad(name: str, option: str, value: object, rule: str) -> Refused:
 
 
 def _strategy(name: str, channels: int) -> nn.Module:
-    from .strategies import strategy
+    from .blends import strategy
 
     return strategy(name, channels)
 
 
 def _hybrid(level: str, channels: int) -> nn.Module:
-    from .strategies import LEVELS as BY_LEVEL
-    from .strategies import strategy
+    from .blends import LEVELS as BY_LEVEL
+    from .blends import strategy
 
     return strategy(BY_LEVEL[level], channels)
 
 
 def _aligned(bands: int) -> nn.Module:
-    from .strategies import Aligned
+    from .blends import Aligned
 
     return Aligned(bands, BANDS)
 

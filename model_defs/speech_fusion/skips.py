@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .strategies import LEVELS, strategy
+from .blends import LEVELS, strategy
 
 BANDS = (129, 65, 33, 17)
 """Bands of an encoder's three features and of the bottleneck: kernel 5, stride 2 and padding 2 go from each to the

@@ -17,8 +17,11 @@ from .._photographs import DISTORTIONS, Picture, count, distorted, photograph  #
 
 # One of every kind: a portrait of an animal, a street scene, a gray photograph, a texture.
 HELD_OUT = (1, 4, 8, 11)
-# Crops come from the photograph at several sizes, so that a texture is no sign of the photograph it comes from.
-ZOOMS = (1.125, 1.5, 2.0)
+# Five levels of every kind, as quality data sets have them; the first is the picture itself.
+LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Crops come from the photograph at several heights in pixels, so that a texture is no sign of its photograph. All are
+# smaller than the photographs were: before it is distorted, every picture is sharp.
+HEIGHTS = (128, 160, 192, 224)
 # The crop with the most detail of so many is taken: of a piece of plain sky nobody can say how blurred it is.
 CHOICE = 3
 # The part of a crop's values that may lie beyond black and white when it is stretched between them.
@@ -58,7 +61,7 @@ def split(held_out: Sequence[int] = HELD_OUT) -> tuple[list[int], list[int]]:
 
 
 def material(photographs: Sequence[int], per_photograph: int, size: int, seed: int) -> Material:
-    """Crops of every photograph, each distorted once: kinds in turn, levels evenly drawn from 0 to 1.
+    """Crops of every photograph, each distorted once: kinds in turn, one of :data:`LEVELS` each.
 
     Args:
         photographs: indices of photographs.
@@ -76,7 +79,7 @@ def material(photographs: Sequence[int], per_photograph: int, size: int, seed: i
     images, scores, kinds, origins = [], [], [], []
     for index in photographs:
         for turn in range(per_photograph):
-            kind, level = turn % len(DISTORTIONS), float(rng.uniform(0.0, 1.0))
+            kind, level = turn % len(DISTORTIONS), float(rng.choice(LEVELS))
             crop = _crop(index, size, rng)
             images.append(distorted(crop, DISTORTIONS[kind], level, int(rng.integers(2**31))))
             scores.append(1.0 - level)
@@ -103,7 +106,8 @@ def mirrored(images: Picture, seed: int, epoch: int, step: int) -> Picture:
 
 def _crop(index: int, size: int, rng: np.random.Generator) -> Picture:
     """The most detailed of some crops, stretched from black to white: a known loss of contrast needs a known start."""
-    whole = _zoomed(index, round(size * float(rng.choice(ZOOMS))))
+    heights = [height for height in HEIGHTS if height >= size] or [size]
+    whole = _zoomed(index, int(rng.choice(heights)))
     found = []
     for _ in range(CHOICE):
         top, left = (int(rng.integers(0, length - size + 1)) for length in whole.shape[:2])

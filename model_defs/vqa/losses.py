@@ -30,8 +30,9 @@ class Training:
         clip: largest norm of a step's gradient.
         diversity: weight of the regulariser that spreads attention.
         sparsity: weight of the regulariser that makes gates choose.
-        size: pixels of a side of the crops.
+        size: pixels of a side of the crops to train on.
         crops: crops per photograph to train on.
+        held_out_size: pixels of a side of what is held out; a larger picture has more to judge by.
         held_out_crops: crops per photograph held out.
         held_out: the photographs held out.
         patience: epochs without a better SRCC after which training stops; 0 for never.
@@ -49,8 +50,9 @@ class Training:
     clip: float = 1.0
     diversity: float = 0.0
     sparsity: float = 0.0
-    size: int = 96
+    size: int = 64
     crops: int = 200
+    held_out_size: int = 128
     held_out_crops: int = 60
     held_out: tuple[int, ...] = HELD_OUT
     patience: int = 0
@@ -61,7 +63,7 @@ class Training:
     def __post_init__(self) -> None:
         if self.loss not in ("mse", "l1", "huber"):
             raise bad("loss", self.loss, "it is mse, l1 or huber")
-        for name in ("epochs", "crops", "held_out_crops", "size", "threads"):
+        for name in ("epochs", "crops", "held_out_crops", "size", "held_out_size", "threads"):
             if getattr(self, name) < 1:
                 raise bad(name, getattr(self, name), "at least 1")
         if self.batch < 2:

@@ -156,6 +156,8 @@ class Trainer:
     ) -> Epoch:
         """Trains until the last epoch, keeping the best weights and the state in ``folder``; returns the best epoch."""
         folder.mkdir(parents=True, exist_ok=True)
+        if not self.history:
+            torch.manual_seed(self.options.seed)
         while not self.exhausted:
             loss = self.train_epoch(progress)
             self.history.append(Epoch(len(self.history), loss, *self.validate()))
@@ -252,7 +254,7 @@ def prepared(options: Training, config: VQAConfig) -> Trainer:
     torch.set_num_threads(options.threads)
     kept, out = split(options.held_out)
     learnt = material(kept, options.crops, options.size, options.seed)
-    held = material(out, options.held_out_crops, options.size, options.seed + 1)
+    held = material(out, options.held_out_crops, options.held_out_size, options.seed + 1)
     torch.manual_seed(options.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Trainer(OfCrops(config), options, learnt, held, device)

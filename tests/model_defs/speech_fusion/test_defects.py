@@ -12,8 +12,8 @@ from exporter import define, registry
 from exporter.define import seed_weights
 from model_defs import speech_fusion
 from model_defs.gtcrn.network import DILATIONS, GTCRN
+from model_defs.speech_fusion.blends import Attention
 from model_defs.speech_fusion.skips import BANDS, DenseSkips, FusionDecoder, MultiscalePreservation
-from model_defs.speech_fusion.strategies import Attention
 
 OURS = [name for name in registry.model_names() if registry.model(name).family == "speech_fusion"]
 

@@ -19,12 +19,14 @@ BLOCKS = [
     ("fusion-attention", {}),
     ("fusion-gated", {}),
     ("fusion-aligned", {}),
-    ("fusion-aligned", {"bands": 129}),
-    ("fusion-hybrid", {"level": "shallow"}),
     ("fusion-hybrid", {}),
-    ("fusion-hybrid", {"level": "deep"}),
     ("dense-skip", {}),
     ("multiscale-preservation", {}),
+]
+SETTINGS = [
+    ("fusion-aligned", {"bands": 129}),
+    ("fusion-hybrid", {"level": "shallow"}),
+    ("fusion-hybrid", {"level": "deep"}),
 ]
 STRATEGIES = ["none", "add", "attention", "gated", "hybrid"]
 
@@ -43,6 +45,12 @@ def test_it_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path:
 
 def test_the_decoder_of_the_document_passes_on_both_targets(tmp_path: Path) -> None:
     passes("fusion-decoder", tmp_path, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), SETTINGS)
+def test_it_passes_with_every_setting(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    passes(name, tmp_path, options)
 
 
 @pytest.mark.slow

@@ -10,20 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("skimage")
-
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from exporter.errors import Refused
+from model_defs._photographs import DISTORTIONS
 from model_defs.vqa import train
-from model_defs.vqa.data import HELD_OUT, Material, batches, material, mirrored, split
+from model_defs.vqa.data import HELD_OUT, LEVELS, Material, batches, material, mirrored, split
 from model_defs.vqa.losses import entropy, quality_loss, regularisers
 from model_defs.vqa.train import Epoch, Trainer, Training
 
+pytest.importorskip("skimage")
 OPTIONS = Training(epochs=4, batch=16, learning_rate=5e-3, size=24, crops=8, held_out_crops=8, threads=1)
 
 
@@ -91,6 +90,7 @@ def test_material_is_of_known_quality_and_repeats(learnt: Material) -> None:
     assert learnt.images.shape == (80, 24, 24, 3) and learnt.images.dtype == np.uint8
     assert learnt.scores.min() >= 0 and learnt.scores.max() <= 1 and learnt.scores.std() > 0.2
     assert np.bincount(learnt.kinds).tolist() == [20] * 4
+    assert set(np.round(1 - learnt.scores, 6)) == set(LEVELS)
     again, other = (material(split()[0], OPTIONS.crops, OPTIONS.size, seed) for seed in (0, 1))
     np.testing.assert_array_equal(again.images, learnt.images)
     assert not np.array_equal(other.images, learnt.images)
@@ -117,13 +117,23 @@ def test_what_is_mirrored_depends_on_the_place_in_the_run_alone(learnt: Material
 # ------------------------------------------------------------------------------------------------------ the whole loop
 
 
-def test_the_loss_falls_and_the_order_is_learnt(make: Callable[..., Trainer], tmp_path: Path) -> None:
-    trainer = make(epochs=25)
+def test_the_loss_falls_and_the_order_is_learnt(tmp_path: Path) -> None:
+    """Of one kind of distortion, which so small a network learns in seconds."""
+
+    def noisy(photographs: list[int], seed: int) -> Material:
+        found = material(photographs, 20, OPTIONS.size, seed)
+        kept = found.kinds == DISTORTIONS.index("noise")
+        return Material(found.images[kept], found.scores[kept], found.kinds[kept], found.photographs[kept])
+
+    torch.set_num_threads(1)
+    kept, out = split()
+    options = replace(OPTIONS, epochs=20, batch=10)
+    trainer = Trainer(Tiny(), options, noisy(kept, 0), noisy(out, 1))
     best = trainer.fit(tmp_path)
     history = trainer.history
-    assert [epoch.epoch for epoch in history] == list(range(25))
-    assert history[-1].loss < 0.6 * history[0].loss
-    assert best.srcc == max(epoch.srcc for epoch in history) and best.srcc > 0.35
+    assert [epoch.epoch for epoch in history] == list(range(20))
+    assert history[-1].loss < 0.4 * history[0].loss
+    assert best.srcc == max(epoch.srcc for epoch in history) and best.srcc > 0.7
     assert sorted(p.name for p in tmp_path.iterdir()) == ["best.safetensors", "state.pt"]
 
 
@@ -262,7 +272,7 @@ def test_the_command_trains_resumes_and_says_how_to_export(
 def test_a_model_of_more_than_one_image_is_not_trained_on_single_ones(config: dict[str, object]) -> None:
     from model_defs.vqa.config import VQAConfig
 
-    with pytest.raises(Refused, match="single images|--set") as caught:
+    with pytest.raises(Refused, match="--set") as caught:
         train.prepared(OPTIONS, VQAConfig(**config))  # type: ignore[arg-type]
     assert caught.value.code == "bad-option"
 
@@ -365,7 +375,6 @@ def test_nothing_was_seeded(make: Callable[..., Trainer], tmp_path: Path) -> Non
     """Two runs of the document's trainer differ; here the seed decides the run."""
     first, again, other = make(epochs=1), make(epochs=1), make(epochs=1, seed=1)
     for index, trainer in enumerate((first, again, other)):
-        torch.manual_seed(0)
         trainer.fit(tmp_path / str(index))
     assert same(weights(first), weights(again)) and first.history == again.history
     assert not same(weights(first), weights(other))

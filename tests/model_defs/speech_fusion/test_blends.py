@@ -10,8 +10,8 @@ from torch import nn
 from exporter import registry
 from exporter.define import seed_weights
 from model_defs.speech_fusion import STRATEGIES, strategies
+from model_defs.speech_fusion.blends import Aligned, Attention, Gated, interpolation, strategy
 from model_defs.speech_fusion.skips import FusionDecoder
-from model_defs.speech_fusion.strategies import Aligned, Attention, Gated, interpolation, strategy
 
 
 def seeded(module: nn.Module) -> nn.Module:
