@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from exporter import registry
-from exporter.errors import KINDS
+from exporter.cli.app import _settings as settings
+from exporter.errors import KINDS, ExporterError
 from exporter.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,12 @@ def problem(line: str) -> str | None:
         return f"{type(error).__name__}: {error}"
     if name in registry.target_names() and arguments[0] not in registry.model_names():
         return f"there is no model {arguments[0]}"
+    if name in registry.target_names():
+        given = [word for word, before in zip(words[1:], words, strict=False) if before == "--set"]
+        try:
+            registry.model(arguments[0], settings(given))
+        except ExporterError as error:
+            return str(error)
     targets = [word for word, before in zip(words[1:], words, strict=False) if before == "--target"]
     unknown = [target for target in targets if target not in registry.target_names()]
     return f"there is no target {unknown}" if unknown else None
@@ -95,6 +102,8 @@ def test_an_example_of_the_readme_would_start(line: str) -> None:
         "exporter openvino",
         "exporter openvino gtcrn --no-such-option",
         "exporter openvino gtcrn --seed x",
+        "exporter mobile restormer --set variant=none",
+        "exporter mobile restormer --set varaint=gray",
         "exporter verify gtcrn.bundle --strict",
         "exporter compile gtcrn.bundle",
         "exporter profile gtcrn.bundle --target opnevino",

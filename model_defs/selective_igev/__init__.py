@@ -27,7 +27,7 @@ PUBLISHED = Checkpoint(
     sha256=None,
     licence="MIT",
 )
-# Narrower, and the coarsest maps are one pixel wide: nothing to normalise.
+# Narrower, and the features at stride 32 are one pixel wide: no such image was trained on, none is let in.
 NARROWEST = 64
 MOST_ITERATIONS = 32
 # Channels of hidden states, of what the context adds to the gates of two units, of the volume, and of the lookup.
