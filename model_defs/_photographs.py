@@ -112,7 +112,7 @@ def stereo_from_photograph(height: int, width: int, index: int = 0) -> tuple[Pic
     The left view is a photograph. The scene behind it is made up: a slanted ground, a smooth bulge, and a nearer
     rectangle with a sharp edge. The point at column ``x`` of the left view lies at ``x - disparity[y, x]`` of the right
     one. Where two points meet there, the nearer one covers the farther; where none arrives, the scene was hidden
-    behind the rectangle, and the background beside the gap is drawn across it. So about 8 % of the left view's points
+    behind the rectangle, and the background beside the gap is mirrored into it. So about 8 % of the left view's points
     are not to be seen in the right one (covered, or beyond its left border): their disparity is still the scene's, as
     in Scene Flow's truth, and no method can measure it.
 
@@ -252,24 +252,24 @@ def _scene(height: int, width: int) -> Disparity:
 
 
 def _seen_from_right(row: Picture, disparity: Disparity, width: int) -> Picture:
-    """One row as the right camera sees it: every column takes the nearest of the surfaces that pass over it."""
+    """One row as the right camera sees it.
+
+    A nearer surface moves further to the left, so it covers only what was to the left of it: later columns win.
+    """
     columns = np.arange(len(row))
     position = columns - disparity.astype(np.float64)
     source = np.full(width, np.nan)
-    nearness = np.full(width, -np.inf)
     for start in columns[:-1]:
         begin, end = position[start], position[start + 1]
         if not 0.0 < end - begin < 2.0:  # an edge between two surfaces, not a surface
             continue
         for column in range(max(0, int(np.ceil(begin))), min(width - 1, int(np.floor(end))) + 1):
-            if disparity[start] > nearness[column]:
-                nearness[column] = disparity[start]
-                source[column] = start + (column - begin) / (end - begin)
+            source[column] = start + (column - begin) / (end - begin)
     hidden = np.isnan(source)
-    # A gap opens to the right of the nearer surface, and the background goes on from the column after the gap.
+    # A gap opens to the right of a nearer surface: the background after the gap is mirrored into it.
     known = np.flatnonzero(~hidden)
     after = known[np.minimum(np.searchsorted(known, np.flatnonzero(hidden)), len(known) - 1)]
-    source[hidden] = source[after] - (after - np.flatnonzero(hidden))
+    source[hidden] = source[after] + (after - np.flatnonzero(hidden))
     source = np.clip(source, 0, len(row) - 1)
     below = np.minimum(source.astype(int), len(row) - 2)
     part = (source - below)[:, None]

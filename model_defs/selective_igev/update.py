@@ -57,6 +57,10 @@ class UpdateBlock(nn.Module):
         state: Tensor = unit(attention, hidden, torch.cat([context, *given], dim=1))
         return state
 
+    def moved(self, disparity: Tensor, finest: Tensor) -> Tensor:
+        """The next disparity: changed as the finest hidden state asks for."""
+        return disparity + self.disp_head(finest)
+
     def forward(
         self, hidden: Three, context: Three, attention: Three, looked_up: Tensor, disparity: Tensor
     ) -> tuple[Three, Tensor, Tensor]:
@@ -77,4 +81,4 @@ class UpdateBlock(nn.Module):
         h8 = self.advance(1, attention[1], h8, context[1], [pooled(h4), resized(h16, h8)])
         heard = [self.encoder(looked_up, disparity), resized(h8, h4)]
         h4 = self.advance(0, attention[0], h4, context[0], heard)
-        return (h4, h8, h16), MASK_SCALE * self.mask_feat_4(h4), disparity + self.disp_head(h4)
+        return (h4, h8, h16), MASK_SCALE * self.mask_feat_4(h4), self.moved(disparity, h4)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from exporter.spec import Checkpoint, Dim, ModelDef, Part, State, Tensor, model
 
 from . import declare
-from .declare import CENTRED, LEVELS, NARROWEST, count, flag, one_of, unused
+from .declare import LEVELS, NARROWEST, NORMALISED, count, flag, one_of, unused
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +73,7 @@ def raft_stereo(variant: str = "base", iterations: int = 8, max_height: int = 12
         dims=declare.sizes(name, max_height, max_width, narrowest),
         checkpoint=RAFT_WEIGHTS[variant],
         **declare.around("flow_up", narrowest),
-        undetectable=CENTRED["fnet"] if variant == "base" else (*CENTRED["shared"], *unused(2, selective=False)),
+        undetectable=NORMALISED["fnet"] if variant == "base" else (*NORMALISED["shared"], *unused(2, selective=False)),
         source=f"{RAFT}, github.com/princeton-vl/RAFT-Stereo",
         licence=LICENCE,
         options={"variant": variant, "iterations": iterations, "max_height": max_height, "max_width": max_width},
@@ -120,7 +120,7 @@ def selective_raft(
         dims=declare.sizes(name, max_height, max_width, NARROWEST["base"]),
         checkpoint=SELECTIVE_WEIGHTS,
         **declare.around("up", NARROWEST["base"], tuple(tensor.name for tensor in every)),
-        undetectable=(*CENTRED["fnet"], *unused(layers, selective=True)),
+        undetectable=(*NORMALISED["fnet"], *unused(layers, selective=True)),
         source=f"{SELECTIVE}, github.com/Windsrain/Selective-Stereo",
         licence=LICENCE,
         options={
@@ -177,7 +177,7 @@ def selective_raft_loop(attention_map: bool = False, max_height: int = 96, max_w
         ),
         checkpoint=SELECTIVE_WEIGHTS,
         **declare.around("up", NARROWEST["base"]),
-        undetectable=CENTRED["fnet"],
+        undetectable=NORMALISED["fnet"],
         source=f"{SELECTIVE}, github.com/Windsrain/Selective-Stereo",
         licence=LICENCE,
         options={"attention_map": attention_map, "max_height": max_height, "max_width": max_width},

@@ -91,18 +91,18 @@ def stereo_pairs() -> Iterator[Sample]:
 
 # ----------------------------------------------------------------------------------- weights that nothing shows
 
-# A convolution in front of an instance normalisation: the mean takes its bias away again.
+# A convolution in front of an instance normalisation: that takes its bias away, and its scale but for an epsilon of
+# 1e-5 beside variances near 1. The first one's scale is seen: variances of plain images are small.
 _STAGES = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
-CENTRED = {
-    "fnet": (
-        "fnet.conv1.bias",
-        *(f"fnet.{block}.{conv}.bias" for block in _STAGES for conv in ("conv1", "conv2")),
-        "fnet.layer2.0.downsample.0.bias",
-        "fnet.layer3.0.downsample.0.bias",
-    ),
-    "shared": ("conv2.0.conv1.bias", "conv2.0.conv2.bias"),
+_NORMALISED = [
+    *(f"fnet.{block}.{conv}" for block in _STAGES for conv in ("conv1", "conv2")),
+    "fnet.layer2.0.downsample.0",
+    "fnet.layer3.0.downsample.0",
+]
+NORMALISED = {
+    "fnet": ("fnet.conv1.bias", *(f"{conv}.{name}" for conv in _NORMALISED for name in ("weight", "bias"))),
+    "shared": tuple(f"conv2.0.{conv}.{name}" for conv in ("conv1", "conv2") for name in ("weight", "bias")),
 }
-
 
 _CONV, _NORM = ("weight", "bias"), ("weight", "bias", "running_mean", "running_var")
 _BLOCK = [(layer, names) for at in (1, 2) for layer, names in ((f"conv{at}", _CONV), (f"norm{at}", _NORM))]

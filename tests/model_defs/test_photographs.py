@@ -113,6 +113,17 @@ def test_the_nearer_surface_covers_the_farther() -> None:
     assert np.abs(right[40, inside - 22].astype(int) - left[40, inside]).max() <= 1
 
 
+def test_one_row_as_the_right_camera_sees_it() -> None:
+    row = np.repeat(np.arange(60, dtype=np.uint8)[:, None], 3, axis=1)
+    disparity = np.full(60, 2.0, np.float32)
+    disparity[20:30] = 6.0
+    seen = _photographs._seen_from_right(row, disparity, 50)[:, 0].tolist()
+    assert seen[:14] == list(range(2, 16)), "the background, 2 columns to the left"
+    assert seen[14:24] == list(range(20, 30)), "the nearer part, 6 columns to the left, over 16 to 19"
+    assert seen[24:28] == [34, 33, 32, 31], "what it hid: the background beside it, mirrored"
+    assert seen[28:] == list(range(30, 52))
+
+
 def test_the_right_view_has_no_gaps() -> None:
     _, right, _ = stereo_from_photograph(64, 128, index=2)
     assert (right.reshape(-1, 3).max(axis=1) > 0).mean() > 0.99

@@ -141,9 +141,10 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
 def test_an_image_is_written_rounded_and_clipped(tmp_path: Path, channels: int) -> None:
     wanted = picture((6, 5, 3) if channels == 3 else (6, 5))
     planes = wanted.transpose(2, 0, 1)[None] if channels == 3 else wanted[None, None]
-    tensor = planes.astype(np.float32) / 255 + np.float32(0.4 / 255)
-    files.write(tmp_path / "a.png", {"image": np.where(planes == 255, np.float32(7), tensor)})
-    np.testing.assert_array_equal(files.read(tmp_path / "a.png")["image"], wanted)
+    for off in (0.4, -0.4):
+        tensor = planes.astype(np.float32) / 255 + np.float32(off / 255)
+        files.write(tmp_path / "a.png", {"image": np.where(planes == 255, np.float32(7), tensor)})
+        np.testing.assert_array_equal(files.read(tmp_path / "a.png")["image"], wanted)
 
 
 @pytest.mark.parametrize("image", [np.zeros((2, 3, 4, 4)), np.zeros((1, 2, 4, 4)), np.full((1, 3, 4, 4), np.nan)])

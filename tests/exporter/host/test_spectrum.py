@@ -140,7 +140,10 @@ def test_a_stream_too_short_for_a_window_is_refused() -> None:
 
 
 def test_a_spectrum_that_is_there_already_is_taken_as_it_is() -> None:
-    assert spectrum.stft({"spec": np.zeros((1, 257, 3, 2), np.float32)}, **OPTIONS, result="spec") == {}
+    older = {"spec": np.zeros((1, 257, 3, 2), np.float32)}
+    assert spectrum.stft(older, **OPTIONS, result="spec") == {}
+    recording = {**older, "audio": audio(2000), "sample_rate": np.array(16000)}
+    np.testing.assert_array_equal(spectrum.stft(recording, **OPTIONS, result="spec")["spec"], transformed(audio(2000)))
     with pytest.raises(Refused, match="audio"):
         spectrum.stft({}, **OPTIONS, result="spec")
     with pytest.raises(Refused, match="sample_rate"):

@@ -38,7 +38,7 @@ def test_the_map_is_of_the_weighted_context() -> None:
     assert torch.equal(weighted, module.cam(x) * x) and torch.equal(attention, module.sam(weighted))
     assert not torch.equal(attention, module.sam(x))
     for weights in (module.cam(x), attention):
-        assert 0 < weights.min() and weights.max() < 1
+        assert weights.min() > 0 and weights.max() < 1
 
 
 @pytest.mark.parametrize("ratio", [0, 33])

@@ -20,9 +20,9 @@ from .specimens import built, drawn, meta, pair
     [
         ("raft-stereo", {}, 64),
         ("raft-stereo", {"variant": "realtime"}, 128),
-        ("selective-raft", {"attention_map": True, "predictions": "all"}, 96),
-        ("selective-raft", {"layers": 1}, 64),
-        ("selective-raft", {"layers": 2}, 64),
+        ("selective-raft", {"attention_map": True, "predictions": "all"}, 64),
+        pytest.param("selective-raft", {"layers": 1}, 64, marks=pytest.mark.slow),
+        pytest.param("selective-raft", {"layers": 2}, 96, marks=pytest.mark.slow),
     ],
 )
 def test_a_deployed_network_is_the_published_one(name: str, options: dict[str, Any], width: int) -> None:
