@@ -212,7 +212,10 @@ def sizes_of(interface: Interface, inputs: Mapping[str, Array], path: Path) -> t
             raise _unfit(path, f"input {tensor.name} is {given.dtype} {given.shape}", tensor)
         for axis, (size, wanted) in enumerate(zip(given.shape, tensor.shape, strict=True)):
             if streamed and interface.stream is not None and axis == interface.stream.axis:
-                steps = size
+                assert isinstance(wanted, int)  # what one call takes is part of the graph
+                steps = size // wanted
+                if steps < 1 or size % wanted:
+                    raise _unfit(path, f"input {tensor.name} is {given.shape}, no whole number of calls", tensor)
             elif isinstance(wanted, str):
                 name, factor, divisor = factors_of(wanted)
                 whole = size * divisor // factor

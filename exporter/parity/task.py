@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter import host
+from exporter.errors import Incomplete
 from exporter.host.metrics import METRICS, Metric
 from exporter.spec import HostStep
 
@@ -53,8 +55,10 @@ class TaskMetrics:
 
     def as_json(self) -> list[dict[str, Any]]:
         """One entry per metric that some case has the values for."""
-        known = [METRICS[name] for name in self.metrics if name in METRICS]
-        entries = [self._entry(metric) for metric in known]
+        entries = []
+        for metric in (METRICS[name] for name in self.metrics if name in METRICS):
+            with suppress(Incomplete):  # its library is not installed here
+                entries.append(self._entry(metric))
         return [entry for entry in entries if entry["cases"]]
 
     def _entry(self, metric: Metric) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import Refused
-from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, State, Stream, Tensor, model
+from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Sample, State, Stream, Tensor, model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +24,8 @@ PUBLISHED = Checkpoint(
 )
 # 16 kHz, frames of 512 samples every 256, periodic square-root Hann window on both sides.
 STFT = {"sample_rate": 16000, "length": 512, "hop": 256, "window": "sqrt-hann"}
+# The first in numpy; the others by their libraries, where those are installed.
+METRICS = ("si-sdr", "pesq", "stoi")
 # Loud speech scaled to [-1, 1] reaches 31 in this spectrum.
 REACH = 32.0
 
@@ -43,7 +45,8 @@ def gtcrn() -> ModelDef:
         checkpoint=PUBLISHED,
         before=(HostStep("stft", {**STFT, "to": "spec"}),),
         after=(HostStep("istft", {**STFT, "from": "enhanced"}),),
-        metrics=("si-sdr",),
+        metrics=METRICS,
+        samples=_recordings,
         source=SOURCE,
         licence=LICENCE,
     )
@@ -91,7 +94,8 @@ def gtcrn_stream(signature: str = "layers") -> ModelDef:
         checkpoint=PUBLISHED,
         before=(HostStep("stft", {**STFT, "to": "mix"}),),
         after=(HostStep("istft", {**STFT, "from": output}),),
-        metrics=("si-sdr",),
+        metrics=METRICS,
+        samples=_recordings,
         source=SOURCE,
         licence=LICENCE,
         metadata=metadata,
@@ -121,7 +125,8 @@ def gtcrn_stream_audio() -> ModelDef:
         checkpoint=PUBLISHED,
         before=(HostStep("frames", {**frames, "length": HOP, "to": "audio_in"}),),
         after=(HostStep("unframe", {**frames, "from": "audio_out", "like": "audio_in"}),),
-        metrics=("si-sdr",),
+        metrics=METRICS,
+        samples=_recordings,
         source=SOURCE,
         licence=LICENCE,
     )
@@ -131,6 +136,12 @@ def _state_tensors(states: Iterable[Any]) -> tuple[list[Tensor], list[Tensor]]:
     """The inputs and the outputs that carry states from step to step."""
     given = [Tensor(s.input, s.shape, "state, zero before the first frame", low=-1.0, high=1.0) for s in states]
     return given, [Tensor(s.output, s.shape, f"the next {s.input}") for s in states]
+
+
+def _recordings() -> Iterable[Sample]:
+    from .recordings import recordings
+
+    return recordings()
 
 
 def _network() -> nn.Module:

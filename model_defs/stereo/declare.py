@@ -52,9 +52,10 @@ def sizes(name: str, max_height: int, max_width: int, narrowest: int) -> tuple[D
     Raises:
         Refused: ``bad-option`` for a largest size that no image can be padded to.
     """
-    for option, value, least in (("max_height", max_height, STRIDE * 2), ("max_width", max_width, narrowest)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least or value % STRIDE:
-            raise bad_option(name, option, value, f"it is a multiple of {STRIDE} of at least {least}")
+    for option, value in (("max_height", max_height), ("max_width", max_width)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < narrowest or value % STRIDE:
+            rule = f"images are padded to a multiple of {STRIDE} and to at least {narrowest} pixels"
+            raise bad_option(name, option, value, rule)
     return Dim("H", 64, 64, max_height, STRIDE), Dim("W", narrowest, narrowest, max_width, STRIDE)
 
 

@@ -41,9 +41,9 @@ class Training:
         threads: threads of PyTorch.
     """
 
-    epochs: int = 20
+    epochs: int = 5
     batch: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     loss: Literal["mse", "l1", "huber"] = "huber"
     huber: float = 0.1
@@ -51,7 +51,7 @@ class Training:
     diversity: float = 0.0
     sparsity: float = 0.0
     size: int = 64
-    crops: int = 200
+    crops: int = 800
     held_out_size: int = 128
     held_out_crops: int = 60
     held_out: tuple[int, ...] = HELD_OUT

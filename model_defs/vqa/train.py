@@ -4,6 +4,11 @@ The document's trainer, repaired: AdamW on a cosine schedule, clipped gradients,
 held out, the best weights kept from the first epoch on, and an interrupted run that ends as an uninterrupted one.
 FOLDER holds ``best.safetensors``, for ``exporter TARGET vqa --checkpoint``, and ``state.pt``, from which ``--resume``
 goes on.
+
+The options' defaults suit a small model that two CPU cores train in minutes, as the tests do::
+
+    python -m model_defs.vqa.train -o small --set fusion=hierarchical --set feature_dim=64 --set dropout=0.0 \\
+        --set drop_path=0.0 --set backbone=test_efficientnet --set second_backbone=test_efficientnet
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from torch import Tensor, nn
 from exporter.errors import Refused
 from exporter.host.metrics import plcc, srcc
 
-from .config import VQAConfig
+from .config import SIZE, VITS, VQAConfig
 from .data import Material, batches, material, mirrored, split
 from .losses import Training, bad, quality_loss, regularisers
 from .network import VQA
@@ -246,11 +251,13 @@ def prepared(options: Training, config: VQAConfig) -> Trainer:
     """A trainer of a new model on new material, all of it decided by the options and the seed.
 
     Raises:
-        Refused: ``bad-option`` for a model that takes more than one image at a time.
+        Refused: ``bad-option`` for a model that takes more than one image at a time, or none of this size.
         Incomplete: ``runtime-absent`` where scikit-image is not installed.
     """
     if config.inputs != 1 or config.temporal != "none":
         raise bad("set", f"inputs={config.inputs}, temporal={config.temporal}", "the material is single images")
+    if any(name in VITS for name in config.backbones) and {options.size, options.held_out_size} != {SIZE}:
+        raise bad("size", options.size, f"a ViT takes images of {SIZE} pixels alone, also those held out")
     torch.set_num_threads(options.threads)
     kept, out = split(options.held_out)
     learnt = material(kept, options.crops, options.size, options.seed)

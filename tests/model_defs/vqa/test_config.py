@@ -140,6 +140,15 @@ def test_a_size_that_makes_no_part_is_refused(given: dict[str, Any]) -> None:
         VQAConfig(**given)
 
 
+def test_sizes_that_are_not_given_are_the_documents() -> None:
+    config = VQAConfig()
+    assert (config.feature_dim, config.dropout, config.num_heads, config.attention_dropout) == (512, 0.1, 8, 0.1)
+    assert VQAConfig(fusion="adaptive").num_experts == 4
+    assert VQAConfig(fusion="gated").gate_hidden_dim == 256
+    assert VQAConfig(fusion="dynamic").context_dim == 128
+    assert VQAConfig(fusion="quality").quality_dim == 64
+
+
 def test_it_cannot_be_changed_and_copies_are_checked() -> None:
     config = VQAConfig()
     with pytest.raises(dataclasses.FrozenInstanceError):

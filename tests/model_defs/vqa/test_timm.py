@@ -60,7 +60,8 @@ def test_without_the_package_it_says_what_to_install(package: str, monkeypatch: 
 
 def test_another_error_of_the_import_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> None:
-        raise RuntimeError("libcudart.so is missing")
+        if name == "torchvision":
+            raise RuntimeError("libcudart.so is missing")
 
     monkeypatch.setattr(_timm.importlib, "import_module", broken)
     _timm.library.cache_clear()
