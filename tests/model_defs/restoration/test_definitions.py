@@ -33,7 +33,7 @@ from .specimens import SMALL, TARGETS, specimen
     ],
 )
 def test_it_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path: Path) -> None:
-    dims = ("H=64:72:104", "W=64:80:88") if name == "restormer" else ()
+    dims = ("H=64:72:128", "W=64:80:128") if name == "restormer" else ()
     it = specimen(name, tmp_path, dims, **options)
     for target in TARGETS:
         hop = it.verify(target)
@@ -43,7 +43,7 @@ def test_it_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["color", "gray", "dual-pixel"])
 def test_every_variant_of_restormer_passes_on_both_targets(variant: str, tmp_path: Path) -> None:
-    it = specimen("restormer", tmp_path, ("H=64:72:104", "W=64:80:88"), **SMALL, variant=variant)
+    it = specimen("restormer", tmp_path, ("H=64:72:128", "W=64:80:128"), **SMALL, variant=variant)
     for target in TARGETS:
         hop = it.verify(target)
         assert hop.verdict is Verdict.PASS, hop.reason
