@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,12 @@ from exporter import checkpoint, registry
 from exporter.errors import NotProven
 from exporter.graph import sha256
 from exporter.manifest import Weights
+from exporter.parity.cases import Case, generated_inputs
 from exporter.spec import ModelDef
+
+STATISTICS = ("running_mean", "running_var")
+# Seeded statistics stay unless some norm sees a variance this many times smaller than its own.
+FAINT = 256.0
 
 
 def definition(build: Mapping[str, Any]) -> ModelDef:
@@ -62,6 +70,7 @@ def weighted(definition: ModelDef, checkpoint_file: str | None, seed: int) -> tu
     module = definition.build()
     if checkpoint_file is None:
         seed_weights(module, seed)
+        _settle_norms(definition, module)
         weights = Weights("seeded", weights_digest(module), f"seed {seed}", "none: these weights are noise", seed)
     else:
         path = Path(checkpoint_file)
@@ -79,14 +88,80 @@ def weighted(definition: ModelDef, checkpoint_file: str | None, seed: int) -> tu
 def seed_weights(module: nn.Module, seed: int) -> None:
     """Fills every trainable tensor so that outputs depend on it: no zero bias, no unit scale, no dead variance.
 
-    Frozen parameters (analytic filterbanks) keep their values. A tensor's values depend on its name and the seed
-    alone, so that a new layer does not change the others.
+    Frozen parameters (analytic filterbanks) and buffers that are no statistics (grids, windows) keep their values. A
+    tensor's values depend on its name and the seed alone, so that a new layer does not change the others.
     """
-    buffers = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name.endswith(STATISTICS)}
     trainable = {name: p.data for name, p in module.named_parameters() if p.requires_grad}
     for name, tensor in sorted({**buffers, **trainable}.items()):
         generator = torch.Generator().manual_seed(int(hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:12], 16))
         tensor.copy_(_seeded(name, tensor, generator))
+
+
+def _settle_norms(definition: ModelDef, module: nn.Module) -> None:
+    """Gives batch norms the statistics they see on one normal input, where a signal dies of those they were seeded with.
+
+    In a deep network of gates and depthwise convolutions a signal under other statistics shrinks from block to block,
+    until nothing that comes in moves what comes out. Found in float64 and rounded to 8 bits, the statistics are the
+    same on every machine.
+    """
+    case = Case("normal", "generated", "normal", {dim.name: dim.min for dim in definition.dims})
+    given = generated_inputs(definition, case)
+    double = copy.deepcopy(module).double().eval()
+    norms = [part for part in double.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.running_var is not None]
+    if not norms:
+        return
+    found: dict[nn.Module, float] = {}
+
+    def run(settle: bool) -> None:
+        found.clear()
+        hooks = [norm.register_forward_pre_hook(partial(_seen, found, settle)) for norm in norms]
+        inputs = [torch.from_numpy(given[t.name]) for t in definition.inputs]
+        inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]
+        try:
+            with float64_by_default(), torch.no_grad():
+                double(*inputs, **{name: int(given[name]) for name in definition.repeats})
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    try:
+        run(settle=False)
+        if all(ratio > 1 / FAINT for ratio in found.values()):
+            return
+        run(settle=True)
+    except (RuntimeError, TypeError, NotImplementedError):
+        return  # what does not run here is told, with its reason, where the reference is computed
+    statistics = {name: value for name, value in double.state_dict().items() if name.endswith(STATISTICS)}
+    for name, buffer in module.state_dict().items():
+        if name in statistics:
+            buffer.copy_(statistics[name])
+
+
+def _seen(found: dict[nn.Module, float], settle: bool, norm: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+    """Notes how the variance that a norm sees for the first time compares with its own, and takes it on if asked."""
+    (x,) = given
+    values = x.transpose(0, 1).reshape(x.shape[1], -1)
+    if norm in found or values.shape[1] < 2:
+        return
+    variance, mean = torch.var_mean(values, dim=1, correction=0)
+    assert isinstance(norm.running_var, torch.Tensor) and isinstance(norm.running_mean, torch.Tensor)
+    found[norm] = float((variance / norm.running_var).median())
+    if settle:
+        norm.running_mean.copy_(mean.bfloat16())
+        norm.running_var.copy_(variance.bfloat16().clamp(min=torch.finfo(torch.float32).tiny))
+
+
+@contextmanager
+def float64_by_default() -> Iterator[None]:
+    """Modules that create tensors inside forward follow the default type, not their parameters'."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _seeded(name: str, tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

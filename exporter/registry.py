@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -149,7 +149,20 @@ def model_sources(name: str) -> list[Path]:
         return [Path(spec.origin)] if spec and spec.origin else []
     family, _ = _model_places()[name]
     folder = ROOT / "model_defs" / family
-    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    found = set(folder.rglob("*.py")) if folder.is_dir() else {folder.with_suffix(".py")}
+    while more := {path for source in found for path in _imported_beside(source)} - found:
+        found |= more
+    return sorted(found)
+
+
+def _imported_beside(source: Path) -> Iterator[Path]:
+    """The files that a definition's file imports from its own tree: shared helpers, other families' blocks."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = source.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            places = [folder, *(folder / alias.name for alias in node.names)]
+            yield from (place.with_suffix(".py") for place in places if place.with_suffix(".py").is_file())
+            yield from (place / "__init__.py" for place in places if (place / "__init__.py").is_file())
 
 
 def model(name: str, options: Mapping[str, Any] | None = None) -> ModelDef:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +104,19 @@ def generated_inputs(definition: ModelDef, case: Case, draw: int = 0) -> dict[st
                 continue
         inputs[tensor.name] = values(tensor, shape, case, draw)
     return inputs | {name: np.array(case.sizes[name], np.int64) for name in definition.repeats}
+
+
+def nearby(inputs: Mapping[str, Array], case: Case, draw: int) -> dict[str, Array]:
+    """A real input once more, every number of it changed by about a thousandth: other roundings of the same thing."""
+    rng = np.random.default_rng(int(hashlib.sha256(f"{case.name}/nearby/{draw}".encode()).hexdigest()[:16], 16))
+
+    def moved(value: Any) -> Array:
+        if not np.issubdtype(value.dtype, np.floating):
+            return value
+        numbers = value.astype(np.float64)
+        return (numbers * (1 + 1e-3 * rng.standard_normal(value.shape))).astype(value.dtype)
+
+    return {name: moved(value) for name, value in sorted(inputs.items())}
 
 
 def values(tensor: Tensor, shape: tuple[int, ...], case: Case, draw: int = 0) -> Array:

@@ -29,11 +29,12 @@ from .specimens import SMALL, TARGETS, specimen
         ("multi-head-attention", {"mask": True}),
         ("pixel-unshuffle", {"factor": 4, "channels": 8}),
         ("pixel-shuffle", {}),
-        ("restormer", {**SMALL, "variant": "denoise"}),
+        ("restormer", {**SMALL, "variant": "dual-pixel"}),
     ],
 )
 def test_it_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path: Path) -> None:
-    dims = ("H=64:72:128", "W=64:80:128") if name == "restormer" else ()
+    # The variant without samples may be as small as its dims allow.
+    dims = ("H=64:64:80", "W=64:64:88") if name == "restormer" else ()
     it = specimen(name, tmp_path, dims, **options)
     for target in TARGETS:
         hop = it.verify(target)
@@ -41,7 +42,7 @@ def test_it_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["color", "gray", "dual-pixel"])
+@pytest.mark.parametrize("variant", ["color", "denoise", "gray"])
 def test_every_variant_of_restormer_passes_on_both_targets(variant: str, tmp_path: Path) -> None:
     it = specimen("restormer", tmp_path, ("H=64:72:128", "W=64:80:128"), **SMALL, variant=variant)
     for target in TARGETS:

@@ -136,3 +136,29 @@ def test_the_aggregation_gates_every_disparity_alike() -> None:
     gated = gate(torch.ones(1, 8, 6, 4, 5), features)
     torch.testing.assert_close(gated, gated[:, :, :1].expand_as(gated))
     assert gated.std(dim=(3, 4)).min() > 0
+
+
+@torch.no_grad()
+def test_the_left_image_alone_steers_the_volume(network: nn.Module, pair: tuple[Tensor, Tensor]) -> None:
+    """The right image takes part in the likeness alone: gates, states, context and superpixels are the left one's."""
+    left, right = pair
+    seen: list[tuple[Tensor, ...]] = []
+    hooks = [
+        part.register_forward_pre_hook(lambda _, given: seen.append(given[1:]))
+        for part in (network.corr_feature_att, network.cost_agg)
+    ]
+    first, second, _ = (network.encode(*images) for images in ((left, right), (left, left), (right, right)))
+    for hook in hooks:
+        hook.remove()
+    gates, of_first, of_second, of_swapped = seen[0][0], seen[1], seen[3], seen[5]
+    torch.testing.assert_close(gates, seen[2][0], rtol=1e-4, atol=1e-4)
+    for mine, same, other in zip(of_first, of_second, of_swapped, strict=True):
+        torch.testing.assert_close(mine, same, rtol=1e-4, atol=1e-4)
+        assert (mine - other).abs().mean() > 1e-2
+    torch.testing.assert_close(first.stem, second.stem, rtol=1e-4, atol=1e-4)
+    for mine, same in zip(
+        (*first.hidden, *first.context, *first.attention), (*second.hidden, *second.context, *second.attention),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(mine, same, rtol=1e-4, atol=1e-4)
+    assert (first.geometry[0] - second.geometry[0]).abs().mean() > 1e-5

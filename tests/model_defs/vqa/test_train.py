@@ -427,6 +427,13 @@ def test_the_loss_of_an_epoch_was_a_mean_of_batch_means(make: Callable[..., Trai
     assert loss == pytest.approx(float(quality_loss(whole, torch.from_numpy(trainer.held.scores), OPTIONS)), rel=1e-5)
 
 
+def test_the_loss_in_training_was_one_too(make: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, losses = make(batch=4), iter([1.0, 2.0])
+    trainer.learnt = Material(*(value[:7] for value in vars(trainer.learnt).values()))
+    monkeypatch.setattr(trainer, "step", lambda images, scores: next(losses))
+    assert trainer.train_epoch() == pytest.approx((4 * 1.0 + 3 * 2.0) / 7)
+
+
 def test_nothing_was_seeded(make: Callable[..., Trainer], tmp_path: Path) -> None:
     """Two runs of the document's trainer differ; here the seed decides the run."""
     first, again, other = make(epochs=1), make(epochs=1), make(epochs=1, seed=1)
