@@ -99,7 +99,7 @@ def seed_weights(module: nn.Module, seed: int) -> None:
 
 
 def _settle_norms(definition: ModelDef, module: nn.Module) -> None:
-    """Gives batch norms the statistics they see on one normal input, where a signal dies of those they were seeded with.
+    """Gives batch norms the statistics they see on one normal input, where a signal dies of those of the seed.
 
     In a deep network of gates and depthwise convolutions a signal under other statistics shrinks from block to block,
     until nothing that comes in moves what comes out. Found in float64 and rounded to 8 bits, the statistics are the

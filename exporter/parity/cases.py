@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,11 +109,11 @@ def nearby(inputs: Mapping[str, Array], case: Case, draw: int) -> dict[str, Arra
     """A real input once more, every number of it changed by about a thousandth: other roundings of the same thing."""
     rng = np.random.default_rng(int(hashlib.sha256(f"{case.name}/nearby/{draw}".encode()).hexdigest()[:16], 16))
 
-    def moved(value: Any) -> Array:
+    def moved(value: Array) -> Array:
         if not np.issubdtype(value.dtype, np.floating):
             return value
-        numbers = value.astype(np.float64)
-        return (numbers * (1 + 1e-3 * rng.standard_normal(value.shape))).astype(value.dtype)
+        change = 1 + 1e-3 * rng.standard_normal(value.shape)
+        return np.multiply(value, change, dtype=np.float64).astype(value.dtype)
 
     return {name: moved(value) for name, value in sorted(inputs.items())}
 
