@@ -246,6 +246,8 @@ def _graph(
         graph_hop(stages, "traced", traced, common, cases),
         graph_hop(stages, "simplified", simplified, common, cases),
     ]
+    if reference["notes"]:  # what is true of the reference is told where it is first compared with
+        hops[0] = replace(hops[0], facts={**hops[0].facts, "advice": reference["notes"]})
     manifest = _manifest(draft, definition, key, traced, simplified, passes, reference)
     return _joined(draft, manifest, request), hops
 

@@ -57,7 +57,7 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         [(case, None) for case in planning.plan(definition)] if request["planned"] else []
     )
     folder = Path(request["folder"])
-    given = samples.own_files(definition, folder.parent) if request["planned"] else []
+    given, left_out = samples.own_files(definition, folder.parent) if request["planned"] else ([], [])
     given += request["samples"]  # the user's own, where two have one name
     real = {case.name: (case, Path(path)) for path in given for case in [samples.case_of(definition, Path(path))]}
     planned += real.values()
@@ -97,7 +97,7 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in module.parameters()),
         "weights": weights.__dict__,
         "reference": precision,
-        "notes": notes,
+        "notes": [*notes, *left_out],
     }
 
 

@@ -165,14 +165,28 @@ def prepared_files(interface: Interface, path: Path, folder: Path) -> list[str]:
     ]
 
 
-def own_files(definition: ModelDef, folder: Path) -> list[str]:
-    """Prepares the definition's own samples, as far as they are at hand here."""
-    written = []
-    for sample in definition.samples() if definition.samples else ():
+def own_files(definition: ModelDef, folder: Path) -> tuple[list[str], list[str]]:
+    """Prepares the definition's own samples, as far as they are at hand here and fit its dims as they are now.
+
+    Returns:
+        The files, and a note for whatever was left out.
+    """
+    if definition.samples is None:
+        return [], []
+    written, notes = list[str](), list[str]()
+    for sample in definition.samples():
         values = {**sample.values, **{TRUTH + name: value for name, value in sample.truth.items()}}
-        prepared = prepare(definition, values, Path(f"{definition.name}/{sample.name}"))
+        place = Path(f"{definition.name}/{sample.name}")
+        prepared = prepare(definition, values, place)
+        try:
+            sizes_of(definition, prepared.inputs, place)
+        except Refused as error:
+            notes.append(f"real input {sample.name} left out: {error.what}")
+            continue
         written.append(_written(prepared, sample.name, folder))
-    return written
+    if not written and not notes:
+        notes.append("none of the definition's real inputs is at hand here; --samples PATH judges on yours")
+    return written, notes
 
 
 def _written(prepared: Prepared, name: str, folder: Path) -> str:

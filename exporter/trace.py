@@ -302,6 +302,7 @@ def _name(model: ir.Model, definition: ModelDef, symbols: dict[str, str]) -> Non
             next="name every output of forward, in order, in the definition",
         )
     _refuse_aliases(graph)
+    _free_names(graph, {tensor.name for tensor in (*definition.inputs, *definition.outputs)})
     for value, tensor in zip(graph.inputs, definition.inputs, strict=True):
         value.name = tensor.name
     for value, tensor in zip(graph.outputs, definition.outputs, strict=True):
@@ -321,6 +322,13 @@ def _refuse_aliases(graph: ir.Graph) -> None:
             graph.append(copy)
             graph.outputs[index] = copy.outputs[0]
         seen.add(id(graph.outputs[index]))
+
+
+def _free_names(graph: ir.Graph, taken: set[str]) -> None:
+    """A weight or an inner value with an input's or an output's name gives it up: two values of one name are one."""
+    for value in [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]:
+        if value.name in taken:
+            value.name = f"{value.name}.inner"
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

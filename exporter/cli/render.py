@@ -123,7 +123,7 @@ def verified(value: Event) -> None:
         for line in _metric_lines(hop):
             out.print(line)
         for line in hop["facts"].get("advice", []):
-            out.print(f"  note, {hop['target']}: {escape(line)}")
+            out.print(f"  note, {hop['target'] or hop['hop']}: {escape(line)}")
 
 
 def _metric_lines(hop: Event) -> Iterator[str]:

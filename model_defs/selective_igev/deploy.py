@@ -58,7 +58,7 @@ def fold(module: nn.Module) -> None:
         for conv, norm in BEHIND.get(type(owner), {}).items():
             if conv in there:
                 transposed = isinstance(there[conv], nn.ConvTranspose2d | nn.ConvTranspose3d)
-                owner.set_submodule(conv, fuse_conv_bn_eval(there[conv], there[norm], transpose=transposed))  # type: ignore[type-var]
+                owner.set_submodule(conv, fuse_conv_bn_eval(there[conv], there[norm], transpose=transposed))
                 owner.set_submodule(norm, nn.Identity())
 
 

@@ -74,11 +74,20 @@ def test_truth_stays_truth() -> None:
 def test_a_definitions_own_samples_become_files(tmp_path: Path) -> None:
     picture = np.zeros((20, 20, 3), np.uint8)
     own = {"a": Sample("noisy cat", {"image": picture}, {"image": np.zeros((1, 3, 20, 20), np.float32)})}
-    (file,) = samples.own_files(definition(own), tmp_path)
+    (file,), notes = samples.own_files(definition(own), tmp_path)
+    assert not notes
     assert Path(file).name == "noisy-cat.safetensors"
     assert set(read_tensors(Path(file))) == {"input/image", "input/rounds", "context/image.size", "truth/image"}
     case = samples.case_of(definition(), Path(file))
     assert case.name == "sample-noisy-cat" and case.sizes == {"H": 24, "W": 24, "rounds": 2}
+
+
+def test_a_sample_that_no_longer_fits_is_left_out_and_said_to_be(tmp_path: Path) -> None:
+    own = {"a": Sample("large", {"image": np.zeros((64, 64, 3), np.uint8)})}
+    files, notes = samples.own_files(definition(own).with_dims(["H=8:16:32"]), tmp_path)
+    assert not files and "large left out: large: dim H would be 64" in notes[0]
+    files, notes = samples.own_files(definition(), tmp_path)
+    assert not files and "--samples" in notes[0]
 
 
 def test_a_folder_with_a_picture_per_input_is_one_sample(tmp_path: Path) -> None:

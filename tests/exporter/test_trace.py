@@ -412,3 +412,20 @@ def test_a_broken_promise_is_judged_with_size_and_line(tmp_path: Path) -> None:
         trace(pictures(), Fixed().eval(), tmp_path / "g.onnx")
     assert caught.value.code == "dim-specialised" and "dim H froze" in caught.value.what
     assert "fixes the height" in str(caught.value.where)
+
+
+def test_a_buffer_with_an_inputs_name_is_another_value(tmp_path: Path) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("x", torch.full((4,), 3.0))
+
+        def forward(self, given: torch.Tensor) -> torch.Tensor:
+            return given * self.x
+
+    model = traced(define_(Named(), [SIGNAL], dims=[T]), tmp_path)
+    names = [value.name for value in (*model.graph.input, *model.graph.initializer)]
+    assert len(set(names)) == len(names) == 2
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": np.ones((1, 5, 4), np.float32)})
+    assert (y == 3).all()
