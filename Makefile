@@ -41,10 +41,10 @@ type: .venv/ready ## mypy, strict
 	$(BIN)/mypy
 
 test: setup ## all tests but the slow ones (under 15 minutes)
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow' -n auto --dist loadgroup
 
 test-all: setup ## every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadgroup
 
 contract: setup ## what every target and every model must satisfy
 	$(BIN)/pytest tests/contract

@@ -276,8 +276,7 @@ def _bad(name: str, option: str, value: object, rule: str) -> Refused:
 
 def _degraded_photographs(channels: int) -> Iterator[Sample]:
     """A noisy and a blurred photograph with the clean ones as truth; none where scikit-image is absent."""
-    # Relative: the package is loaded from where it lies, under a name of the registry's own.
-    from .._photographs import count, distorted, photograph  # noqa: TID252
+    from .._photographs import count, distorted, photograph
 
     clean = [photograph(index, SAMPLE_SIZE, SAMPLE_SIZE) for index in range(2)] if count() else []
     for picture, kind in zip(clean, ("noise", "blur"), strict=False):

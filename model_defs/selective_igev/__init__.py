@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Part, State, Tensor, model
 
-# Relative: the package is loaded from where it lies, under a name of the registry's own.
-from ..stereo import declare  # noqa: TID252
+from ..stereo import declare
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-# Relative: the package is loaded from where it lies, under a name of the registry's own.
-from ..stereo.encoder import HIDDEN, ResidualBlock, Trunk, stage  # noqa: TID252
+from ..stereo.encoder import HIDDEN, ResidualBlock, Trunk, stage
 
 # How many of the trunk's stages halve the size: the finest maps are at stride 4.
 HALVINGS = 2

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# Relative: the package is loaded from where it lies, under a name of the registry's own.
-from ..stereo.deploy import PreparedSelectiveGRU  # noqa: TID252
-from ..stereo.encoder import ResidualBlock  # noqa: TID252
-from ..stereo.gru import HIDDEN  # noqa: TID252
+from ..stereo.deploy import PreparedSelectiveGRU
+from ..stereo.encoder import ResidualBlock
+from ..stereo.gru import HIDDEN
 from .context import ContextNetwork
 from .layers import BatchNormed
 from .network import Encoded, SelectiveIGEV

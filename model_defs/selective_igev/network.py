@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-# Relative: the package is loaded from where it lies, under a name of the registry's own.
-from ..stereo.attention import ChannelAttention, SpatialAttention  # noqa: TID252
+from ..stereo.attention import ChannelAttention, SpatialAttention
 from .aggregation import CostAggregation, FeatureAttention
 from .context import ContextNetwork
 from .layers import BatchNormed, InstanceNormed, Joined, convolution, stem

@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Relative: the package is loaded from where it lies, under a name of the registry's own.
-from ..stereo.gru import HIDDEN, SelectiveConvGRU  # noqa: TID252
-from ..stereo.update import MASK_SCALE, FlowHead, pooled, resized  # noqa: TID252
+from ..stereo.gru import HIDDEN, SelectiveConvGRU
+from ..stereo.update import MASK_SCALE, FlowHead, pooled, resized
 from .volume import LOOKED_UP
 
 # Channels of what the upsampler gets of the hidden state.

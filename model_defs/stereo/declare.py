@@ -81,8 +81,7 @@ def around(output: str, narrowest: int, cropped: tuple[str, ...] = ()) -> dict[s
 
 def stereo_pairs() -> Iterator[Sample]:
     """A photograph seen from two sides by a known disparity, and a measured pair; none without scikit-image."""
-    # Relative: the package is loaded from where it lies, under a name of the registry's own.
-    from .._photographs import count, stereo_from_photograph, stereo_pair  # noqa: TID252
+    from .._photographs import count, stereo_from_photograph, stereo_pair
 
     makers = {"photograph": stereo_from_photograph, "motorcycle": stereo_pair} if count() else {}
     for name, maker in makers.items():

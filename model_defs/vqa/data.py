@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .._photographs import DISTORTIONS, Picture, count, distorted, photograph  # noqa: TID252 (the registry names it)
+from .._photographs import DISTORTIONS, Picture, count, distorted, photograph
 
 # One of every kind: a portrait of an animal, a street scene, a gray photograph, a texture.
 HELD_OUT = (1, 4, 8, 11)

@@ -147,8 +147,7 @@ def picture(name: str, size: int = SIZE) -> tuple[HostStep, ...]:
 
 def distorted_photographs() -> Iterator[Sample]:
     """Two photographs, whole and distorted at known levels; the score is what is left of 1. None without pictures."""
-    # Relative: the package is loaded from where it lies, under a name of the registry's own.
-    from .._photographs import count, distorted, photograph  # noqa: TID252
+    from .._photographs import count, distorted, photograph
 
     levels = (("blur", 0.3), ("noise", 0.6), ("jpeg", 0.8), ("contrast", 1.0))
     for index in range(min(count(), 2)):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .._timm import backbone as timm_backbone  # noqa: TID252 (the package goes by a name of the registry's own)
+from .._timm import backbone as timm_backbone
 from .attention import MultiHeadAttention
 from .config import CONVNEXTS, EFFICIENTNETS, SIZE, UNIT, VITS
 
