@@ -136,6 +136,9 @@ def _page(found: Mapping[str, Any]) -> str:
         families.setdefault(registry.model(name).family, []).append(name)
     facts = environment.read(())
     lines = [INTRODUCTION]
+    absent = [f"`{name}`" for name in registry.model_names() if name not in found]
+    if absent:
+        lines += [f"Without a card yet: {', '.join(absent)}.", ""]
     for family, names in families.items():
         lines += [f"## {family}", "", *_table(names, found), ""]
         lines += [line for name in names for line in _details(registry.model(name), found[name])]

@@ -318,10 +318,9 @@ def test_our_side_refuses_sizes_outside_the_range(definition: ModelDef, tmp_path
     from exporter.errors import Refused
 
     for frames in (T.min - 1, T.max + 1):
-        path = tmp_path / f"s{frames}.npz"
-        np.savez(path, **feeds(frames))
+        given = samples.prepare(definition, feeds(frames), tmp_path)
         with pytest.raises(Refused) as caught:
-            samples.prepare(definition, path)
+            samples.sizes_of(definition, given.inputs, tmp_path)
         assert caught.value.code == "bad-sample" and "T" in caught.value.what and str(frames) in caught.value.what
 
 
