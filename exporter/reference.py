@@ -270,7 +270,7 @@ class _Runs:
     def _call(self, module: nn.Module, inputs: Arrays) -> dict[str, Array]:
         double = module is self._double and self._double is not self._eager
         dtype = torch.float64 if double else torch.get_default_dtype()
-        with define.float64_by_default() if double else nullcontext(), torch.inference_mode():
+        with define.in_float64(module) if double else nullcontext(), torch.inference_mode():
             tensors = [_tensor(inputs[t.name], dtype) for t in self.definition.inputs]
             copies = [tensor.clone() for tensor in tensors]
             counts = {name: int(inputs[name]) for name in self.definition.repeats}
