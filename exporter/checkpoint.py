@@ -14,7 +14,7 @@ from exporter.graph import sha256
 
 # Names under which trainers keep the state dict beside the epoch and the optimizer.
 WRAPPERS = ("model", "params", "params_ema", "state_dict", "model_state_dict")
-SHOWN = 10
+SHOWN = 5
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
@@ -144,11 +144,15 @@ def _difference(
         found, want = state[key], wanted[key]
         return f"{key} {tuple(found.shape)} {found.dtype} instead of {tuple(want.shape)} {want.dtype}"
 
+    if len(missing) == len(wanted):
+        # Of another model's keys the nearest would be chance.
+        none, others = f"none of the {len(wanted)} keys of this model", f"{len(state)} others"
+        return f"the checkpoint has {none} ({listed(missing)}), but {others} ({listed(unexpected) or 'none'})"
     parts = []
     if missing:
         parts.append(f"{len(missing)} missing: {listed(missing)}")
     if unexpected:
-        parts.append(f"{len(unexpected)} unexpected: {listed(unexpected, lambda k: k + nearest(k, missing))}")
+        parts.append(f"{len(unexpected)} unexpected: {listed(unexpected, lambda k: k + nearest(k, missing, 1))}")
     if misfits:
         parts.append(f"{len(misfits)} mis-shaped: {listed(misfits, shapes)}")
     return "the checkpoint is not of this model: " + "; ".join(parts)

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,10 @@ def _settle_norms(definition: ModelDef, module: nn.Module) -> None:
     norms = [norm for norm in norms if norm.running_var is not None]
     if not norms:
         return
-    found: dict[nn.Module, float] = {}
+    seen: dict[nn.Module, _Seen] = {}
 
     def run(settle: bool) -> None:
-        found.clear()
-        hooks = [norm.register_forward_pre_hook(partial(_seen, found, settle)) for norm in norms]
+        hooks = [norm.register_forward_pre_hook(partial(_look, seen, settle)) for norm in norms]
         inputs = [torch.from_numpy(given[t.name]) for t in definition.inputs]
         inputs = [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]
         try:
@@ -128,7 +128,7 @@ def _settle_norms(definition: ModelDef, module: nn.Module) -> None:
 
     try:
         run(settle=False)
-        if all(ratio > 1 / FAINT for ratio in found.values()):
+        if all(norm.ratio > 1 / FAINT for norm in seen.values()):
             return
         run(settle=True)
     except (RuntimeError, TypeError, NotImplementedError):
@@ -139,18 +139,36 @@ def _settle_norms(definition: ModelDef, module: nn.Module) -> None:
             buffer.copy_(statistics[name])
 
 
-def _seen(found: dict[nn.Module, float], settle: bool, norm: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-    """Notes how the variance that a norm sees for the first time compares with its own, and takes it on if asked."""
+@dataclass(frozen=True)
+class _Seen:
+    """The call of a norm with the most values per channel, and how their variance compares with the norm's own."""
+
+    values: int
+    ratio: float
+
+
+def _look(
+    seen: dict[nn.Module, _Seen], settle: bool, norm: nn.Module, given: tuple[torch.Tensor, ...]
+) -> None:
+    """Notes the largest call of a norm; takes on the statistics of that call if asked.
+
+    A norm that several scales share is called once for each. Of nine values a statistic is a poor estimate: a channel
+    in which they happen to agree would be blown up at every other scale.
+    """
     (x,) = given
     values = x.transpose(0, 1).reshape(x.shape[1], -1)
-    if norm in found or values.shape[1] < 2:
+    count = values.shape[1]
+    largest = seen[norm].values if norm in seen else 1
+    if count < largest or count < 2 or (count == largest and not settle):
         return
     variance, mean = torch.var_mean(values, dim=1, correction=0)
     assert isinstance(norm.running_var, torch.Tensor) and isinstance(norm.running_mean, torch.Tensor)
-    found[norm] = float((variance / norm.running_var).median())
-    if settle:
-        norm.running_mean.copy_(mean.bfloat16())
-        norm.running_var.copy_(variance.bfloat16().clamp(min=torch.finfo(torch.float32).tiny))
+    if not settle:
+        seen[norm] = _Seen(count, float((variance / norm.running_var).median()))
+        return
+    norm.running_mean.copy_(mean.bfloat16())
+    norm.running_var.copy_(variance.bfloat16().clamp(min=torch.finfo(torch.float32).tiny))
+    seen[norm] = _Seen(count + 1, 1.0)  # settled: later calls of that size leave it as it is
 
 
 @contextmanager

@@ -89,9 +89,9 @@ def from_json(value: Mapping[str, str]) -> ExporterError:
     return kind(value.get("code", "internal"), value.get("what", ""), **parts)
 
 
-def nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str], most: int = 3) -> str:
     """A hint naming the known words closest to ``word``: ``'; nearest: gtcrn, gtcrn-stream'`` or nothing."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word, known, n=3, cutoff=0.5)
+    close = get_close_matches(word, known, n=most, cutoff=0.5)
     return f"; nearest: {', '.join(close)}" if close else ""

@@ -117,7 +117,7 @@ def _through_host(interface: Interface, given: Mapping[str, Array]) -> dict[str,
     """
     states = {state.input for state in interface.state}
     try:
-        return host.apply(interface.before, dict(given))
+        return host.apply(interface.before, dict(given), interface.dims)
     except Refused:
         if all(tensor.name in given for tensor in interface.inputs if tensor.name not in states):
             return dict(given)

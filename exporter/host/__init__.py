@@ -2,7 +2,9 @@
 
 A step is a function ``(values, **options) -> values`` on a dict of named arrays; :data:`STEPS` lists them all, so a
 bundle runs on a device without the model's code. A step before the graph may leave a *record* for one after it
-(``NAME.size``, ``NAME.tiles``, ``NAME.samples``): whoever runs the graph hands the records on, :func:`records`.
+(``NAME.size``, ``NAME.tiles``, ``NAME.samples``): whoever runs the graph hands the records on, :func:`records`. An
+option may be ``"H.min"`` or ``"H.max"``: the bound that dim ``H`` has once ``--dim`` has been applied, so that a picture
+is padded and tiled to what the graph takes.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 from exporter.errors import Refused, nearest
 from exporter.host import frames, images, results, spectrum, tiles
 from exporter.host.values import Values, is_record, records
-from exporter.spec import HostStep
+from exporter.spec import Dim, HostStep
 
 __all__ = ["STEPS", "Values", "apply", "is_record", "names_after", "records"]
 
@@ -43,14 +45,20 @@ GIVES = {
 }
 
 
-def apply(steps: Sequence[HostStep], values: Values) -> Values:
+def apply(steps: Sequence[HostStep], values: Values, dims: Sequence[Dim] = ()) -> Values:
     """Runs steps in order.
+
+    Args:
+        steps: from a definition or a manifest.
+        values: named arrays to start from.
+        dims: those of the model, for options such as ``"H.max"``.
 
     Raises:
         Refused: ``unknown-step`` for a name that is not in :data:`STEPS`, or whatever a step refuses.
     """
+    bounds = {f"{dim.name}.{bound}": getattr(dim, bound) for dim in dims for bound in ("min", "max")}
     for step in steps:
-        values = values | _step(step.step)(values, **_keywords(step.options))
+        values = values | _step(step.step)(values, **_keywords(step.options, bounds))
     return values
 
 
@@ -74,6 +82,13 @@ def _step(name: str) -> Callable[..., Values]:
     return STEPS[name]
 
 
-def _keywords(options: Mapping[str, Any]) -> dict[str, Any]:
-    """``from`` and ``to`` are the natural names in a manifest; one of them is a Python keyword."""
-    return {{"from": "source", "to": "result"}.get(key, key): value for key, value in options.items()}
+def _keywords(options: Mapping[str, Any], bounds: Mapping[str, int]) -> dict[str, Any]:
+    """Options as the arguments of a step: bounds of dims as numbers, and no argument named by a Python keyword."""
+    names = {"from": "source", "to": "result"}
+    return {names.get(key, key): _bounded(value, bounds) for key, value in options.items()}
+
+
+def _bounded(value: Any, bounds: Mapping[str, int]) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_bounded(entry, bounds) for entry in value]
+    return bounds.get(value, value) if isinstance(value, str) else value

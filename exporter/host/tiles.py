@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from exporter.host.values import Values, bad_setting, names_in, required, unfit
+from exporter.host.values import Array, Values, bad_setting, names_in, required, unfit
 
 
 def pad(
@@ -15,7 +15,7 @@ def pad(
     *,
     of: str | Sequence[str],
     multiple: int = 1,
-    at_least: int = 0,
+    at_least: int | Sequence[int] = 0,
     mode: Literal["reflect", "edge"] = "reflect",
     sides: Literal["end", "both"] = "end",
 ) -> Values:
@@ -25,7 +25,7 @@ def pad(
         values: hold the arrays ``(..., H, W)``.
         of: which of them.
         multiple: height and width become multiples of it.
-        at_least: and are no smaller.
+        at_least: and are no smaller; one number, or height and width.
         mode: ``reflect`` mirrors without repeating the border, ``edge`` repeats the border.
         sides: ``end`` pads below and to the right; ``both`` puts half of it (rounded down) above and to the left.
 
@@ -38,12 +38,14 @@ def pad(
     if mode not in ("reflect", "edge") or sides not in ("end", "both") or multiple < 1:
         known = "modes are reflect and edge, sides end and both, a multiple is at least 1"
         raise bad_setting("pad", f"mode {mode!r}, sides {sides!r}, multiple {multiple}", known)
+    least = _both("pad", at_least)
     found: Values = {}
     for name in names_in(of):
         value = required(values, name, "pad")
         if value.ndim < 2 or 0 in value.shape[-2:]:
             raise _flat("pad", name, value.shape)
-        wanted = [-(-max(size, at_least) // multiple) * multiple for size in value.shape[-2:]]
+        sizes = np.maximum(value.shape[-2:], least).tolist()
+        wanted = [-(-size // multiple) * multiple for size in sizes]
         extra = [new - old for new, old in zip(wanted, value.shape[-2:], strict=True)]
         before = [more // 2 if sides == "both" else 0 for more in extra]
         around = [(0, 0)] * (value.ndim - 2) + [(b, e - b) for b, e in zip(before, extra, strict=True)]
@@ -68,41 +70,43 @@ def crop(values: Values, *, of: str | Sequence[str], like: str, scale: float = 1
     return {name: required(values, name, "crop")[..., rows, columns] for name in names_in(of)}
 
 
-def tile(values: Values, *, of: str | Sequence[str], size: int, overlap: int, multiple: int = 1) -> Values:
+def tile(
+    values: Values, *, of: str | Sequence[str], size: int | Sequence[int], overlap: int, multiple: int = 1
+) -> Values:
     """An image ``(1, ..., H, W)`` larger than ``size`` to a stack of tiles of it along axis 0.
 
-    All tiles have one size, ``min(size, H)`` by ``min(size, W)``; neighbours share at least ``overlap`` pixels, and
-    the last tile of a row or column ends where the image ends. A smaller image stays as it is.
+    All tiles have one size, that of the image where it is smaller; neighbours share at least ``overlap`` pixels, and
+    the last tile of a row or column ends where the image ends. An image no larger than a tile stays as it is.
 
     Args:
         values: hold the images.
         of: which of them; several (two views) are cut alike.
-        size: pixels.
+        size: pixels of a side; one number, or height and width.
         overlap: pixels, below ``size``.
         multiple: what size and overlap must be multiples of, so that every tile starts on one where the image has
             been padded to one.
 
     Returns:
-        The stacks, and for each that was cut ``NAME.tiles``: int64 ``[H, W, size, overlap]``.
+        The stacks, and for each that was cut ``NAME.tiles``: int64 ``[H, W, tile's height, tile's width, overlap]``.
 
     Raises:
         Refused: ``bad-sample`` for a batch; ``unknown-step`` for an overlap that is no part of the size.
     """
-    if not 0 <= overlap < size or multiple < 1 or size % multiple or overlap % multiple:
+    tall, wide = _both("tile", size)
+    if not 0 <= overlap < min(tall, wide) or multiple < 1 or any(n % multiple for n in (tall, wide, overlap)):
         why = f"0 <= overlap < size, both multiples of {multiple}"
-        raise bad_setting("tile", f"tiles of {size} that overlap by {overlap}", why)
+        raise bad_setting("tile", f"tiles of {tall}x{wide} that overlap by {overlap}", why)
     found: Values = {}
     for name in names_in(of):
         value = required(values, name, "tile")
         if value.ndim < 3 or value.shape[0] != 1:
             raise _flat("tile", name, value.shape)
         height, width = value.shape[-2:]
-        if max(height, width) <= size:
+        if height <= tall and width <= wide:
             continue
-        found[name] = np.concatenate(
-            [value[..., rows, columns] for rows, columns in _places(value.shape, size, overlap)]
-        )
-        found[f"{name}.tiles"] = np.array([height, width, size, overlap], np.int64)
+        record = np.array([height, width, tall, wide, overlap], np.int64)
+        found[name] = np.concatenate([value[..., rows, columns] for rows, columns in _places(record)])
+        found[f"{name}.tiles"] = record
     return found
 
 
@@ -115,12 +119,13 @@ def untile(values: Values, *, of: str | Sequence[str], like: str, scale: int = 1
     """
     if f"{like}.tiles" not in values:
         return {}
-    height, width, size, overlap = (int(n) * scale for n in np.asarray(values[f"{like}.tiles"], np.int64))
-    places = _places((height, width), size, overlap)
+    record = np.asarray(values[f"{like}.tiles"], np.int64) * scale
+    height, width, tall, wide, _ = record.tolist()
+    places = _places(record)
     found: Values = {}
     for name in names_in(of):
         stack = required(values, name, "untile")
-        shape = min(size, height), min(size, width)
+        shape = min(tall, height), min(wide, width)
         if len(stack) != len(places) or stack.shape[-2:] != shape:
             why = f"{like} was cut into {len(places)} tiles of {shape[0]}x{shape[1]}"
             raise unfit("untile", f"{name} has shape {stack.shape}", why, "run the graph once on each tile, in order")
@@ -133,9 +138,19 @@ def untile(values: Values, *, of: str | Sequence[str], like: str, scale: int = 1
     return found
 
 
-def _places(shape: Sequence[int], size: int, overlap: int) -> list[tuple[slice, slice]]:
-    """Where the tiles lie, row by row."""
-    rows, columns = ([slice(at, at + min(size, n)) for at in _starts(n, size, overlap)] for n in shape[-2:])
+def _both(step: str, sides: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of an option that is one number for both, or two."""
+    found = (sides, sides) if isinstance(sides, int) else tuple(sides)
+    if len(found) != 2 or not all(isinstance(side, int) for side in found):
+        raise bad_setting(step, f"the size {sides!r}", "a size is one number, or height and width")
+    return found[0], found[1]
+
+
+def _places(record: Array) -> list[tuple[slice, slice]]:
+    """Where the tiles of a record lie, row by row."""
+    height, width, tall, wide, overlap = record.tolist()
+    rows = [slice(at, at + min(tall, height)) for at in _starts(height, tall, overlap)]
+    columns = [slice(at, at + min(wide, width)) for at in _starts(width, wide, overlap)]
     return [(row, column) for row in rows for column in columns]
 
 

@@ -35,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 LEVELS = 4
 SAMPLE_SIZE = 128
+# Three downsamplings by two; how far tiles of a large picture overlap is the usual choice for this network.
+MULTIPLE, OVERLAP = 8, 32
 
 
 @model
@@ -68,7 +70,10 @@ def restormer(
     two_views = variant == "dual-pixel"
     views = "left and right view, " if two_views else ""
     image = HostStep("image", {"to": "image", "high": 1.0, "channels": inputs})
-    pad = HostStep("pad", {"of": ["image"], "multiple": 8, "mode": "reflect", "sides": "end"})
+    pad = HostStep("pad", {"of": ["image"], "multiple": MULTIPLE, "at_least": ["H.min", "W.min"], "mode": "reflect"})
+    tile = HostStep(
+        "tile", {"of": ["image"], "size": ["H.max", "W.max"], "overlap": OVERLAP, "multiple": MULTIPLE}
+    )
     options = {
         "variant": variant, "dim": dim, "blocks": _text(shape["blocks"]), "refinement": refinement,
         "heads": _text(shape["heads"]), "expansion": expansion, "bias": bias,
@@ -80,11 +85,12 @@ def restormer(
         deploy=_deploy_restormer,
         inputs=(Tensor("image", (1, inputs, "H", "W"), f"degraded image, {views}0 to 1", low=0.0, high=1.0),),
         outputs=(Tensor("restored", (1, outputs, "H", "W"), "restored image, 0 to 1 but for overshoot"),),
-        dims=(Dim("H", 64, 128, 256, 8), Dim("W", 64, 128, 256, 8)),
+        dims=(Dim("H", 64, 128, 256, MULTIPLE), Dim("W", 64, 128, 256, MULTIPLE)),
         checkpoint=WEIGHTS if shape == _shape(variant) else None,
         # No picture file holds two views.
-        before=(pad,) if two_views else (image, pad),
+        before=(pad, tile) if two_views else (image, pad, tile),
         after=(
+            HostStep("untile", {"of": ["restored"], "like": "image"}),
             HostStep("crop", {"of": ["restored"], "like": "image"}),
             HostStep("clamp", {"of": "restored", "low": 0.0, "high": 1.0, "to": "image"}),
         ),

@@ -160,7 +160,7 @@ def selective_igev_loop(max_disparity: int = 192, max_height: int = 96, max_widt
 def _around() -> dict[str, Any]:
     """Host steps, metrics and samples: the family's, but that a disparity here is positive."""
     after = HostStep("crop", {"of": ["disparity"], "like": "left"}), HostStep("disparity", {"from": "disparity"})
-    return {**declare.around("disparity", NARROWEST), "after": after}
+    return {**declare.around("disparity"), "after": after}
 
 
 def _disparity() -> Tensor:

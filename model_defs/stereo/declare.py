@@ -59,7 +59,7 @@ def sizes(name: str, max_height: int, max_width: int, narrowest: int) -> tuple[D
     return Dim("H", 64, 64, max_height, STRIDE), Dim("W", narrowest, narrowest, max_width, STRIDE)
 
 
-def around(output: str, narrowest: int, cropped: tuple[str, ...] = ()) -> dict[str, Any]:
+def around(output: str, cropped: tuple[str, ...] = ()) -> dict[str, Any]:
     """Host steps, metrics and samples: from two pictures to a disparity map."""
     return {
         "before": (
@@ -67,7 +67,7 @@ def around(output: str, narrowest: int, cropped: tuple[str, ...] = ()) -> dict[s
             HostStep("image", {"to": "right", "high": 255.0}),
             HostStep(
                 "pad",
-                {"of": list(SIDES), "multiple": STRIDE, "at_least": narrowest, "mode": "edge", "sides": "both"},
+                {"of": list(SIDES), "multiple": STRIDE, "at_least": ["H.min", "W.min"], "mode": "edge", "sides": "both"},
             ),
         ),
         "after": (

@@ -81,7 +81,9 @@ def _known(name: str) -> None:
 
 def _card(name: str) -> dict[str, Any]:
     """What two exports and one profile of a definition said."""
-    weights = ["--checkpoint", str(CHECKPOINT)] if registry.model(name).checkpoint and CHECKPOINT.is_file() else []
+    published = registry.model(name).checkpoint
+    ours = published is not None and CHECKPOINT.is_file() and sha256(CHECKPOINT) == published.sha256
+    weights = ["--checkpoint", str(CHECKPOINT)] if ours else []
     verdicts, hops, stages = dict[str, str](), dict[str, Any](), list[Any]()
     with tempfile.TemporaryDirectory(prefix="exporter-cards-") as folder:
         bundle = str(Path(folder) / "it.bundle")
@@ -120,7 +122,8 @@ def macs(name: str) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     definition = registry.model(name)
-    module, sizes = definition.build().eval(), definition.opt_sizes()
+    # Without gradients altogether: the counter follows modules by hooks on tensors that want one.
+    module, sizes = definition.build().eval().requires_grad_(False), definition.opt_sizes()
     inputs = [torch.from_numpy(np.zeros(t.sized(sizes), t.dtype)) for t in definition.inputs]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*inputs, **{name: sizes[name] for name in definition.repeats})

@@ -243,9 +243,16 @@ def test_wrong_keys_name_the_nearest(state: dict[str, torch.Tensor], tmp_path: P
     assert "1 unexpected: encoder.wieght; nearest: encoder.weight" in error.what
 
 
-def test_many_wrong_keys_are_counted(tmp_path: Path) -> None:
+def test_many_wrong_keys_are_counted(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    more = {f"encoder.weight{i}": torch.ones(1) for i in range(40)}
+    error = refused(saved({**state, **more}, tmp_path / "w"), "wrong-checkpoint")
+    assert "40 unexpected" in error.what and "and 35 more" in error.what and len(error.what) < 600
+
+
+def test_the_checkpoint_of_another_model_is_called_that(tmp_path: Path) -> None:
     error = refused(saved({f"k{i}": torch.ones(1) for i in range(40)}, tmp_path / "w"), "wrong-checkpoint")
-    assert "4 missing" in error.what and "40 unexpected" in error.what and "and 30 more" in error.what
+    assert "none of the 4 keys of this model (encoder.weight, " in error.what and "40 others (k0, " in error.what
+    assert "and 35 more" in error.what and "nearest" not in error.what
 
 
 @pytest.mark.parametrize(

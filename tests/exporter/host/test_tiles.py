@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from exporter import host
 from exporter.errors import Refused
 from exporter.host import tiles
-from exporter.spec import HostStep
+from exporter.spec import Dim, HostStep
 
 RNG = np.random.default_rng(0)
 
@@ -135,3 +135,24 @@ def test_the_whole_way_there_and_back_as_a_manifest_says_it() -> None:
     assert sorted(host.records(ready)) == ["degraded.size", "degraded.tiles"]
     answer = host.apply(after, {**host.records(ready), "restored": ready["degraded"]})
     np.testing.assert_allclose(answer["image"][0].transpose(1, 2, 0) * 255, wanted, atol=1e-4)
+
+
+def test_bounds_of_dims_as_options_pad_and_tile_to_what_the_graph_takes() -> None:
+    steps = (
+        HostStep("pad", {"of": ["x"], "multiple": 8, "at_least": ["H.min", "W.min"]}),
+        HostStep("tile", {"of": ["x"], "size": ["H.max", "W.max"], "overlap": 8, "multiple": 8}),
+    )
+    dims = (Dim("H", 16, 24, 32, 8), Dim("W", 24, 24, 40, 8))
+    small = host.apply(steps, {"x": picture(3, 5)}, dims)
+    assert small["x"].shape == (1, 3, 16, 24) and "x.tiles" not in small
+    large = host.apply(steps, {"x": picture(41, 20)}, dims)
+    assert large["x"].shape == (2, 3, 32, 24)
+    assert large["x.tiles"].tolist() == [48, 24, 32, 40, 8]
+    whole = tiles.untile({**large, "y": large["x"]}, of="y", like="x")["y"]
+    np.testing.assert_array_equal(tiles.crop({**large, "y": whole}, of="y", like="x")["y"].shape[-2:], (41, 20))
+
+
+def test_a_bound_of_a_dim_that_is_not_there_is_refused() -> None:
+    step = HostStep("tile", {"of": ["x"], "size": "H.max", "overlap": 8})
+    with pytest.raises(Refused, match="H.max"):
+        host.apply([step], {"x": picture(8, 8)}, (Dim("W", 8, 8, 8),))

@@ -121,4 +121,4 @@ def test_samples_are_degraded_photographs_with_the_clean_ones_as_truth(variant: 
 
 def test_two_views_come_without_a_sample() -> None:
     definition = registry.model("restormer", {"variant": "dual-pixel"})
-    assert definition.samples is None and [step.step for step in definition.before] == ["pad"]
+    assert definition.samples is None and [step.step for step in definition.before] == ["pad", "tile"]

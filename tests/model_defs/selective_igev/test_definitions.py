@@ -115,7 +115,7 @@ def test_real_pairs_become_inputs_and_disparities_of_their_own_size(name: str) -
         pytest.skip("scikit-image is absent: no photographs")
     for sample in samples:
         truth = sample.truth["disparity"]
-        values = {**sample.values, **apply(definition.before, sample.values)}
+        values = {**sample.values, **apply(definition.before, sample.values, definition.dims)}
         height, width = values["left"].shape[-2:]
         assert values["right"].shape == (1, 3, height, width) and not height % 32 and not width % 32
         assert values["left"].min() >= 0 and 100 < values["left"].max() <= 255

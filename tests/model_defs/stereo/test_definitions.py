@@ -108,7 +108,7 @@ def test_a_real_pair_comes_out_as_a_positive_disparity_of_its_size(name: str) ->
         pytest.skip("NO DATA: scikit-image is not installed")
     dims = {dim.name: dim for dim in definition.dims}
     for sample in samples:
-        values = host.apply(definition.before, dict(sample.values))
+        values = host.apply(definition.before, dict(sample.values), definition.dims)
         for tensor in definition.inputs:
             height, width = values[tensor.name].shape[2:]
             assert dims["H"].allows(height) and dims["W"].allows(width)
