@@ -59,6 +59,9 @@ def sizes(name: str, max_height: int, max_width: int, narrowest: int) -> tuple[D
     return Dim("H", 64, 64, max_height, STRIDE), Dim("W", narrowest, narrowest, max_width, STRIDE)
 
 
+LEAST = ["H.min", "W.min"]
+
+
 def around(output: str, cropped: tuple[str, ...] = ()) -> dict[str, Any]:
     """Host steps, metrics and samples: from two pictures to a disparity map."""
     return {
@@ -66,8 +69,7 @@ def around(output: str, cropped: tuple[str, ...] = ()) -> dict[str, Any]:
             HostStep("image", {"to": "left", "high": 255.0}),
             HostStep("image", {"to": "right", "high": 255.0}),
             HostStep(
-                "pad",
-                {"of": list(SIDES), "multiple": STRIDE, "at_least": ["H.min", "W.min"], "mode": "edge", "sides": "both"},
+                "pad", {"of": list(SIDES), "multiple": STRIDE, "at_least": LEAST, "mode": "edge", "sides": "both"}
             ),
         ),
         "after": (
