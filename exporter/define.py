@@ -147,9 +147,7 @@ class _Seen:
     ratio: float
 
 
-def _look(
-    seen: dict[nn.Module, _Seen], settle: bool, norm: nn.Module, given: tuple[torch.Tensor, ...]
-) -> None:
+def _look(seen: dict[nn.Module, _Seen], settle: bool, norm: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
     """Notes the largest call of a norm; takes on the statistics of that call if asked.
 
     A norm that several scales share is called once for each. Of nine values a statistic is a poor estimate: a channel

@@ -3,7 +3,7 @@
 A step is a function ``(values, **options) -> values`` on a dict of named arrays; :data:`STEPS` lists them all, so a
 bundle runs on a device without the model's code. A step before the graph may leave a *record* for one after it
 (``NAME.size``, ``NAME.tiles``, ``NAME.samples``): whoever runs the graph hands the records on, :func:`records`. An
-option may be ``"H.min"`` or ``"H.max"``: the bound of dim ``H`` as ``--dim`` has left it, so that a picture is padded and
+option may be ``"H.min"`` or ``"H.max"``, a bound of dim ``H`` as ``--dim`` has left it: so a picture is padded and
 tiled to what the graph takes.
 """
 

@@ -71,9 +71,7 @@ def restormer(
     views = "left and right view, " if two_views else ""
     image = HostStep("image", {"to": "image", "high": 1.0, "channels": inputs})
     pad = HostStep("pad", {"of": ["image"], "multiple": MULTIPLE, "at_least": ["H.min", "W.min"], "mode": "reflect"})
-    tile = HostStep(
-        "tile", {"of": ["image"], "size": ["H.max", "W.max"], "overlap": OVERLAP, "multiple": MULTIPLE}
-    )
+    tile = HostStep("tile", {"of": ["image"], "size": ["H.max", "W.max"], "overlap": OVERLAP, "multiple": MULTIPLE})
     options = {
         "variant": variant, "dim": dim, "blocks": _text(shape["blocks"]), "refinement": refinement,
         "heads": _text(shape["heads"]), "expansion": expansion, "bias": bias,
