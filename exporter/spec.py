@@ -34,6 +34,7 @@ class Dim:
         opt: the size to optimise for and to trace at.
         max: largest size.
         step: sizes are ``min + k * step``.
+        why: what happens outside the range, for whoever asks for it.
 
     Raises:
         Refused: ``bad-dim`` when the numbers contradict one another.
@@ -44,6 +45,7 @@ class Dim:
     opt: int
     max: int
     step: int = 1
+    why: str = field(default="outside it the model is undefined or untested", compare=False)
 
     def __post_init__(self) -> None:
         ordered = 1 <= self.min <= self.opt <= self.max and self.step >= 1
@@ -90,12 +92,12 @@ class Dim:
             what = f"--dim {self.name}={text} is neither a size nor MIN:OPT:MAX[:STEP]"
             raise Refused("bad-dim", what, why=f"{self.name} may be {allowed}", next=remedy)
         low, opt, high = numbers[:3]
-        asked = Dim(self.name, low, opt, high, numbers[3] if len(numbers) == 4 else self.step)
+        asked = Dim(self.name, low, opt, high, numbers[3] if len(numbers) == 4 else self.step, self.why)
         if not all(self.allows(size) for size in (asked.min, asked.opt, asked.max)) or asked.step % self.step:
             raise Refused(
                 "bad-dim",
                 f"--dim {self.name}={text} leaves what the model allows",
-                why=f"{self.name} may be {allowed}; outside it the model is undefined or untested",
+                why=f"{self.name} may be {allowed}; {self.why}",
                 next=remedy,
             )
         return asked
