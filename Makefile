@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 DATA ?= ../shared/data
 BIN := .venv/bin
+# Where tests, figures and definitions look for real data; what needs it is skipped, and says so, where it is absent.
+export EXPORTER_DATA ?= $(abspath $(DATA))
 # Published weights and a real recording, where they are at hand; the demo says so when they are not.
 CHECKPOINT ?= $(wildcard $(DATA)/gtcrn/gtcrn_dns3.tar)
 SAMPLES ?= $(wildcard $(DATA)/gtcrn/noisy.wav)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -104,10 +104,23 @@ def load(module: torch.nn.Module, path: Path) -> None:
     """Loads a checkpoint strictly: every key, every shape, every type, every value finite.
 
     Raises:
-        Refused: as :func:`read`; ``wrong-checkpoint`` listing missing, unexpected and mis-shaped keys with nearest
-            names; ``nan-weights``.
+        Refused: as :func:`read` and :func:`load_state`.
     """
-    state = read(path)
+    load_state(module, read(path), f"file {path}, model {type(module).__name__}")
+
+
+def load_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
+    """Loads tensors by name, strictly.
+
+    Args:
+        module: takes them.
+        state: as :func:`read` gives them.
+        where: the file and the model, for errors.
+
+    Raises:
+        Refused: ``wrong-checkpoint`` listing missing, unexpected and mis-shaped keys with nearest names;
+            ``nan-weights``.
+    """
     wanted = module.state_dict()
     missing = [key for key in wanted if key not in state]
     unexpected = [key for key in state if key not in wanted]
@@ -117,11 +130,11 @@ def load(module: torch.nn.Module, path: Path) -> None:
         raise Refused(
             "wrong-checkpoint",
             _difference(missing, unexpected, misfits, state, wanted),
-            where=f"file {path}, model {type(module).__name__}",
+            where=where,
             why="a partly loaded model runs, and is noise",
             next="exporter models, to see which checkpoint belongs to which model",
         )
-    _refuse_not_finite({key: state[key] for key in shared}, f"file {path}")
+    _refuse_not_finite({key: state[key] for key in shared}, where)
     module.load_state_dict(state, strict=True)
 
 
@@ -136,8 +149,8 @@ def _difference(
     state: Mapping[str, torch.Tensor],
     wanted: Mapping[str, torch.Tensor],
 ) -> str:
-    def listed(keys: list[str], describe: object = None) -> str:
-        shown = [describe(key) if callable(describe) else key for key in keys[:SHOWN]]
+    def listed(keys: list[str], describe: Callable[[str], str] = str) -> str:
+        shown = [describe(key) for key in keys[:SHOWN]]
         return ", ".join(shown) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
 
     def shapes(key: str) -> str:

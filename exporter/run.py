@@ -47,15 +47,19 @@ def run_in_child(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     prepared = prepare(manifest, {**files.read(given), **request["repeats"]}, given)
     target = registry.target(request["target"])
     artifact, options = unpacked(request["artifact"]), Options(**request["options"])
-    outputs, calls = dict[str, Array](), 0
+    pieces, calls = list[Mapping[str, Array]](), 0
     with open_artifact(target, program_of(manifest), artifact, options) as runner:
         slices = _slices(manifest, prepared.inputs)
         for index, inputs in enumerate(slices):
             sizes_of(manifest, inputs, given)
             found, ran = execute(manifest, runner, inputs, channel)
+            pieces.append(found)
             calls += ran
-            outputs = found if index == 0 else {n: np.concatenate([outputs[n], found[n]]) for n in outputs}
-    values = host.apply(manifest.after, {**prepared.context, **outputs})
+            if len(slices) > 1:
+                channel.send({"event": "progress", "what": "tile", "done": index + 1, "of": len(slices)})
+    outputs = {name: np.concatenate([piece[name] for piece in pieces]) if len(pieces) > 1 else value
+               for name, value in pieces[0].items()}  # fmt: skip
+    values = host.apply(manifest.after, {**prepared.context, **outputs}, manifest.dims)
     written = {name: value for name, value in values.items() if name not in prepared.context}
     files.write(Path(request["output"]), written)
     return {"calls": calls, "outputs": {name: list(value.shape) for name, value in written.items()}}
@@ -112,7 +116,7 @@ def _called(runner: BaseRunner, values: Mapping[str, Array]) -> dict[str, Array]
 def _refuse_output(manifest: Manifest, output: Path) -> None:
     """Refuses, before anything runs, an output that could not be written after it."""
     kinds = files.writable(host.names_after(manifest.after, [tensor.name for tensor in manifest.outputs]))
-    if output.suffix in kinds and output.parent.is_dir() and not output.is_dir():
+    if output.suffix.lower() in kinds and output.parent.is_dir() and not output.is_dir():
         return
     raise Refused(
         "bad-output",

@@ -15,11 +15,15 @@ from exporter import host
 from exporter.bundle import read_tensors, write_tensors
 from exporter.errors import Refused, nearest
 from exporter.host import files
-from exporter.host.values import is_record
+from exporter.host.metrics import METRICS
+from exporter.host.values import names_in
 from exporter.parity.cases import Case
 from exporter.spec import Dim, HostStep, ModelDef, State, Stream, Tensor, factors_of
 
 Array = NDArray[np.generic]
+
+# Options of a host step that hold names of values.
+NAMING = ("of", "from", "to", "like")
 
 # Names under which readers give what host steps start from, and the prefix of what is true of a sample.
 RAW, TRUTH = ("audio", "sample_rate", "image"), "truth/"
@@ -94,6 +98,7 @@ def prepare(interface: Interface, values: Mapping[str, Array], where: Path) -> P
         Refused: ``bad-sample`` for a name that is no input, or whatever a host step refuses.
     """
     truth = {name.removeprefix(TRUTH): value for name, value in values.items() if name.startswith(TRUTH)}
+    _refuse_unknown_truth(truth, where)
     given = {name: value for name, value in values.items() if not name.startswith(TRUTH)}
     _refuse_unknown(interface, given, where)
     if not _complete(interface, given, where):
@@ -106,7 +111,7 @@ def prepare(interface: Interface, values: Mapping[str, Array], where: Path) -> P
     for tensor in interface.inputs:
         if tensor.name in states and tensor.name not in inputs:
             inputs[tensor.name] = np.zeros(tensor.sized(opt), tensor.dtype)
-    return Prepared(inputs, {name: value for name, value in given.items() if is_record(name)}, truth)
+    return Prepared(inputs, host.records(given), truth)
 
 
 def _through_host(interface: Interface, given: Mapping[str, Array]) -> dict[str, Array]:
@@ -152,10 +157,22 @@ def _refuse_unknown(interface: Interface, values: Mapping[str, Array], where: Pa
 
 
 def _named_in(steps: Sequence[HostStep]) -> set[str]:
-    """Names of values that host steps speak of."""
-    options = [value for step in steps for value in step.options.values()]
-    several = [value if isinstance(value, (list, tuple)) else [value] for value in options]
-    return {name for names in several for name in names if isinstance(name, str)}
+    """Names of values that host steps read or give."""
+    return {name for step in steps for key in NAMING if key in step.options for name in names_in(step.options[key])}
+
+
+def _refuse_unknown_truth(truth: Mapping[str, Array], where: Path) -> None:
+    """A misspelt truth must not silently be taken for none: the reference would stand in its place."""
+    known = sorted({metric.value for metric in METRICS.values()})
+    unknown = [name for name in truth if name not in known]
+    if unknown:
+        raise Refused(
+            "bad-sample",
+            f"{where.name} holds {TRUTH}{unknown[0]}, which no metric reads{nearest(unknown[0], known)}",
+            where=f"file {where}",
+            why=f"a truth is one of {', '.join(known)}: what task metrics compare",
+            next=f"rename it, for example {TRUTH}{known[0]}",
+        )
 
 
 def prepared_files(interface: Interface, path: Path, folder: Path) -> list[str]:
@@ -205,7 +222,9 @@ def case_of(interface: Interface, path: Path) -> Case:
 
 
 def _is_sample(path: Path, interface: Interface) -> bool:
-    return path.suffix in files.READERS or files.is_one_input(path, [tensor.name for tensor in interface.inputs])
+    return path.suffix.lower() in files.READERS or files.is_one_input(
+        path, [tensor.name for tensor in interface.inputs]
+    )
 
 
 def slug(text: str) -> str:

@@ -130,10 +130,13 @@ def _metric_lines(hop: Event) -> Iterator[str]:
     """Task metrics of real inputs: the artifact's, and how far it is from eager's."""
     for metric in hop["facts"].get("metrics", []):
         for case, row in metric["cases"].items():
-            value, difference = (_figure(row[name], metric["unit"]) for name in ("artifact", "difference"))
+            artifact, eager, difference = (
+                _figure(row[name], metric["unit"]) for name in ("artifact", "eager", "difference")
+            )
+            note = f": {escape(row['note'])}" if "note" in row else ""
             yield (
-                f"  {escape(metric['name'])}, {hop['target']}, {escape(case)}: {value} against the "
-                f"{metric['against']} (eager {_figure(row['eager'], metric['unit'])}, difference {difference})"
+                f"  {escape(metric['name'])}, {hop['target']}, {escape(case)}: {artifact} against the "
+                f"{row['against']} (eager {eager}, difference {difference}){note}"
             )
 
 

@@ -3,8 +3,8 @@
 A step is a function ``(values, **options) -> values`` on a dict of named arrays; :data:`STEPS` lists them all, so a
 bundle runs on a device without the model's code. A step before the graph may leave a *record* for one after it
 (``NAME.size``, ``NAME.tiles``, ``NAME.samples``): whoever runs the graph hands the records on, :func:`records`. An
-option may be ``"H.min"`` or ``"H.max"``, a bound of dim ``H`` as ``--dim`` has left it: so a picture is padded and
-tiled to what the graph takes.
+option may be ``"H.min"`` or ``"H.max"``, a bound of dim ``H`` as ``--dim`` has left it, or ``"H.unit"``, what all its
+sizes are multiples of: so a picture is padded and tiled to what the graph takes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def apply(steps: Sequence[HostStep], values: Values, dims: Sequence[Dim] = ()) -
     Raises:
         Refused: ``unknown-step`` for a name that is not in :data:`STEPS`, or whatever a step refuses.
     """
-    bounds = {f"{dim.name}.{bound}": getattr(dim, bound) for dim in dims for bound in ("min", "max")}
+    bounds = {f"{dim.name}.{bound}": getattr(dim, bound) for dim in dims for bound in ("min", "max", "unit")}
     for step in steps:
         values = values | _step(step.step)(values, **_keywords(step.options, bounds))
     return values

@@ -49,15 +49,15 @@ def read(path: Path) -> Values:
             why=f"a real input is read from a {_listed(READERS)} file",
             next=f"ls {path.parent}",
         )
-    if path.suffix not in READERS:
+    if path.suffix.lower() not in READERS:
         raise _unreadable(path, f"its name ends in {path.suffix or 'nothing'}")
-    return READERS[path.suffix](path)
+    return READERS[path.suffix.lower()](path)
 
 
 def is_one_input(path: Path, names: Iterable[str]) -> bool:
     """Whether a folder is one input, with a picture for each of the names, rather than a folder of inputs."""
     wanted = set(names)
-    return path.is_dir() and bool(wanted) and wanted <= {p.stem for p in path.iterdir() if p.suffix in PICTURES}
+    return path.is_dir() and bool(wanted) and wanted <= {p.stem for p in path.iterdir() if p.suffix.lower() in PICTURES}
 
 
 def writable(names: Iterable[str]) -> list[str]:
@@ -75,7 +75,7 @@ def write(path: Path, values: Values) -> None:
         Incomplete: ``runtime-absent`` for a picture where Pillow is not installed.
     """
     endings = writable(values)
-    if path.suffix not in endings or not path.parent.is_dir() or path.is_dir():
+    if path.suffix.lower() not in endings or not path.parent.is_dir() or path.is_dir():
         raise Refused(
             "bad-output",
             f"cannot write {path}",
@@ -85,7 +85,7 @@ def write(path: Path, values: Values) -> None:
     staging = path.with_name(f".{path.name}.part")
     try:
         with staging.open("wb") as file:
-            WRITERS[path.suffix](file, values)
+            WRITERS[path.suffix.lower()](file, values)
         staging.replace(path)
     finally:
         staging.unlink(missing_ok=True)
@@ -159,7 +159,7 @@ def _picture(path: Path) -> NDArray[np.uint8]:
 
 
 def _read_folder(path: Path) -> Values:
-    pictures = sorted(p for p in path.iterdir() if p.suffix in PICTURES)
+    pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
     if not pictures or len({p.stem for p in pictures}) != len(pictures):
         raise _unreadable(path, "it holds two pictures of one name" if pictures else "it is a folder without pictures")
     return {p.stem: _picture(p) for p in pictures}

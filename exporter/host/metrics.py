@@ -15,10 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exporter import host
 from exporter.errors import Incomplete, Refused
 from exporter.host.values import Array, required
-from exporter.spec import HostStep
 
 Named = Mapping[str, Array]
 Floats = NDArray[np.float64]
@@ -193,13 +191,6 @@ METRICS: Mapping[str, Metric] = {
         Metric("srcc", srcc, "", "higher", "cases", "score"),
     )
 }
-
-
-def against_reference(metric: str, after: Sequence[HostStep], outputs: Named, reference: Named) -> float:
-    """The metric of an artifact's outputs, with the reference's as the truth, both after the host steps."""
-    chosen = METRICS[metric]
-    values, truth = host.apply(after, dict(outputs)), host.apply(after, dict(reference))
-    return chosen.function([values], [truth]) if chosen.over == "cases" else chosen.function(values, truth)
 
 
 # ------------------------------------------------------------------------------------------------- what they read

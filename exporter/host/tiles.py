@@ -14,7 +14,7 @@ def pad(
     values: Values,
     *,
     of: str | Sequence[str],
-    multiple: int = 1,
+    multiple: int | Sequence[int] = 1,
     at_least: int | Sequence[int] = 0,
     mode: Literal["reflect", "edge"] = "reflect",
     sides: Literal["end", "both"] = "end",
@@ -24,7 +24,7 @@ def pad(
     Args:
         values: hold the arrays ``(..., H, W)``.
         of: which of them.
-        multiple: height and width become multiples of it.
+        multiple: height and width become multiples of it; one number, or one for each.
         at_least: and are no smaller; one number, or height and width.
         mode: ``reflect`` mirrors without repeating the border, ``edge`` repeats the border.
         sides: ``end`` pads below and to the right; ``both`` puts half of it (rounded down) above and to the left.
@@ -35,17 +35,17 @@ def pad(
     Raises:
         Refused: ``unknown-step`` for another mode, other sides, or a multiple below 1.
     """
-    if mode not in ("reflect", "edge") or sides not in ("end", "both") or multiple < 1:
+    multiples, least = _both("pad", multiple), _both("pad", at_least)
+    if mode not in ("reflect", "edge") or sides not in ("end", "both") or min(multiples) < 1:
         known = "modes are reflect and edge, sides end and both, a multiple is at least 1"
         raise bad_setting("pad", f"mode {mode!r}, sides {sides!r}, multiple {multiple}", known)
-    least = _both("pad", at_least)
     found: Values = {}
     for name in names_in(of):
         value = required(values, name, "pad")
         if value.ndim < 2 or 0 in value.shape[-2:]:
             raise _flat("pad", name, value.shape)
         sizes = np.maximum(value.shape[-2:], least).tolist()
-        wanted = [-(-size // multiple) * multiple for size in sizes]
+        wanted = [-(-size // part) * part for size, part in zip(sizes, multiples, strict=True)]
         extra = [new - old for new, old in zip(wanted, value.shape[-2:], strict=True)]
         before = [more // 2 if sides == "both" else 0 for more in extra]
         around = [(0, 0)] * (value.ndim - 2) + [(b, e - b) for b, e in zip(before, extra, strict=True)]

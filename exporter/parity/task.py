@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter import host
-from exporter.errors import Incomplete
+from exporter.errors import Incomplete, Refused
 from exporter.host.metrics import METRICS, Metric
-from exporter.spec import HostStep
+from exporter.spec import Dim, HostStep
 
 Array = NDArray[np.generic]
 Arrays = Mapping[str, Array]
+
+
+# Whether a case's truth is known, or the float64 reference stands for it: a metric never mixes the two.
+TRUTH, REFERENCE = "truth", "reference"
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One real input after the host steps: what is right, what eager gave, what the artifact gave."""
+
+    against: str
+    right: Arrays
+    eager: Arrays
+    artifact: Arrays
 
 
 @dataclass
@@ -27,11 +41,13 @@ class TaskMetrics:
     Attributes:
         metrics: names in :data:`exporter.host.metrics.METRICS`; a name that this version has not is left out.
         after: the host steps that turn outputs into what the metrics read.
+        dims: the model's, for options of host steps.
     """
 
     metrics: Sequence[str]
     after: Sequence[HostStep]
-    _cases: dict[str, tuple[str, Arrays, Arrays, Arrays]] = field(default_factory=dict)
+    dims: Sequence[Dim] = ()
+    _cases: dict[str, _Case] = field(default_factory=dict)
 
     def add(self, case: str, outputs: Arrays, tensors: Arrays) -> None:
         """Takes one case.
@@ -45,13 +61,12 @@ class TaskMetrics:
         groups = {prefix: _under(tensors, prefix) for prefix in ("context/", "truth/", "eager/", "reference/")}
 
         def finished(values: Arrays) -> Arrays:
-            return host.apply(self.after, {**groups["context/"], **values})
+            return host.apply(self.after, {**groups["context/"], **values}, self.dims)
 
         if not groups["eager/"]:
             return
-        against = "truth" if groups["truth/"] else "reference"
-        truth = groups["truth/"] or finished(groups["reference/"])
-        self._cases[case] = (against, truth, finished(groups["eager/"]), finished(outputs))
+        against, right = (TRUTH, groups["truth/"]) if groups["truth/"] else (REFERENCE, finished(groups["reference/"]))
+        self._cases[case] = _Case(against, right, finished(groups["eager/"]), finished(outputs))
 
     def as_json(self) -> list[dict[str, Any]]:
         """One entry per metric that some case has the values for."""
@@ -62,27 +77,43 @@ class TaskMetrics:
         return [entry for entry in entries if entry["cases"]]
 
     def _entry(self, metric: Metric) -> dict[str, Any]:
-        cases = {
-            name: (against, truth, eager, mine)
-            for name, (against, truth, eager, mine) in self._cases.items()
-            if all(metric.value in values for values in (truth, eager, mine))
-        }
-        found = dict[str, dict[str, float | None]]()
-        if metric.over == "case":
-            for name, (_, truth, eager, mine) in cases.items():
-                found[name] = _row(metric.function(eager, truth), metric.function(mine, truth))
-        elif len(cases) > 1:
-            truths, eagers, mines = ([case[i] for case in cases.values()] for i in (1, 2, 3))
-            found[f"{len(cases)} cases"] = _row(metric.function(eagers, truths), metric.function(mines, truths))
-        against = "+".join(sorted({case[0] for case in cases.values()}))
-        return {
-            "name": metric.name, "unit": metric.unit, "better": metric.better, "against": against, "cases": found,
-        }  # fmt: skip
+        rows = _each(metric, self._cases) if metric.over == "case" else _together(metric, self._cases.values())
+        return {"name": metric.name, "unit": metric.unit, "better": metric.better, "cases": rows}
 
 
-def _row(eager: float, artifact: float) -> dict[str, float | None]:
-    values = {"eager": eager, "artifact": artifact, "difference": artifact - eager}
-    return {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
+def _each(metric: Metric, cases: Mapping[str, _Case]) -> dict[str, Any]:
+    """A row per case."""
+    return {
+        name: _row(case.against, metric.function, case.eager, case.artifact, case.right)
+        for name, case in cases.items()
+        if _has(metric, case)
+    }
+
+
+def _together(metric: Metric, cases: Collection[_Case]) -> dict[str, Any]:
+    """A row over all cases with a truth, and one over those without: a correlation is of many."""
+    rows = {}
+    for against in (TRUTH, REFERENCE):
+        group = [case for case in cases if case.against == against and _has(metric, case)]
+        if len(group) > 1:
+            eager, artifact, right = ([getattr(c, side) for c in group] for side in ("eager", "artifact", "right"))
+            label = f"{len(group)} cases" + (" without truth" if against == REFERENCE else "")
+            rows[label] = _row(against, metric.function, eager, artifact, right)
+    return rows
+
+
+def _has(metric: Metric, case: _Case) -> bool:
+    return all(metric.value in values for values in (case.right, case.eager, case.artifact))
+
+
+def _row(against: str, function: Callable[[Any, Any], float], eager: Any, artifact: Any, right: Any) -> dict[str, Any]:
+    """One row; a truth that does not fit leaves a note, not a verdict."""
+    try:
+        theirs, ours = function(eager, right), function(artifact, right)
+    except Refused as error:
+        return {"against": against, "eager": None, "artifact": None, "difference": None, "note": error.what}
+    values = {"eager": theirs, "artifact": ours, "difference": ours - theirs}
+    return {"against": against, **{name: float(x) if math.isfinite(x) else None for name, x in values.items()}}
 
 
 def _under(tensors: Arrays, prefix: str) -> dict[str, Array]:

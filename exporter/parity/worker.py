@@ -15,7 +15,7 @@ from exporter.bundle import read_tensors
 from exporter.isolate import Channel
 from exporter.parity.measure import Measurement, compare, extra_outputs, step_errors
 from exporter.parity.task import TaskMetrics
-from exporter.spec import HostStep
+from exporter.spec import Dim, HostStep
 from exporter.target import Artifact, Options, Target
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     quiet_polygraphy()
     target = registry.target(request["target"])
     measurements: list[Measurement] = []
-    task = TaskMetrics(request.get("metrics", []), [HostStep(**step) for step in request.get("after", [])])
+    dims = [Dim(name, *bounds) for name, bounds in request["options"]["dims"].items()]
+    task = TaskMetrics(request.get("metrics", []), [HostStep(**step) for step in request.get("after", [])], dims)
     with ExitStack() as stack:
         runner = stack.enter_context(opened(target, request))
         for index, case in enumerate(request["cases"]):

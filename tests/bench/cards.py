@@ -236,12 +236,13 @@ def _metrics(card: Mapping[str, Any]) -> str:
     """What real inputs showed: eager, and the largest difference of an artifact."""
     parts = []
     for metric in next((hop["facts"]["metrics"] for hop in card["hops"].values() if hop["facts"].get("metrics")), []):
-        rows = [row for row in metric["cases"].values() if row["difference"] is not None]
-        if rows:
-            eager = ", ".join(f"{row['eager']:.4g}" for row in rows)
-            difference = max(abs(row["difference"]) for row in rows)
-            parts.append(f"{metric['name']} against the {metric['against']} {eager} {metric['unit']}".rstrip()
-                         + f", an artifact at most {difference:.2g} away")  # fmt: skip
+        for against in ("truth", "reference"):
+            rows = [r for r in metric["cases"].values() if r["against"] == against and r["difference"] is not None]
+            if rows:
+                eager = ", ".join(f"{row['eager']:.4g}" for row in rows)
+                difference = max(abs(row["difference"]) for row in rows)
+                parts.append(f"{metric['name']} against the {against} {eager} {metric['unit']}".rstrip()
+                             + f", an artifact at most {difference:.2g} away")  # fmt: skip
     return f" ({'; '.join(parts)})" if parts else ""
 
 

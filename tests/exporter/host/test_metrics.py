@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from exporter.errors import Incomplete, Refused
-from exporter.host import metrics
 from exporter.host.metrics import METRICS, MOST_DB, d1_all, epe, plcc, psnr, si_sdr, srcc, ssim
-from exporter.spec import HostStep
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.standard_normal(16000)
@@ -215,11 +213,3 @@ def test_scores_without_an_order_have_no_correlation(scores: list[float]) -> Non
 def test_a_truth_for_every_score() -> None:
     with pytest.raises(Refused, match="score"):
         srcc(cases(np.arange(3.0)), cases(np.arange(4.0)))
-
-
-def test_against_the_reference_both_sides_take_the_same_steps() -> None:
-    steps = (HostStep("disparity", {"from": "up", "sign": -1}),)
-    outputs, reference = {"up": np.full((1, 1, 2, 2), -3.0)}, {"up": np.full((1, 1, 2, 2), -1.0)}
-    assert metrics.against_reference("epe", steps, outputs, reference) == 2
-    scores = (HostStep("score", {"from": "y"}),)
-    assert metrics.against_reference("plcc", scores, {"y": np.array([1.0, 2])}, {"y": np.array([2.0, 5])}) == 1

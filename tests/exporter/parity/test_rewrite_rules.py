@@ -10,12 +10,13 @@ import pytest
 
 from exporter.hops import graph_hop
 from exporter.simplify import passes
+from exporter.spec import WHOLE
 from tests.fakes.lab import Here, specimen
 
 
 def amplifications(it: Any, model: Any, path: Path) -> dict[str, float]:
     path.write_bytes(passes.content(model))
-    hop = graph_hop(Here(), "simplified", path, it.common, it.case_list)  # type: ignore[arg-type]
+    hop = graph_hop(Here(), "simplified", {WHOLE: path}, it.common, it.case_list)  # type: ignore[arg-type]
     return {result.case: result.amplification or 0.0 for result in hop.results}
 
 

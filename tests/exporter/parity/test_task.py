@@ -32,8 +32,8 @@ def test_eager_and_artifact_stand_beside_one_another(truth: bool) -> None:
     task.add("sample-a", {"restored": picture(0.2)}, tensors(truth))
     psnr, ssim = task.as_json()
     assert (psnr["name"], ssim["name"]) == ("psnr", "ssim") and psnr["better"] == "higher" and psnr["unit"] == "dB"
-    assert psnr["against"] == ("truth" if truth else "reference")
     row = psnr["cases"]["sample-a"]
+    assert row["against"] == ("truth" if truth else "reference")
     assert row["eager"] == pytest.approx(20, abs=0.6), "noise of 0.1 is 20 dB"
     assert row["artifact"] == pytest.approx(14, abs=0.6)
     assert row["difference"] == pytest.approx(row["artifact"] - row["eager"])
@@ -55,7 +55,12 @@ def test_a_correlation_is_over_all_cases() -> None:
         task.add(f"sample-{index}", {"quality_score": np.array([[mine]], np.float32)}, given)
     (srcc,) = task.as_json()
     assert srcc["cases"] == {
-        "3 cases": {"eager": 1.0, "artifact": pytest.approx(-0.5), "difference": pytest.approx(-1.5)}
+        "3 cases": {
+            "against": "truth",
+            "eager": 1.0,
+            "artifact": pytest.approx(-0.5),
+            "difference": pytest.approx(-1.5),
+        }
     }
 
 
@@ -73,4 +78,36 @@ def test_what_is_undefined_is_null_and_what_is_unknown_is_left_out() -> None:
     for index in range(3):
         task.add(f"s{index}", {"quality_score": same}, {"truth/score": np.array([index]), "eager/quality_score": same})
     (srcc,) = task.as_json()
-    assert srcc["cases"]["3 cases"] == {"eager": None, "artifact": None, "difference": None}
+    assert srcc["cases"]["3 cases"] == {
+        "against": "truth", "eager": None, "artifact": None, "difference": None,
+    }  # fmt: skip
+
+
+def test_a_truth_is_never_mixed_with_a_reference() -> None:
+    """A metric against the truth and one against the reference are hundreds of dB apart, and different things."""
+    task = TaskMetrics(["psnr"], CROP)
+    task.add("sample-a", {"restored": picture(0.2)}, tensors(truth=True))
+    task.add("sample-b", {"restored": picture(0.2)}, tensors(truth=False))
+    (psnr,) = task.as_json()
+    assert {name: row["against"] for name, row in psnr["cases"].items()} == {
+        "sample-a": "truth",
+        "sample-b": "reference",
+    }
+    scores = TaskMetrics(["srcc"], [HostStep("score", {"from": "quality_score"})])
+    for index in range(5):
+        given = {"eager/quality_score": np.array([[index]], np.float32)}
+        right = {"truth/score": np.array([-index])} if index < 3 else {"reference/quality_score": np.array([[index]])}
+        scores.add(f"s{index}", {"quality_score": np.array([[index]], np.float32)}, given | right)
+    (srcc,) = scores.as_json()
+    assert {name: row["artifact"] for name, row in srcc["cases"].items()} == {
+        "3 cases": pytest.approx(-1),
+        "2 cases without truth": pytest.approx(1),
+    }
+
+
+def test_a_truth_that_does_not_fit_leaves_a_note_and_no_error() -> None:
+    task = TaskMetrics(["psnr"], CROP)
+    task.add("sample-a", {"restored": picture(0.2)}, tensors() | {"truth/image": picture(0.0, size=8)})
+    (psnr,) = task.as_json()
+    row = psnr["cases"]["sample-a"]
+    assert row["artifact"] is None and row["eager"] is None and "its truth is (1, 3, 8, 8)" in row["note"]
