@@ -55,7 +55,7 @@ def library() -> Any:
                 f"{package} is not installed",
                 where="model family vqa",
                 why="the backbones of the video quality models are timm's",
-                next="pip install timm",
+                next="pip install '.[zoo]'",
             )
     _declare_missing_operators()
     return importlib.import_module("timm")

@@ -8,30 +8,27 @@ to 1; every branch normalises them itself, as its own published weights want it.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
+from exporter.settings import Settings
 from exporter.spec import Dim, HostStep, ModelDef, Tensor, model
 
-from .config import CONVNEXTS, EFFICIENTNETS, SIZE, SLOWNESS, UNIT, VITS, VQAConfig, bad, one_of, whole
+from .config import CONVNEXTS, EFFICIENTNETS, OPTIONS, SIZE, SLOWNESS, UNIT, VITS, VQAConfig, refuse_uneven_heads
 from .definitions import (
     BATCH,
     LICENCE,
     SMALL_BATCH,
-    SMALLEST,
+    SMALLEST_SIDE,
     SOURCE,
-    at_least,
     block,
+    built,
     convnext,
     distorted_photographs,
     efficientnet,
     extractor_definition,
     features,
     fused,
-    heads_divide,
     images_of,
-    made,
     multi_scale,
-    numbers,
     of_vectors,
     outputs_of,
     picture,
@@ -51,7 +48,8 @@ def extractor_efficientnet(
 
     Args:
         backbone: ``efficientnet_b0`` to ``_b7``; with ``tf_`` in front where published weights are wanted and the
-            plain one has none (``tf_efficientnet_b7``).
+            plain one has none (``tf_efficientnet_b7``). Or ``test_efficientnet``, timm's smallest (99,196 parameters),
+            which two cores train in minutes.
         feature_dim: width of the features, a multiple of 16.
         size: pixels of a side.
         gate: whether features are weighed by squeeze and excitation.
@@ -59,14 +57,15 @@ def extractor_efficientnet(
     Raises:
         Refused: ``bad-option``.
     """
-    name = "extractor-efficientnet"
-    one_of("backbone", backbone, EFFICIENTNETS, name)
-    whole("feature_dim", feature_dim, UNIT, name)
-    at_least("size", size, SMALLEST, name)
-    if not isinstance(gate, bool):
-        raise bad("gate", gate, "it is true or false", name)
+    settings = Settings("extractor-efficientnet")
+    settings.one_of("backbone", backbone, EFFICIENTNETS)
+    settings.whole("feature_dim", feature_dim, least=UNIT, multiple=UNIT)
+    settings.whole("size", size, least=SMALLEST_SIDE)
+    settings.flag("gate", gate)
     options = {"backbone": backbone, "feature_dim": feature_dim, "size": size, "gate": gate}
-    return extractor_definition(name, partial(efficientnet, backbone, feature_dim, gate), size, feature_dim, options)
+    return extractor_definition(
+        settings.model, partial(efficientnet, backbone, feature_dim, gate), size, feature_dim, options
+    )
 
 
 @model
@@ -81,12 +80,12 @@ def extractor_vit(backbone: str = "vit_tiny_patch16_224", feature_dim: int = 512
     Raises:
         Refused: ``bad-option``.
     """
-    name = "extractor-vit"
-    one_of("backbone", backbone, VITS, name)
-    whole("feature_dim", feature_dim, 1, name)
-    heads_divide("heads", heads, feature_dim, name)
+    settings = Settings("extractor-vit")
+    settings.one_of("backbone", backbone, VITS)
+    settings.whole("feature_dim", feature_dim)
+    refuse_uneven_heads(settings, "heads", heads, feature_dim)
     options = {"backbone": backbone, "feature_dim": feature_dim, "heads": heads}
-    return extractor_definition(name, partial(vit, backbone, feature_dim, heads), SIZE, feature_dim, options)
+    return extractor_definition(settings.model, partial(vit, backbone, feature_dim, heads), SIZE, feature_dim, options)
 
 
 @model
@@ -101,12 +100,12 @@ def extractor_convnext(backbone: str = "convnext_tiny", feature_dim: int = 512, 
     Raises:
         Refused: ``bad-option``.
     """
-    name = "extractor-convnext"
-    one_of("backbone", backbone, CONVNEXTS, name)
-    whole("feature_dim", feature_dim, 1, name)
-    at_least("size", size, SMALLEST, name)
+    settings = Settings("extractor-convnext")
+    settings.one_of("backbone", backbone, CONVNEXTS)
+    settings.whole("feature_dim", feature_dim)
+    settings.whole("size", size, least=SMALLEST_SIDE)
     options = {"backbone": backbone, "feature_dim": feature_dim, "size": size}
-    return extractor_definition(name, partial(convnext, backbone, feature_dim), size, feature_dim, options)
+    return extractor_definition(settings.model, partial(convnext, backbone, feature_dim), size, feature_dim, options)
 
 
 @model
@@ -124,26 +123,26 @@ def multi_scale_extractor(
     Raises:
         Refused: ``bad-option``.
     """
-    name = "multi-scale-extractor"
-    one_of("backbone", backbone, (*EFFICIENTNETS, *CONVNEXTS), name)
-    whole("feature_dim", feature_dim, UNIT, name)
-    at_least("size", size, SMALLEST, name)
-    sides = sides_of(scales, size)
+    settings = Settings("multi-scale-extractor")
+    settings.one_of("backbone", backbone, (*EFFICIENTNETS, *CONVNEXTS))
+    settings.whole("feature_dim", feature_dim, least=UNIT, multiple=UNIT)
+    settings.whole("size", size, least=SMALLEST_SIDE)
+    sides = sides_of(settings, scales, size)
     options = {"backbone": backbone, "scales": ",".join(map(str, sides)), "size": size, "feature_dim": feature_dim}
     return extractor_definition(
-        name, partial(multi_scale, backbone, sides, size, feature_dim), size, feature_dim, options
+        settings.model, partial(multi_scale, backbone, sides, size, feature_dim), size, feature_dim, options
     )
 
 
 @model
 def cross_modal_attention(feature_dim: int = 512, heads: int = 8) -> ModelDef:
     """Tokens of one side ask those of the other: ``attended (batch, N, D)`` and the weights of every head."""
-    name = "cross-modal-attention"
-    whole("feature_dim", feature_dim, 1, name)
-    heads_divide("heads", heads, feature_dim, name)
+    settings = Settings("cross-modal-attention")
+    settings.whole("feature_dim", feature_dim)
+    refuse_uneven_heads(settings, "heads", heads, feature_dim)
     return block(
-        name,
-        partial(made, "attention", "CrossModalAttention", feature_dim, heads),
+        settings.model,
+        partial(built, "attention", "CrossModalAttention", feature_dim, heads),
         inputs=(
             features("query", ("batch", "N", feature_dim), "tokens that ask: batch, token, feature"),
             features("tokens", ("batch", "M", feature_dim), "tokens that answer: batch, token, feature"),
@@ -163,16 +162,16 @@ def cross_modal_attention(feature_dim: int = 512, heads: int = 8) -> ModelDef:
 @model
 def bidirectional_attention(feature_dim: int = 512, heads: int = 8) -> ModelDef:
     """The first token of either side asks all of the other's: ``fused (batch, D)`` and the weights both ways."""
-    name = "bidirectional-attention"
-    whole("feature_dim", feature_dim, 1, name)
-    heads_divide("heads", heads, feature_dim, name)
+    settings = Settings("bidirectional-attention")
+    settings.whole("feature_dim", feature_dim)
+    refuse_uneven_heads(settings, "heads", heads, feature_dim)
     sides = [
         features(f"tokens_{side}", ("batch", count, feature_dim), "batch, token, feature; the first is the summary")
         for side, count in ((1, "N"), (2, "M"))
     ]
     return block(
-        name,
-        partial(made, "attention", "BiDirectionalCrossAttention", feature_dim, heads),
+        settings.model,
+        partial(built, "attention", "BiDirectionalCrossAttention", feature_dim, heads),
         inputs=tuple(sides),
         outputs=(
             fused(feature_dim),
@@ -188,34 +187,36 @@ def bidirectional_attention(feature_dim: int = 512, heads: int = 8) -> ModelDef:
 @model
 def self_attention_fusion(feature_dim: int = 512, heads: int = 8) -> ModelDef:
     """Two vectors attend to one another: ``fused (batch, D)`` and the weights of every head."""
-    name = "self-attention-fusion"
-    whole("feature_dim", feature_dim, 1, name)
-    heads_divide("heads", heads, feature_dim, name)
+    settings = Settings("self-attention-fusion")
+    settings.whole("feature_dim", feature_dim)
+    refuse_uneven_heads(settings, "heads", heads, feature_dim)
     weights = Tensor("attention_weights", ("batch", heads, 2, 2), "of every head, asking by answering side")
-    build = partial(made, "attention", "SelfAttentionFusion", feature_dim, heads)
-    return of_vectors(name, build, feature_dim, weights, options={"feature_dim": feature_dim, "heads": heads})
+    build = partial(built, "attention", "SelfAttentionFusion", feature_dim, heads)
+    return of_vectors(settings.model, build, feature_dim, weights, options={"feature_dim": feature_dim, "heads": heads})
 
 
 @model
 def gated_fusion(feature_dim: int = 512, hidden: int = 256) -> ModelDef:
     """A gate weighs two vectors against one another: ``fused (batch, D)`` and the weights."""
-    name = "gated-fusion"
-    whole("feature_dim", feature_dim, 1, name)
-    whole("hidden", hidden, 2, name)
+    settings = Settings("gated-fusion")
+    settings.whole("feature_dim", feature_dim)
+    settings.whole("hidden", hidden, least=2, multiple=2)
     weights = Tensor("gate_weights", ("batch", 2), "of both sides, which sum to 1")
-    build = partial(made, "fusion", "GatedFusion", feature_dim, hidden)
-    return of_vectors(name, build, feature_dim, weights, options={"feature_dim": feature_dim, "hidden": hidden})
+    build = partial(built, "fusion", "GatedFusion", feature_dim, hidden)
+    return of_vectors(
+        settings.model, build, feature_dim, weights, options={"feature_dim": feature_dim, "hidden": hidden}
+    )
 
 
 @model
 def adaptive_gated_fusion(feature_dim: int = 512, experts: int = 4) -> ModelDef:
     """A gate mixes the answers of several networks: ``fused (batch, D)`` and the weights."""
-    name = "adaptive-gated-fusion"
-    whole("feature_dim", feature_dim, 1, name)
-    at_least("experts", experts, 2, name)
+    settings = Settings("adaptive-gated-fusion")
+    settings.whole("feature_dim", feature_dim)
+    settings.whole("experts", experts, least=2)
     return of_vectors(
-        name,
-        partial(made, "fusion", "AdaptiveGatedFusion", feature_dim, experts),
+        settings.model,
+        partial(built, "fusion", "AdaptiveGatedFusion", feature_dim, experts),
         feature_dim,
         Tensor("gate_weights", ("batch", experts), "of the networks, which sum to 1"),
         # The noise of the gate is for training alone.
@@ -227,12 +228,12 @@ def adaptive_gated_fusion(feature_dim: int = 512, experts: int = 4) -> ModelDef:
 @model
 def hierarchical_fusion(feature_dim: int = 512, widths: str = "512,1024,2048") -> ModelDef:
     """Vectors of several levels, from the lowest up: ``fused (batch, D)``."""
-    name = "hierarchical-fusion"
-    whole("feature_dim", feature_dim, 1, name)
-    levels = numbers("widths", widths, name)
+    settings = Settings("hierarchical-fusion")
+    settings.whole("feature_dim", feature_dim)
+    levels = settings.wholes("widths", widths, least=2)
     return block(
-        name,
-        partial(made, "pyramid", "HierarchicalFeatureFusion", levels, feature_dim),
+        settings.model,
+        partial(built, "pyramid", "HierarchicalFeatureFusion", levels, feature_dim),
         inputs=tuple(
             features(f"level_{index}", ("batch", width), f"features of level {index} of {len(levels)}, 1 the lowest")
             for index, width in enumerate(levels, start=1)
@@ -246,15 +247,15 @@ def hierarchical_fusion(feature_dim: int = 512, widths: str = "512,1024,2048") -
 @model
 def pyramid_fusion(feature_dim: int = 512, widths: str = "256,512,1024,2048") -> ModelDef:
     """Maps of several levels, each half the size of the one before: ``fused (batch, D)``."""
-    name = "pyramid-fusion"
-    whole("feature_dim", feature_dim, 1, name)
-    levels = numbers("widths", widths, name)
+    settings = Settings("pyramid-fusion")
+    settings.whole("feature_dim", feature_dim)
+    levels = settings.wholes("widths", widths, least=2)
     factors = [2**index for index in range(len(levels))]
     entries = [("H", "W") if factor == 1 else (f"H/{factor}", f"W/{factor}") for factor in factors]
     coarsest = factors[-1]
     return block(
-        name,
-        partial(made, "pyramid", "PyramidFeatureFusion", levels, feature_dim),
+        settings.model,
+        partial(built, "pyramid", "PyramidFeatureFusion", levels, feature_dim),
         inputs=tuple(
             features(f"map_{index}", (1, width, *entry), f"map of level {index} of {len(levels)}, 1 the finest")
             for index, (width, entry) in enumerate(zip(levels, entries, strict=True), start=1)
@@ -268,13 +269,13 @@ def pyramid_fusion(feature_dim: int = 512, widths: str = "256,512,1024,2048") ->
 @model
 def dynamic_weights(feature_dim: int = 512, context: int = 128, sides: int = 2) -> ModelDef:
     """A context of all vectors gives the weight of each: ``fused (batch, D)`` and the weights."""
-    name = "dynamic-weights"
-    whole("feature_dim", feature_dim, 1, name)
-    whole("context", context, 2, name)
-    at_least("sides", sides, 2, name)
+    settings = Settings("dynamic-weights")
+    settings.whole("feature_dim", feature_dim)
+    settings.whole("context", context, least=2, multiple=2)
+    settings.whole("sides", sides, least=2)
     return of_vectors(
-        name,
-        partial(made, "fusion", "DynamicWeightNetwork", feature_dim, context, sides),
+        settings.model,
+        partial(built, "fusion", "DynamicWeightNetwork", feature_dim, context, sides),
         feature_dim,
         Tensor("dynamic_weights", ("batch", sides), "of the vectors, which sum to 1"),
         sides=sides,
@@ -285,12 +286,12 @@ def dynamic_weights(feature_dim: int = 512, context: int = 128, sides: int = 2) 
 @model
 def quality_aware_fusion(feature_dim: int = 512, hidden: int = 64) -> ModelDef:
     """Two vectors are weighed by their own quality and certainty: ``fused (batch, D)`` and all three."""
-    name = "quality-aware-fusion"
-    whole("feature_dim", feature_dim, 1, name)
-    whole("hidden", hidden, 1, name)
-    build = partial(made, "fusion", "QualityAwareFusion", feature_dim, hidden)
+    settings = Settings("quality-aware-fusion")
+    settings.whole("feature_dim", feature_dim)
+    settings.whole("hidden", hidden)
+    build = partial(built, "fusion", "QualityAwareFusion", feature_dim, hidden)
     options = {"feature_dim": feature_dim, "hidden": hidden}
-    return of_vectors(name, build, feature_dim, *qualities(BATCH.name), options=options)
+    return of_vectors(settings.model, build, feature_dim, *qualities(BATCH.name), options=options)
 
 
 @model
@@ -328,10 +329,13 @@ def vqa(
 ) -> ModelDef:
     """The unified model: ``image (batch, 3, 224, 224)`` to ``quality_score (batch, 1)`` and what the fusion gives.
 
+    A picture file is resized to a square of 224 pixels, which alters its blur and its noise: the score is that of the
+    picture as it is then.
+
     Args:
         fusion: ``cross``, ``bidirectional``, ``self``, ``gated``, ``adaptive``, ``hierarchical``, ``pyramid``,
             ``dynamic`` or ``quality``.
-        backbone: the first branch's: any of the extractors'.
+        backbone: the first branch's: any of the extractors', with ``test_efficientnet``, timm's smallest.
         second_backbone: the second branch's.
         inputs: 1, both branches see ``image``; 2, the second sees ``second_image``.
         temporal: ``none``, ``tsm``, ``tea`` or ``slowfast``: there is an input ``frames``, the image's clip.
@@ -346,8 +350,20 @@ def vqa(
     Raises:
         Refused: ``bad-option``, for an option that nothing reads as well.
     """
-    options: dict[str, Any] = dict(locals())
-    config = VQAConfig(**options)
+    config = VQAConfig(
+        fusion=fusion,
+        backbone=backbone,
+        second_backbone=second_backbone,
+        inputs=inputs,
+        temporal=temporal,
+        frames=frames,
+        feature_dim=feature_dim,
+        num_heads=num_heads,
+        num_experts=num_experts,
+        gate_hidden_dim=gate_hidden_dim,
+        context_dim=context_dim,
+        quality_dim=quality_dim,
+    )
     single = config.inputs == 1 and config.frames is None
     return ModelDef(
         name="vqa",
@@ -368,5 +384,5 @@ def vqa(
         }.get(config.fusion, ()),
         source=SOURCE,
         licence=LICENCE,
-        options={name: getattr(config, name) for name in options},
+        options={name: getattr(config, name) for name in OPTIONS},
     )

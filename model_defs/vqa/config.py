@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from exporter.errors import Refused, nearest
+from exporter.settings import Settings
 
 # timm's smallest, 99,196 parameters: what two cores train in minutes. The document has the others.
-SMALLEST = "test_efficientnet"
-EFFICIENTNETS = (*(f"{prefix}efficientnet_b{size}" for prefix in ("", "tf_") for size in range(8)), SMALLEST)
+SMALLEST_BACKBONE = "test_efficientnet"
+EFFICIENTNETS = (*(f"{prefix}efficientnet_b{size}" for prefix in ("", "tf_") for size in range(8)), SMALLEST_BACKBONE)
 VITS = tuple(f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
 CONVNEXTS = tuple(f"convnext_{size}" for size in ("tiny", "small", "base", "large"))
 BACKBONES = (*EFFICIENTNETS, *VITS, *CONVNEXTS)
@@ -38,6 +38,8 @@ DEFAULTS: dict[str, Any] = {
     "quality_dim": 64,
     "frames": 8,
 }
+# Rates of what is dropped in training: an exported graph drops nothing, and its definition does not take them.
+RATES = ("dropout", "drop_path", "attention_dropout")
 
 
 @dataclass(frozen=True)
@@ -85,24 +87,35 @@ class VQAConfig:
     quality_dim: int | None = None
 
     def __post_init__(self) -> None:
-        one_of("fusion", self.fusion, FUSIONS)
-        one_of("backbone", self.backbone, BACKBONES)
-        one_of("second_backbone", self.second_backbone, BACKBONES)
-        one_of("temporal", self.temporal, TEMPORALS)
-        if self.inputs not in (1, 2) or isinstance(self.inputs, bool):
-            raise bad("inputs", self.inputs, "both branches see one image (1), or each its own (2)")
+        settings = Settings("vqa")
+        settings.one_of("fusion", self.fusion, FUSIONS)
+        settings.one_of("backbone", self.backbone, BACKBONES)
+        settings.one_of("second_backbone", self.second_backbone, BACKBONES)
+        settings.one_of("temporal", self.temporal, TEMPORALS)
+        settings.whole("inputs", self.inputs, most=2)
         for name in DEFAULTS:
-            self._settle(name)
-        whole("feature_dim", self.feature_dim, of=UNIT)
-        for name in ("dropout", "drop_path", "attention_dropout"):
-            rate(name, getattr(self, name))
-        for name in ("num_heads", "num_experts", "quality_dim"):
-            whole(name, getattr(self, name))
-        for name in ("gate_hidden_dim", "context_dim"):
-            whole(name, getattr(self, name), of=2)
-        if self.num_heads is not None and self.feature_dim % self.num_heads:
-            raise bad("num_heads", self.num_heads, f"heads divide the {self.feature_dim} features among them")
-        whole("frames", self.frames, of=SLOWNESS if self.temporal == "slowfast" else 2)
+            self._settle(name, settings)
+        self._check_numbers(settings)
+        if self.num_heads is not None:
+            refuse_uneven_heads(settings, "num_heads", self.num_heads, self.feature_dim)
+
+    def _check_numbers(self, settings: Settings) -> None:
+        """Sizes and rates, where there are any: None, which nothing reads, passes."""
+        multiples = {
+            "feature_dim": UNIT,
+            "num_heads": 1,
+            "num_experts": 1,
+            "gate_hidden_dim": 2,
+            "context_dim": 2,
+            "quality_dim": 1,
+            "frames": SLOWNESS if self.temporal == "slowfast" else 2,
+        }
+        for name, multiple in multiples.items():
+            if getattr(self, name) is not None:
+                settings.whole(name, getattr(self, name), least=multiple, multiple=multiple)
+        for name in RATES:
+            if getattr(self, name) is not None:
+                settings.number(name, getattr(self, name), 0, 1)
 
     @property
     def backbones(self) -> tuple[str, str]:
@@ -123,42 +136,26 @@ class VQAConfig:
             "frames": self.temporal != "none",
         }.get(name, name in {field.name for field in fields(self)})
 
-    def _settle(self, name: str) -> None:
+    def _settle(self, name: str, settings: Settings) -> None:
         """Gives a field its default where it is read, and refuses a value where it is not."""
         given = getattr(self, name)
         if given is not None and not self.reads(name):
             parts = f"fusion {self.fusion}, backbones {' and '.join(self.backbones)}, temporal {self.temporal}"
-            raise bad(name, given, f"nothing reads it in a model of {parts}")
+            raise settings.refusal(name, given, f"nothing reads it in a model of {parts}")
         if given is None and self.reads(name):
             object.__setattr__(self, name, DEFAULTS[name])
 
 
-def one_of(name: str, value: object, known: tuple[str, ...], model: str = "vqa") -> None:
-    """Refuses a word that is not among the known ones."""
-    if value not in known:
-        raise bad(name, value, f"it is one of {', '.join(known)}{nearest(str(value), list(known))}", model)
+# The options of the definition: all that a model is made of but the rates of training.
+OPTIONS = tuple(field.name for field in fields(VQAConfig) if field.name not in RATES)
 
 
-def whole(name: str, value: object, of: int = 1, model: str = "vqa") -> None:
-    """Refuses anything but a positive multiple of ``of``; None, which nothing reads, passes."""
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1 or value % of:
-        raise bad(name, value, "it is a positive whole number" + (f", a multiple of {of}" if of > 1 else ""), model)
+def refuse_uneven_heads(settings: Settings, option: str, heads: int, feature_dim: int) -> None:
+    """Heads share the features out among them.
 
-
-def rate(name: str, value: object) -> None:
-    """Refuses what is no rate of a dropout; None, which nothing reads, passes."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0):
-        raise bad(name, value, "it is a rate, from 0 to below 1")
-
-
-def bad(name: str, value: object, rule: str, model: str = "vqa") -> Refused:
-    """The error about one option."""
-    return Refused(
-        "bad-option",
-        f"--set {name}={value} makes no {model}",
-        where=f"model {model}, option {name}",
-        why=rule,
-        next=f"exporter models {model}",
-    )
+    Raises:
+        Refused: ``bad-option``.
+    """
+    settings.whole(option, heads)
+    if feature_dim % heads:
+        raise settings.refusal(option, heads, f"heads divide the {feature_dim} features among them")

@@ -13,10 +13,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .._photographs import DISTORTIONS, Picture, count, distorted, photograph
+from exporter.errors import Incomplete
 
-# One of every kind: a portrait of an animal, a street scene, a gray photograph, a texture.
-HELD_OUT = (1, 4, 8, 11)
+from .._photographs import DISTORTIONS, Picture, count, distorted, photograph
+from .options import HELD_OUT, bad
+
 # Five levels of every kind, as quality data sets have them; the first is the picture itself.
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Crops come from the photograph at several heights in pixels, so that a texture is no sign of its photograph. All are
@@ -52,11 +53,21 @@ def split(held_out: Sequence[int] = HELD_OUT) -> tuple[list[int], list[int]]:
     """The photographs to train on, and those held out.
 
     Raises:
-        ValueError: when a photograph does not exist, or one side is empty.
+        Refused: ``bad-option`` when a photograph does not exist, or one side is empty.
+        Incomplete: ``runtime-absent`` where scikit-image is not installed.
     """
+    if not count():
+        raise Incomplete(
+            "runtime-absent",
+            "scikit-image or pillow is not installed",
+            where="training of model family vqa",
+            why="the photographs to train on are those of scikit-image's wheel",
+            next="pip install '.[zoo]'",
+        )
     kept = [index for index in range(count()) if index not in held_out]
     if not kept or not held_out or not all(0 <= index < count() for index in held_out):
-        raise ValueError(f"held out are {list(held_out)} of photographs 0 to {count() - 1}; both sides need some")
+        given = ",".join(map(str, held_out))
+        raise bad("held_out", given, f"held out are some of photographs 0 to {count() - 1}, and not all of them")
     return kept, sorted(held_out)
 
 

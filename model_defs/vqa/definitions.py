@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.settings import Settings
 from exporter.spec import Dim, HostStep, ModelDef, Sample, Tensor
 
-from .config import SIZE, VITS, VQAConfig, bad, whole
+from .config import SIZE, VITS, VQAConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +27,7 @@ SMALL_BATCH = Dim("batch", 1, 1, 2)
 # What layer normalisation leaves of a feature, and what follows it, rarely exceeds this.
 REACH = 4.0
 # The fewest pixels of a side that leave a pixel at 1/32.
-SMALLEST = 32
+SMALLEST_SIDE = 32
 
 
 def extractor_definition(
@@ -68,12 +69,13 @@ def of_vectors(
 
 
 def temporal_block(name: str, kind: str, channels: int, frames: int, every: int = 1) -> ModelDef:
-    whole("channels", channels, 4, name)
-    whole("frames", frames, max(every, 2), name)
+    settings, multiple = Settings(name), max(every, 2)
+    settings.whole("channels", channels, least=4, multiple=4)
+    settings.whole("frames", frames, least=multiple, multiple=multiple)
     shape = ("batch", frames, channels, 7, 7)
     return block(
         name,
-        partial(made, "temporal", kind, channels),
+        partial(built, "temporal", kind, channels),
         inputs=(features("clip", shape, "maps of a clip's frames: batch, frame, channel, row, column"),),
         outputs=(Tensor("maps", ("batch", frames // every, *shape[2:]), "maps that know their neighbours in time"),),
         dims=(BATCH,),
@@ -162,34 +164,16 @@ def distorted_photographs() -> Iterator[Sample]:
 # ------------------------------------------------------------------------------------------------------------- options
 
 
-def at_least(option: str, value: object, least: int, name: str) -> None:
-    whole(option, value, 1, name)
-    if not isinstance(value, int) or value < least:
-        raise bad(option, value, f"it is at least {least}", name)
+def sides_of(settings: Settings, scales: object, size: int) -> tuple[int, ...]:
+    """Pixels of a side of every scale, out of ``96,160,224``.
 
-
-def heads_divide(option: str, heads: object, feature_dim: int, name: str) -> None:
-    whole(option, heads, 1, name)
-    if not isinstance(heads, int) or feature_dim % heads:
-        raise bad(option, heads, f"heads divide the {feature_dim} features among them", name)
-
-
-def numbers(option: str, text: object, name: str) -> tuple[int, ...]:
-    """At least two positive numbers out of ``512,1024``."""
-    try:
-        numbers = tuple(int(part) for part in str(text).split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) < 2 or min(numbers) < 1:
-        raise bad(option, text, "it is two positive whole numbers or more, with commas between them", name)
-    return numbers
-
-
-def sides_of(scales: object, size: int) -> tuple[int, ...]:
-    name = "multi-scale-extractor"
-    sides = numbers("scales", scales, name)
-    if list(sides) != sorted(set(sides)) or sides[0] < SMALLEST or sides[-1] > size:
-        raise bad("scales", scales, f"they rise from {SMALLEST} at least to {size}, the image's size, at most", name)
+    Raises:
+        Refused: ``bad-option`` unless they rise, from what a network takes to the image's own size.
+    """
+    sides = settings.wholes("scales", scales, least=2)
+    if list(sides) != sorted(set(sides)) or sides[0] < SMALLEST_SIDE or sides[-1] > size:
+        rule = f"they rise from {SMALLEST_SIDE} at least to {size}, the image's size, at most"
+        raise settings.refusal("scales", scales, rule)
     return sides
 
 
@@ -220,10 +204,10 @@ def multi_scale(backbone: str, scales: tuple[int, ...], size: int, feature_dim: 
     return MultiScaleExtractor(extractor(backbone, feature_dim, 0.1, 0.0), size, scales, feature_dim)
 
 
-def made(module: str, kind: str, *arguments: Any) -> nn.Module:
-    """A block's class, by the module of this package that holds it."""
-    made: nn.Module = getattr(importlib.import_module(f".{module}", __package__), kind)(*arguments)
-    return made
+def built(file: str, kind: str, *arguments: Any) -> nn.Module:
+    """A block, by the file of this package and the name in it of its class."""
+    module: nn.Module = getattr(importlib.import_module(f".{file}", __package__), kind)(*arguments)
+    return module
 
 
 def unified(config: VQAConfig) -> nn.Module:

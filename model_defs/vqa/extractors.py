@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from exporter import checkpoint
+
 from .._timm import backbone as timm_backbone
 from .attention import MultiHeadAttention
 from .config import CONVNEXTS, EFFICIENTNETS, SIZE, UNIT, VITS
@@ -24,6 +26,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 STAGES = 4
 CLASSIFIERS = ("classifier.", "head.")
+# Of EfficientNet: what comes after its last stage.
+AFTER_STAGES = ("conv_head.", "bn2.")
 
 
 class Backbone(nn.Module):
@@ -51,8 +55,10 @@ class Backbone(nn.Module):
         self.stage_widths: tuple[int, ...] = tuple(channels[-STAGES:])
         if name in CONVNEXTS:
             self.model.head = nn.Identity()  # a LayerNorm for the classifier; the projection has one of its own
+        self._left_out = CLASSIFIERS
         if stages_only and name in EFFICIENTNETS:
             self.model.conv_head = self.model.bn2 = nn.Identity()
+            self._left_out += AFTER_STAGES
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, 3, H, W)`` to the last map ``(B, width, h, w)``; of a ViT, to tokens ``(B, 1 + N, width)``."""
@@ -72,13 +78,21 @@ class Backbone(nn.Module):
             return tuple(self.model.forward_intermediates(given, indices=indices, norm=True, intermediates_only=True))
         return tuple(self.model.forward_intermediates(given, indices=STAGES, intermediates_only=True))
 
-    def load(self, published: Mapping[str, Tensor]) -> None:
-        """Takes the published weights of this very backbone; what belongs to its classifier is left out.
+    def load(self, published: Mapping[str, Tensor], where: str = "") -> None:
+        """Takes the published weights of this very backbone, and leaves out those of parts that it has not.
+
+        Args:
+            published: weights by timm's names, as :func:`exporter.checkpoint.read` gives them.
+            where: what errors say they are from, such as the file.
 
         Raises:
-            RuntimeError: with the keys that are missing, unexpected or of another shape.
+            Refused: ``wrong-checkpoint`` with the keys that are missing, unexpected or of another shape, and the
+                nearest names; ``nan-weights``.
         """
-        self.model.load_state_dict({k: v for k, v in published.items() if not k.startswith(CLASSIFIERS)})
+        kept = {name: value for name, value in published.items() if not name.startswith(self._left_out)}
+        # A batch norm's count of steps decides nothing here, and files older than it lack it.
+        counts = {k: v for k, v in self.model.state_dict().items() if k.endswith(".num_batches_tracked")}
+        checkpoint.load_state(self.model, counts | kept, where or f"published weights of {self.name}")
 
     def _normalised(self, image: Tensor) -> Tensor:
         check_image(image, self.name)

@@ -50,7 +50,10 @@ class TemporalShift(nn.Module):
 
 
 class MotionExcitation(nn.Module):
-    """TEA's first half: channels in which the next frame differs are raised.
+    """TEA's first half: channels in which the next frame differs are raised, and others lowered.
+
+    The weight is the paper's ``2 sigmoid(.) - 1``, from -1 to 1, and a frame is added to its weighed self: where
+    nothing moves, the weight is 0 and the frame stays as it is.
 
     Args:
         channels: of the maps.
@@ -70,7 +73,7 @@ class MotionExcitation(nn.Module):
         # The last frame has no next one: its difference is zero.
         motion = (per_frame(self.transform, squeezed[:, 1:]) - squeezed[:, :-1]).mean(dim=(3, 4), keepdim=True)
         motion = torch.cat([motion, torch.zeros_like(motion[:, :1])], dim=1)
-        return clip + clip * torch.sigmoid(per_frame(self.expand, motion))
+        return clip * (2.0 * torch.sigmoid(per_frame(self.expand, motion)))  # clip + clip * (2 sigmoid(.) - 1)
 
 
 class ChannelwiseTime(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 from exporter import registry
 from model_defs._timm import library
 from model_defs.vqa.attention import BiDirectionalCrossAttention, CrossModalAttention, SelfAttentionFusion
-from model_defs.vqa.config import BACKBONES, CONVNEXTS, EFFICIENTNETS, SMALLEST, VITS
+from model_defs.vqa.config import BACKBONES, CONVNEXTS, EFFICIENTNETS, SMALLEST_BACKBONE, VITS
 from model_defs.vqa.extractors import Backbone
 from model_defs.vqa.fusion import AdaptiveGatedFusion, DynamicWeightNetwork, GatedFusion, QualityAwareFusion
 from model_defs.vqa.pyramid import HierarchicalFeatureFusion, PyramidFeatureFusion
@@ -99,7 +99,7 @@ def test_widths_of_features_and_of_the_four_stages(name: str, width: int, stages
     assert (backbone.width, backbone.stage_widths) == (width, stages)
 
 
-@pytest.mark.parametrize("name", [name for name in BACKBONES if name != SMALLEST])
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != SMALLEST_BACKBONE])
 def test_every_size_of_the_document_can_be_chosen(name: str) -> None:
     kind = {EFFICIENTNETS: "efficientnet", VITS: "vit", CONVNEXTS: "convnext"}
     family = next(family for names, family in kind.items() if name in names)

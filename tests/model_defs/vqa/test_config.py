@@ -11,7 +11,7 @@ from torch import nn
 
 from exporter import registry
 from exporter.errors import Refused
-from model_defs.vqa.config import DEFAULTS, FUSIONS, VQAConfig
+from model_defs.vqa.config import DEFAULTS, FUSIONS, OPTIONS, RATES, VQAConfig
 from model_defs.vqa.network import VQA
 
 FIELDS = [field.name for field in dataclasses.fields(VQAConfig)]
@@ -104,6 +104,8 @@ def test_a_field_that_nothing_reads_is_refused(field: str) -> None:
         ("second_backbone", "efficientnet-b0"),
         ("inputs", 3),
         ("inputs", True),
+        ("inputs", 1.0),
+        ("dropout", float("nan")),
         ("temporal", "lstm"),
         ("feature_dim", 0),
         ("feature_dim", 500),
@@ -147,6 +149,14 @@ def test_sizes_that_are_not_given_are_the_documents() -> None:
     assert VQAConfig(fusion="gated").gate_hidden_dim == 256
     assert VQAConfig(fusion="dynamic").context_dim == 128
     assert VQAConfig(fusion="quality").quality_dim == 64
+
+
+def test_the_definition_takes_every_field_but_the_rates_of_training() -> None:
+    assert sorted(OPTIONS) == sorted(set(FIELDS) - set(RATES))
+    assert list(registry.model("vqa").options) == list(OPTIONS)
+    for rate in RATES:
+        with pytest.raises(Refused, match=rate):
+            registry.model("vqa", {rate: 0.0})
 
 
 def test_it_cannot_be_changed_and_copies_are_checked() -> None:

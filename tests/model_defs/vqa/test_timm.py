@@ -55,7 +55,7 @@ def test_without_the_package_it_says_what_to_install(package: str, monkeypatch: 
     with pytest.raises(Incomplete) as caught:
         _timm.backbone("efficientnet_b0")
     error = caught.value
-    assert error.code == "runtime-absent" and package in error.what and error.next == "pip install timm"
+    assert error.code == "runtime-absent" and package in error.what and error.next == "pip install '.[zoo]'"
 
 
 def test_another_error_of_the_import_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from exporter.errors import Refused
+from exporter import registry
+from exporter.cli import app
+from exporter.errors import Refused, StageFailed
+from exporter.graph import sha256
 from exporter.host.metrics import srcc
 from model_defs._photographs import DISTORTIONS
 from model_defs.vqa import train
-from model_defs.vqa.config import VQAConfig
-from model_defs.vqa.data import HELD_OUT, LEVELS, Material, batches, material, mirrored, split
+from model_defs.vqa.config import FUSIONS, VQAConfig
+from model_defs.vqa.data import LEVELS, Material, batches, material, mirrored, split
 from model_defs.vqa.losses import entropy, quality_loss, regularisers
-from model_defs.vqa.train import Epoch, Trainer, Training
+from model_defs.vqa.options import HELD_OUT, Training
+from model_defs.vqa.train import Epoch, Trainer
 
 pytest.importorskip("skimage")
 OPTIONS = Training(epochs=4, batch=16, learning_rate=5e-3, size=24, crops=8, held_out_crops=8, threads=1)
+# The model that the trainer's own page trains.
+SMALL = {
+    "fusion": "hierarchical",
+    "backbone": "test_efficientnet",
+    "second_backbone": "test_efficientnet",
+    "feature_dim": 64,
+    "dropout": 0.0,
+    "drop_path": 0.0,
+}
+needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="timm, which has the backbones, is not installed")
 
 
 class Tiny(nn.Module):
@@ -103,8 +120,9 @@ def test_no_photograph_is_on_both_sides(learnt: Material, held: Material) -> Non
     assert set(learnt.photographs) | set(held.photographs) == set(range(14))
     assert set(held.photographs) == set(HELD_OUT) and not set(learnt.photographs) & set(held.photographs)
     for wrong in ((), (14,), tuple(range(14))):
-        with pytest.raises(ValueError, match="held out"):
+        with pytest.raises(Refused, match="held-out") as caught:
             split(wrong)
+        assert caught.value.code == "bad-option" and "0 to 13" in caught.value.why
 
 
 def test_what_is_mirrored_depends_on_the_place_in_the_run_alone(learnt: Material) -> None:
@@ -203,7 +221,7 @@ def test_patience_ends_a_run_that_no_longer_improves(
 @pytest.mark.parametrize("at", ["best.safetensors", "state.pt"])
 def test_an_interrupted_write_keeps_the_older_file(tmp_path: Path, at: str) -> None:
     (tmp_path / at).write_bytes(b"older")
-    with pytest.raises(KeyboardInterrupt), train._whole(tmp_path / at) as path:
+    with pytest.raises(KeyboardInterrupt), train._replacing(tmp_path / at) as path:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
     assert (tmp_path / at).read_bytes() == b"older" and len(list(tmp_path.iterdir())) == 1
@@ -230,46 +248,333 @@ def test_only_matrices_and_kernels_decay(make: Callable[..., Trainer]) -> None:
         assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
 
 
+@needs_timm
+def test_places_and_tokens_do_not_decay(learnt: Material, held: Material) -> None:
+    """They have as many axes as matrices have; pulled to 0, all of them would become one."""
+    from model_defs.vqa.network import VQA
+
+    with torch.device("meta"):
+        model = VQA(VQAConfig(fusion="self", feature_dim=16, num_heads=2))
+    trainer = Trainer(model, OPTIONS, learnt, held, torch.device("meta"))
+    decaying = {id(p): group["weight_decay"] > 0 for group in trainer.optimizer.param_groups for p in group["params"]}
+    kept = {name for name, p in model.named_parameters() if p.ndim > 1 and decaying.get(id(p)) is False}
+    assert kept == {
+        "branch_2.backbone.model.cls_token",
+        "branch_2.backbone.model.pos_embed",
+        "branch_2.query_tokens",
+        "fusion.pos_embedding",
+    }
+
+
 def test_a_loss_that_is_no_number_ends_the_run(make: Callable[..., Trainer]) -> None:
     trainer = make()
+    trainer.step(torch.rand(4, 3, 24, 24), torch.rand(4))
     before = weights(trainer)["score.weight"]
-    with pytest.raises(FloatingPointError, match="learning rate"):
+    with pytest.raises(StageFailed, match="loss of step 2 of 20 is nan") as caught:
         trainer.step(torch.rand(4, 3, 24, 24), torch.full((4,), math.nan))
+    assert "--learning-rate 0.00125" in caught.value.next and "epoch 1" in caught.value.where and caught.value.why
     assert torch.equal(weights(trainer)["score.weight"], before)
 
 
+def test_a_gradient_that_is_no_number_ends_the_run_too(make: Callable[..., Trainer]) -> None:
+    """Of a finite loss: the step would have made every weight NaN, and an epoch's last would have been kept."""
+    trainer = make()
+    before = weights(trainer)
+    trainer.model.score.weight.register_hook(lambda gradient: gradient * math.inf)
+    trainer.model.eval()
+    with pytest.raises(StageFailed, match="norm of the gradient of step 1"):
+        trainer.step(torch.rand(4, 3, 24, 24), torch.rand(4))
+    assert same(weights(trainer), before)
+
+
 @pytest.mark.parametrize(
-    "options",
-    [{"loss": "smooth"}, {"epochs": 0}, {"batch": 1}, {"learning_rate": 0.0}, {"clip": -1.0}, {"huber": math.nan}],
+    ("option", "value"),
+    [
+        ("loss", "smooth"),
+        ("loss", None),
+        ("epochs", 0),
+        ("batch", 1),
+        ("batch", 2.5),
+        ("batch", True),
+        ("learning_rate", 0.0),
+        ("learning_rate", "fast"),
+        ("weight_decay", -1),
+        ("clip", -1.0),
+        ("clip", math.inf),
+        ("huber", math.nan),
+        ("huber", 0),
+        ("diversity", math.nan),
+        ("sparsity", -2),
+        ("patience", -1),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("size", 1.0),
+        ("threads", 0),
+        ("bf16", 1),
+        ("held_out", ()),
+        ("held_out", (1, 1)),
+        ("held_out", (-1,)),
+        ("held_out", 3),
+    ],
 )
-def test_bad_options_are_refused(options: dict[str, object]) -> None:
-    with pytest.raises(Refused) as caught:
-        Training(**options)  # type: ignore[arg-type]
-    assert caught.value.code == "bad-option" and caught.value.next
+def test_bad_options_are_refused(option: str, value: object) -> None:
+    with pytest.raises(Refused, match=f"--{option.replace('_', '-')}") as caught:
+        Training(**{option: value})  # type: ignore[arg-type]
+    assert caught.value.code == "bad-option" and caught.value.why and caught.value.next
 
 
-def test_the_command_trains_resumes_and_says_how_to_export(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    learnt: Material,
-    held: Material,
-) -> None:
-    def prepared(options: Training, config: object) -> Trainer:
-        assert config.fusion == "gated"  # type: ignore[attr-defined]
+@pytest.mark.parametrize("loss", ["mse", "l1"])
+def test_a_delta_that_the_loss_does_not_read_is_refused(loss: str) -> None:
+    assert Training(loss=loss).huber is None and Training().huber == 0.1
+    with pytest.raises(Refused, match=r"--huber 0\.2") as caught:
+        Training(loss=loss, huber=0.2)
+    assert loss in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("option", "fusions"), [("sparsity", ("gated", "adaptive")), ("diversity", ("cross", "bidirectional", "self"))]
+)
+def test_a_regulariser_of_what_the_fusion_has_not_is_refused(option: str, fusions: tuple[str, ...]) -> None:
+    options = replace(OPTIONS, size=32, held_out_size=32, **{option: 0.1})
+    for fusion in FUSIONS:
+        config = VQAConfig(fusion=fusion, second_backbone="efficientnet_b0")
+        if fusion in fusions:
+            train._refuse_unfit(options, config)
+            continue
+        with pytest.raises(Refused, match=f"--{option}") as caught:
+            train.prepared(options, config)
+        assert "nothing reads it" in caught.value.why
+
+
+def test_every_option_has_a_meaning_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for option in fields(Training):
+        assert f"--{option.name.replace('_', '-')}" in said
+        assert option.metadata["help"].split(";")[0] in said.replace("- ", "-"), option.name
+
+
+@pytest.fixture
+def of_tiny(monkeypatch: pytest.MonkeyPatch, learnt: Material, held: Material) -> None:
+    """The command trains :class:`Tiny`, whatever model is asked for."""
+
+    def prepared(options: Training, config: VQAConfig, files: list[Path | None]) -> Trainer:
+        assert files == [None, None]
         torch.manual_seed(options.seed)
-        return Trainer(Tiny(), options, learnt, held)
+        return Trainer(Tiny(), options, learnt, held, made_of=asdict(config))
 
     monkeypatch.setattr(train, "prepared", prepared)
-    words = ["-o", str(tmp_path), "--set", "fusion=gated", "--epochs", "2", "--batch", "16", "--held-out", "1,4,8,11"]
-    assert train.main(words) == 0
+
+
+def words_of(folder: Path, *more: str) -> list[str]:
+    return ["-o", str(folder), "--set", "fusion=gated", "--epochs", "2", "--batch", "16", *more]
+
+
+def exported(said: str) -> list[str]:
+    """The words of the export command among what was printed."""
+    (line,) = (line for line in said.splitlines() if line.startswith("exporter "))
+    return shlex.split(line)
+
+
+@pytest.mark.usefixtures("of_tiny")
+def test_the_command_trains_and_says_how_to_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a folder whose name reads as markup; without the options that the definition does not take."""
+    folder = tmp_path / "runs [bold]of me[/]"
+    rates = [word for name in ("dropout", "drop_path", "attention_dropout") for word in ("--set", f"{name}=0.2")]
+    more = ["--set", "feature_dim=64", "--set", "num_heads=4", "--held-out", "1,4,8,11"]
+    assert train.main(words_of(folder, *rates, *more)) == 0
     said = capsys.readouterr().out
-    assert "SRCC" in said and f"--checkpoint {tmp_path / 'best.safetensors'}" in said.replace("\n", " ")
-    assert "exporter openvino vqa --set fusion=gated" in said
-    assert train.main([*words, "--resume"]) == 0
-    assert train.main([*words, "--seed", "1", "--resume"]) == 2
-    assert "--seed 1" in capsys.readouterr().out
-    assert train.main([*words, "--set", "colour=red"]) == 2
+    assert "SRCC" in said and re.search(r"took \d+ min \d+ s", said)
+    words = exported(said)
+    assert words[:3] == ["exporter", "openvino", "vqa"]
+    assert words[-2:] == ["--checkpoint", str(folder / "best.safetensors")]
+    pairs = [pair for flag, pair in pairwise(words) if flag == "--set"]
+    assert pairs == ["fusion=gated", "feature_dim=64", "num_heads=4"]
+    definition = registry.model("vqa", app._settings(pairs))
+    assert definition.options["feature_dim"] == 64 and definition.options["num_heads"] == 4
+
+
+@pytest.mark.usefixtures("of_tiny")
+def test_the_command_resumes_what_was_started_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(words_of(tmp_path)) == 0
+    assert train.main(words_of(tmp_path, "--resume")) == 0
+    capsys.readouterr()
+    for more, word in (
+        (["--seed", "1"], "--seed 1"),
+        (["--set", "dropout=0.3"], "--set dropout=0.3"),
+        (["--set", "fusion=adaptive"], "--set fusion=adaptive"),
+        (["--set", "gate_hidden_dim=64"], "--set gate_hidden_dim=64"),
+    ):
+        assert train.main(words_of(tmp_path, *more, "--resume")) == 2
+        assert word in capsys.readouterr().err
+    assert train.main(words_of(tmp_path / "other", "--resume")) == 2
+    assert "missing-file" in capsys.readouterr().err
+
+
+def four_parts(said: str) -> bool:
+    return "Traceback" not in said and all(part in said for part in ("error[", "where", "why", "next"))
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "word"),
+    [
+        (["--seed", "-1"], 2, "--seed -1"),
+        (["--held-out", "99"], 2, "photographs 0 to 13"),
+        (["--set", "colour=red"], 2, "colour=red"),
+        (["--set", "fusion=concat"], 2, "fusion=concat"),
+        (["--loss", "mse", "--huber", "0.1"], 2, "--huber"),
+        (["--size", "16"], 2, "--size 16"),
+        (["--backbone-weights", "nowhere.safetensors"], 2, "nowhere.safetensors"),
+    ],
+)
+def test_what_cannot_be_trained_ends_in_four_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], code: int, word: str
+) -> None:
+    assert train.main(["-o", str(tmp_path), "--set", "second_backbone=efficientnet_b0", *more]) == code
+    said = capsys.readouterr().err
+    assert four_parts(said) and word in said
+
+
+@pytest.mark.parametrize("package", ["scikit-image", "timm"])
+def test_without_a_package_it_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    if package == "timm":
+        from model_defs import _timm
+
+        find = _timm.importlib.util.find_spec
+        monkeypatch.setattr(_timm.importlib.util, "find_spec", lambda name: None if name == package else find(name))
+        _timm.library.cache_clear()
+    else:
+        monkeypatch.setattr("model_defs.vqa.data.count", lambda: 0)
+    assert train.main(["-o", str(tmp_path), "--set", "second_backbone=efficientnet_b0"]) == 3
+    said = capsys.readouterr().err
+    assert four_parts(said) and package in said and "pip install '.[zoo]'" in said
+
+
+@pytest.mark.usefixtures("of_tiny")
+def test_a_folder_that_cannot_be_written_is_found_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert train.main(words_of(tmp_path / "file" / "runs")) == 2
+    said = capsys.readouterr().err
+    assert four_parts(said) and "unwritable-folder" in said
+
+
+@pytest.mark.usefixtures("of_tiny")
+def test_a_run_that_blows_up_says_at_which_step_and_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([0.1, 0.1, math.nan])
+    monkeypatch.setattr(train, "quality_loss", lambda found, *_: found.sum() * 0 + next(losses))
+    assert train.main(words_of(tmp_path)) == 4
+    said = capsys.readouterr().err
+    assert four_parts(said) and "step 3 of 10" in said and "--learning-rate" in said
+
+
+@pytest.mark.usefixtures("of_tiny")
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_an_interrupted_command_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    train_epoch = Trainer.train_epoch
+
+    def interrupted(self: Trainer, *arguments: object) -> float:
+        if len(self.history) == epochs:
+            raise KeyboardInterrupt
+        return train_epoch(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "train_epoch", interrupted)
+    folder = tmp_path / "a run"
+    assert train.main(words_of(folder)) == 130
+    said = capsys.readouterr().err
+    if not epochs:
+        assert "nothing to go on from" in said
+        return
+    words = shlex.split(said.partition("next")[2])
+    assert words[:3] == ["python", "-m", "model_defs.vqa.train"]
+    monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
+    assert train.main(words[3:]) == 0
+    assert len(torch.load(folder / "state.pt", weights_only=True)["history"]) == 2
+
+
+@pytest.mark.parametrize("content", ["empty", "text", "other", "list"])
+def test_a_state_that_is_none_is_refused(make: Callable[..., Trainer], tmp_path: Path, content: str) -> None:
+    path = tmp_path / "state.pt"
+    if content in ("empty", "text"):
+        path.write_bytes(b"" if content == "empty" else b"no state")
+    else:
+        torch.save({"model": {}} if content == "other" else [1], path)
+    with pytest.raises(Refused, match="is no state of a run") as caught:
+        make().resume(path)
+    assert caught.value.code == "bad-checkpoint" and caught.value.next
+
+
+def test_the_weights_say_what_they_are_of(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    trainer = make(epochs=1)
+    trainer.made_of = asdict(VQAConfig(fusion="gated"))
+    trainer.fit(tmp_path)
+    with safe_open(tmp_path / "best.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["made_of"]) == trainer.made_of
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["made_of"] == trainer.made_of
+
+
+def test_the_random_numbers_of_cuda_are_kept_where_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    states, given = [torch.tensor([1, 2], dtype=torch.uint8)], []
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", given.extend)
+    assert train._random_states(torch.device("cpu"))["cuda"] == []
+    kept = train._random_states(torch.device("cuda"))
+    train._set_random_states(kept, torch.device("cpu"))
+    assert given == []
+    train._set_random_states(kept, torch.device("cuda"))
+    assert torch.equal(given[0], states[0])
+
+
+def published(name: str, seed: int) -> dict[str, Tensor]:
+    """Weights made at random of a whole network, classifier included, by timm's names."""
+    from model_defs._timm import library
+
+    torch.manual_seed(seed)
+    made = library().create_model(name, pretrained=False).state_dict()
+    return {key: torch.rand_like(value) if value.is_floating_point() else value for key, value in made.items()}
+
+
+@needs_timm
+@pytest.mark.parametrize("fusion", ["hierarchical", "gated"])
+def test_training_starts_from_published_weights(tmp_path: Path, fusion: str) -> None:
+    """One file as safetensors, one as a trainer's pickle under ``state_dict`` and ``module.``."""
+    first, second = published("test_efficientnet", 1), published("test_efficientnet", 2)
+    files = [tmp_path / "first.safetensors", tmp_path / "second.pth"]
+    save_file(first, files[0])
+    torch.save({"state_dict": {f"module.{name}": value for name, value in second.items()}}, files[1])
+    config = VQAConfig(**{**SMALL, "fusion": fusion, "feature_dim": 16})  # type: ignore[arg-type]
+    options = replace(OPTIONS, epochs=1, size=32, held_out_size=32, crops=1, held_out_crops=1)
+    trainer = train.prepared(options, config, files)
+    for branch, given in ((trainer.model.branch_1, first), (trainer.model.branch_2, second)):
+        backbone = branch if fusion == "hierarchical" else branch.backbone
+        found = backbone.model.state_dict()
+        assert len(found) > 50 and all(torch.equal(found[name], given[name]) for name in found)
+    assert trainer.made_of["backbone_weights"] == sha256(files[0])
+    trainer.fit(tmp_path)
+    train.prepared(options, config, files).resume(tmp_path / "state.pt")
+    with pytest.raises(Refused, match="--second-backbone-weights"):
+        train.prepared(options, config, [files[0], None]).resume(tmp_path / "state.pt")
+
+
+@needs_timm
+def test_weights_of_another_backbone_are_refused_with_the_nearest_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = published("test_efficientnet", 1)
+    given["conv_stam.weight"] = given.pop("conv_stem.weight")
+    save_file(given, tmp_path / "given.safetensors")
+    sets = [word for pair in SMALL.items() for word in ("--set", "=".join(map(str, pair)))]
+    assert train.main(["-o", str(tmp_path), *sets, "--backbone-weights", str(tmp_path / "given.safetensors")]) == 2
+    said = capsys.readouterr().err
+    assert four_parts(said) and "wrong-checkpoint" in said and "nearest: conv_stem.weight" in said
 
 
 @pytest.mark.parametrize("config", [{"inputs": 2}, {"temporal": "tsm"}])
@@ -286,7 +591,7 @@ def test_a_vit_is_trained_at_its_own_size_alone(sizes: dict[str, int]) -> None:
     assert caught.value.code == "bad-option"
 
 
-@pytest.mark.skipif(find_spec("timm") is None, reason="timm, which has the backbones, is not installed")
+@needs_timm
 def test_what_is_trained_is_the_model_that_is_exported(tmp_path: Path) -> None:
     from model_defs.vqa.network import VQA
 
@@ -302,18 +607,8 @@ def test_what_is_trained_is_the_model_that_is_exported(tmp_path: Path) -> None:
         assert not torch.equal(found[name], started[name]), "all of it is trained"
 
 
-SMALL = {
-    "fusion": "hierarchical",
-    "backbone": "test_efficientnet",
-    "second_backbone": "test_efficientnet",
-    "feature_dim": 64,
-    "dropout": 0.0,
-    "drop_path": 0.0,
-}
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("timm") is None, reason="timm, which has the backbones, is not installed")
+@needs_timm
 def test_a_small_model_ranks_photographs_it_has_never_seen(tmp_path: Path) -> None:
     """In minutes on one core; every kind of distortion and every photograph held out is ranked, not only all."""
     trainer = train.prepared(Training(threads=1), VQAConfig(**SMALL))  # type: ignore[arg-type]
