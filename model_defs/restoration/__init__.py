@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.errors import Refused
+from exporter.settings import LARGEST, Settings
 from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Sample, Tensor, model
 
 if TYPE_CHECKING:
     from torch import nn
 
 PAPER = "Zamir et al., CVPR 2022, arxiv.org/abs/2111.09881"
-LICENCE = "Apache-2.0 (this definition, from the published equations and the checkpoints' keys and shapes)"
+LICENCE = (
+    "Apache-2.0 (this definition, from the published equations and the checkpoints' keys and shapes); the authors' code"
+    " and weights are for non-commercial use; none of either is here"
+)
 WEIGHTS = Checkpoint(
     address="https://github.com/swz30/Restormer/releases/tag/v1.0",
     sha256=None,
@@ -34,9 +38,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dual-pixel": {"inputs": 6, "two_views": True},
 }
 LEVELS = 4
+# Ten times the channels of the deepest published level; the first convolution of an MDTA that wide has 200 MB.
+WIDEST = 4096
+# Scores of that many heads at the longest sequence are 1 GB.
+MOST_HEADS = 256
 SAMPLE_SIZE = 128
 # Three downsamplings by two; how far tiles of a large picture overlap is the usual choice for this network.
 MULTIPLE, OVERLAP = 8, 32
+OUTSIDE = "exporter run pads a smaller picture, and cuts a larger one into tiles, whose answer is not the whole one's"
 
 
 @model
@@ -51,14 +60,18 @@ def restormer(
 ) -> ModelDef:
     """Restormer: ``image (1, 3, H, W)``, 0 to 1, to ``restored`` of the same shape.
 
+    ``exporter run`` cuts a picture larger than H or W may be into overlapping tiles and averages them where they
+    overlap. That changes the result: the attention's scores are sums over all pixels of the picture, and a tile has
+    others, so a tiled answer is not the whole picture's, nor is that of a picture padded to the smallest size.
+
     Args:
         variant: ``color`` (deraining, deblurring: ``WithBias``, 26,126,644 parameters), ``denoise`` (colour
             denoising: ``BiasFree``, 26,111,668), ``gray`` (26,109,076) or ``dual-pixel`` (left and right view on six
             channels, 26,132,548).
-        dim: channels of the first level.
+        dim: channels of the first level, even; each level doubles them, to 4096 at most.
         blocks: transformer blocks of the four levels.
         refinement: transformer blocks after the decoder.
-        heads: attention heads of the four levels.
+        heads: attention heads of the four levels; they divide the level's channels.
         expansion: hidden channels per channel of the feed-forward networks.
         bias: whether convolutions have biases; no published checkpoint's have.
 
@@ -70,7 +83,10 @@ def restormer(
     two_views = variant == "dual-pixel"
     views = "left and right view, " if two_views else ""
     image = HostStep("image", {"to": "image", "high": 1.0, "channels": inputs})
-    pad = HostStep("pad", {"of": ["image"], "multiple": MULTIPLE, "at_least": ["H.min", "W.min"], "mode": "reflect"})
+    pad = HostStep(
+        "pad",
+        {"of": ["image"], "multiple": ["H.unit", "W.unit"], "at_least": ["H.min", "W.min"], "mode": "reflect"},
+    )
     tile = HostStep("tile", {"of": ["image"], "size": ["H.max", "W.max"], "overlap": OVERLAP, "multiple": MULTIPLE})
     options = {
         "variant": variant, "dim": dim, "blocks": _text(shape["blocks"]), "refinement": refinement,
@@ -80,10 +96,10 @@ def restormer(
         name="restormer",
         family="restoration",
         build=partial(_restormer, shape),
-        deploy=_deploy_restormer,
+        deploy=partial(_made, ".deploy", "deploy_restormer"),
         inputs=(Tensor("image", (1, inputs, "H", "W"), f"degraded image, {views}0 to 1", low=0.0, high=1.0),),
         outputs=(Tensor("restored", (1, outputs, "H", "W"), "restored image, 0 to 1 but for overshoot"),),
-        dims=(Dim("H", 64, 128, 256, MULTIPLE), Dim("W", 64, 128, 256, MULTIPLE)),
+        dims=(Dim("H", 64, 128, 256, MULTIPLE, OUTSIDE), Dim("W", 64, 128, 256, MULTIPLE, OUTSIDE)),
         checkpoint=WEIGHTS if shape == _shape(variant) else None,
         # No picture file holds two views.
         before=(pad, tile) if two_views else (image, pad, tile),
@@ -102,15 +118,27 @@ def restormer(
 
 @model
 def mdta(dim: int = 48, heads: int = 1, bias: bool = False) -> ModelDef:
-    """Restormer's transposed attention, between channels: ``x (1, dim, H, W)`` to ``y`` of the same shape."""
-    _whole("mdta", dim=dim, heads=heads)
+    """Restormer's transposed attention, between channels: ``x (1, dim, H, W)`` to ``y`` of the same shape.
+
+    Args:
+        dim: channels in and out, to 4096.
+        heads: attention heads; they divide the channels.
+        bias: whether the three convolutions have biases; no published checkpoint's have.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    settings = Settings("mdta")
+    settings.whole("dim", dim, most=WIDEST)
+    settings.whole("heads", heads)
+    settings.flag("bias", bias)
     if dim % heads:
-        raise _bad("mdta", "heads", heads, f"heads divide the {dim} channels among them")
+        raise settings.refusal("heads", heads, f"heads divide the {dim} channels among them")
     return ModelDef(
         name="mdta",
         family="restoration",
-        build=partial(_mdta, dim, heads, bias),
-        deploy=_deploy_mdta,
+        build=partial(_made, ".blocks", "MDTA", dim, heads, bias),
+        deploy=partial(_made, ".deploy", "deploy_mdta"),
         inputs=(Tensor("x", (1, dim, "H", "W"), "feature map", low=-4.0, high=4.0),),
         outputs=(Tensor("y", (1, dim, "H", "W"), "feature map, without the residual connection"),),
         dims=(Dim("H", 2, 32, 128), Dim("W", 2, 32, 128)),
@@ -122,14 +150,25 @@ def mdta(dim: int = 48, heads: int = 1, bias: bool = False) -> ModelDef:
 
 @model
 def conv_gated_ffn(dim: int = 48, expansion: float = 2.66, bias: bool = False) -> ModelDef:
-    """Restormer's gated feed-forward network (GDFN): ``x (1, dim, H, W)`` to ``y`` of the same shape."""
-    _whole("conv-gated-ffn", dim=dim)
-    _widening("conv-gated-ffn", dim, expansion)
+    """Restormer's gated feed-forward network (GDFN): ``x (1, dim, H, W)`` to ``y`` of the same shape.
+
+    Args:
+        dim: channels in and out, to 4096.
+        expansion: hidden channels per channel; ``int(dim * expansion)`` of them.
+        bias: whether the three convolutions have biases; no published checkpoint's have.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    settings = Settings("conv-gated-ffn")
+    settings.whole("dim", dim, most=WIDEST)
+    settings.flag("bias", bias)
+    _widening(settings, dim, expansion)
     return ModelDef(
         name="conv-gated-ffn",
         family="restoration",
-        build=partial(_ffn, dim, expansion, bias),
-        deploy=_deploy_ffn,
+        build=partial(_made, ".blocks", "ConvGatedFFN", dim, expansion, bias),
+        deploy=partial(_made, ".deploy", "deploy_ffn"),
         inputs=(Tensor("x", (1, dim, "H", "W"), "feature map", low=-4.0, high=4.0),),
         outputs=(Tensor("y", (1, dim, "H", "W"), "feature map, without the residual connection"),),
         dims=(Dim("H", 2, 32, 128), Dim("W", 2, 32, 128)),
@@ -144,11 +183,17 @@ def multi_head_attention(heads: int = 2, channels: int = 16, mask: bool = False)
     """Attention between positions in the document's layout: ``q, k, v (1, heads, channels, L)`` to ``y`` likewise.
 
     Args:
-        heads: how many attend side by side.
-        channels: channels per head, the document's ``c_per``.
+        heads: how many attend side by side, to 256.
+        channels: channels per head, the document's ``c_per``; of all heads together 4096 at most.
         mask: whether an input ``mask (1, 1, L, L)`` is added to the scores.
+
+    Raises:
+        Refused: ``bad-option``.
     """
-    _whole("multi-head-attention", heads=heads, channels=channels)
+    settings = Settings("multi-head-attention")
+    settings.whole("heads", heads, most=MOST_HEADS)
+    settings.whole("channels", channels, most=WIDEST // heads)
+    settings.flag("mask", mask)
     shape = (1, heads, channels, "L")
     features = [
         Tensor(name, shape, f"{what}: batch, head, channel, position", low=-4.0, high=4.0)
@@ -159,7 +204,7 @@ def multi_head_attention(heads: int = 2, channels: int = 16, mask: bool = False)
     return ModelDef(
         name="multi-head-attention",
         family="restoration",
-        build=_attention,
+        build=partial(_made, ".blocks", "MultiHeadAttention"),
         inputs=(*features, *masks),
         outputs=(Tensor("y", shape, "values weighted by attention, same layout"),),
         dims=(Dim("L", 2, 256, 1024),),
@@ -171,14 +216,21 @@ def multi_head_attention(heads: int = 2, channels: int = 16, mask: bool = False)
 
 @model
 def pixel_unshuffle(factor: int = 2, channels: int = 3) -> ModelDef:
-    """Blocks of pixels to channels: ``x (1, channels, H, W)`` to ``y (1, channels * factor^2, H/factor, W/factor)``."""
-    _whole("pixel-unshuffle", factor=factor, channels=channels)
-    _at_least_two("pixel-unshuffle", factor)
+    """Blocks of pixels to channels: ``x (1, channels, H, W)`` to ``y (1, channels * factor^2, H/factor, W/factor)``.
+
+    Args:
+        factor: pixels of a block's side, 2 to 16: by 1 nothing is rearranged.
+        channels: channels in; of the result there are 4096 at most.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    _rearranged("pixel-unshuffle", factor, channels)
     sizes = (2 * factor, 16 * factor, 64 * factor, factor)
     return ModelDef(
         name="pixel-unshuffle",
         family="restoration",
-        build=partial(_rearrangement, "PixelUnshuffle", factor),
+        build=partial(_made, "torch.nn", "PixelUnshuffle", factor),
         inputs=(Tensor("x", (1, channels, "H", "W"), "feature map"),),
         outputs=(
             Tensor(
@@ -196,13 +248,20 @@ def pixel_unshuffle(factor: int = 2, channels: int = 3) -> ModelDef:
 
 @model
 def pixel_shuffle(factor: int = 2, channels: int = 3) -> ModelDef:
-    """Channels to blocks of pixels: ``x (1, channels * factor^2, H, W)`` to ``y (1, channels, H*factor, W*factor)``."""
-    _whole("pixel-shuffle", factor=factor, channels=channels)
-    _at_least_two("pixel-shuffle", factor)
+    """Channels to blocks of pixels: ``x (1, channels * factor^2, H, W)`` to ``y (1, channels, H*factor, W*factor)``.
+
+    Args:
+        factor: pixels of a block's side, 2 to 16: by 1 nothing is rearranged.
+        channels: channels out; of the input there are 4096 at most.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    _rearranged("pixel-shuffle", factor, channels)
     return ModelDef(
         name="pixel-shuffle",
         family="restoration",
-        build=partial(_rearrangement, "PixelShuffle", factor),
+        build=partial(_made, "torch.nn", "PixelShuffle", factor),
         inputs=(Tensor("x", (1, channels * factor**2, "H", "W"), "channel c * factor^2 + row * factor + column"),),
         outputs=(Tensor("y", (1, channels, f"H*{factor}", f"W*{factor}"), "feature map"),),
         dims=(Dim("H", 1, 16, 64), Dim("W", 1, 16, 64)),
@@ -222,60 +281,39 @@ def _shape(
     bias: bool = False,
 ) -> dict[str, Any]:
     """The fields of ``network.Shape`` that the options of ``restormer`` ask for; by default a published one."""
-    if variant not in VARIANTS:
-        raise _bad("restormer", "variant", variant, f"it is one of {', '.join(VARIANTS)}")
-    per_level, head_counts = _levels("blocks", blocks), _levels("heads", heads)
-    _whole("restormer", dim=dim, refinement=refinement)
-    if dim % 2 or any(dim * 2**level % count for level, count in enumerate(head_counts)):
-        raise _bad("restormer", "dim", dim, f"it is even, and its levels are divided by their heads, {heads}")
-    _widening("restormer", dim, expansion)
+    settings = Settings("restormer")
+    settings.one_of("variant", variant, VARIANTS)
+    per_level = settings.wholes("blocks", blocks, count=LEVELS)
+    head_counts = settings.wholes("heads", heads, count=LEVELS)
+    settings.whole("dim", dim, least=2, most=WIDEST // 2 ** (LEVELS - 1), multiple=2)
+    settings.whole("refinement", refinement)
+    settings.flag("bias", bias)
+    if any(dim * 2**level % count for level, count in enumerate(head_counts)):
+        widths = ", ".join(str(dim * 2**level) for level in range(LEVELS))
+        raise settings.refusal("heads", heads, f"the {widths} channels of the levels are divided by their heads")
+    _widening(settings, dim, expansion)
     return {
         **VARIANTS[variant], "dim": dim, "blocks": per_level, "refinement": refinement, "heads": head_counts,
         "expansion": expansion, "bias": bias,
     }  # fmt: skip
 
 
-def _levels(option: str, given: str | Sequence[int]) -> tuple[int, ...]:
-    """Four positive numbers out of ``1,2,4,8`` or a list."""
-    try:
-        numbers = tuple(int(part) for part in (given.split(",") if isinstance(given, str) else given))
-    except (ValueError, TypeError):
-        numbers = ()
-    if len(numbers) != LEVELS or min(numbers) < 1:
-        raise _bad("restormer", option, given, "it is four positive numbers, one for each level")
-    return numbers
-
-
 def _text(numbers: Sequence[int]) -> str:
     return ",".join(str(number) for number in numbers)
 
 
-def _whole(name: str, **options: object) -> None:
-    for option, value in options.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise _bad(name, option, value, "it is a positive whole number")
+def _widening(settings: Settings, dim: int, expansion: float) -> None:
+    """The rule of a feed-forward network's ``expansion``."""
+    settings.number("expansion", expansion, 0, LARGEST / dim)
+    if int(dim * expansion) < 1:
+        raise settings.refusal("expansion", expansion, f"of {dim} channels it makes at least one hidden channel")
 
 
-def _widening(name: str, dim: int, expansion: float) -> None:
-    if not isinstance(expansion, int | float) or not 1 <= dim * expansion < 2**16:
-        raise _bad(
-            name, "expansion", expansion, "it gives the hidden layer at least one channel, and fewer than 65,536"
-        )
-
-
-def _at_least_two(name: str, factor: int) -> None:
-    if factor == 1:
-        raise _bad(name, "factor", factor, "by 1 nothing is rearranged")
-
-
-def _bad(name: str, option: str, value: object, rule: str) -> Refused:
-    return Refused(
-        "bad-option",
-        f"--set {option}={value} makes no {name}",
-        where=f"model {name}, option {option}",
-        why=rule,
-        next=f"exporter models {name}",
-    )
+def _rearranged(name: str, factor: int, channels: int) -> None:
+    """The rules of a pixel rearrangement's options."""
+    settings = Settings(name)
+    settings.whole("factor", factor, least=2, most=16)
+    settings.whole("channels", channels, most=WIDEST // factor**2)
 
 
 def _degraded_photographs(channels: int) -> Iterator[Sample]:
@@ -297,43 +335,7 @@ def _restormer(shape: dict[str, Any]) -> nn.Module:
     return Restormer(Shape(**shape))
 
 
-def _mdta(dim: int, heads: int, bias: bool) -> nn.Module:
-    from .blocks import MDTA
-
-    return MDTA(dim, heads, bias)
-
-
-def _ffn(dim: int, expansion: float, bias: bool) -> nn.Module:
-    from .blocks import ConvGatedFFN
-
-    return ConvGatedFFN(dim, expansion, bias)
-
-
-def _attention() -> nn.Module:
-    from .blocks import MultiHeadAttention
-
-    return MultiHeadAttention()
-
-
-def _rearrangement(kind: str, factor: int) -> nn.Module:
-    from torch import nn
-
-    return getattr(nn, kind)(factor)
-
-
-def _deploy_restormer(network: nn.Module) -> nn.Module:
-    from .deploy import deploy_restormer
-
-    return deploy_restormer(network)
-
-
-def _deploy_mdta(attention: nn.Module) -> nn.Module:
-    from .deploy import deploy_mdta
-
-    return deploy_mdta(attention)
-
-
-def _deploy_ffn(ffn: nn.Module) -> nn.Module:
-    from .deploy import deploy_ffn
-
-    return deploy_ffn(ffn)
+def _made(module: str, name: str, *arguments: Any) -> nn.Module:
+    """What a class or function of a module gives; the module, and PyTorch with it, is imported only now."""
+    made: nn.Module = getattr(import_module(module, __package__), name)(*arguments)
+    return made

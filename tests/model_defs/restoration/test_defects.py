@@ -48,17 +48,43 @@ def test_temperature_divides_and_nothing_is_normalised() -> None:
     assert module.scores(q, k).max() > mild
 
 
-def attention_macs(size: int) -> int:
+@torch.no_grad()
+def test_values_weighted_from_the_wrong_side() -> None:
+    """The document's ``V softmax(K^T Q)``: it is the scores times the values, and each row of the scores sums to one.
+
+    With the sums along the other axis, values that are all alike would not come out as they went in.
+    """
+    module, x = MDTA(4, heads=1).double(), drawn(1, 4, 3, 3)
+    seed_weights(module, 0)
+    module.project_out.weight.copy_(torch.eye(4)[:, :, None, None])
+    q, k, v = module.qkv_dwconv(module.qkv(x)).flatten(2).chunk(3, dim=1)
+    scores = module.scores(q[:, None], k[:, None])[:, 0]
+    torch.testing.assert_close(scores.sum(-1), torch.ones(1, 4, dtype=torch.float64))
+    torch.testing.assert_close(module(x).flatten(2), scores @ v)
+    # Queries and keys exchanged, which is the document's order, gives something else.
+    assert not torch.allclose(module(x).flatten(2), scores.transpose(-2, -1) @ v)
+    with pytest.raises(RuntimeError):
+        v @ scores
+
+
+def attention_macs(size: int = 16, channels: int = 16, heads: int = 2) -> int:
+    """Multiply-accumulates of the two products of the attention, without those of its convolutions."""
     with torch.device("meta"):
-        module, x = MDTA(16, heads=2), torch.empty(1, 16, size, size)
+        module, x = MDTA(channels, heads), torch.empty(1, channels, size, size)
     with FlopCounterMode(display=False) as counter:
         module(x)
-    return counter.get_total_flops() // 2
+    by_kind = counter.get_flop_counts()["Global"]
+    return sum(count for kind, count in by_kind.items() if "convolution" not in str(kind)) // 2
 
 
 def test_cost_said_to_be_independent_of_the_image() -> None:
-    """The document's O(C^2): it is linear in the pixels, and quadratic in nothing but channels."""
-    assert attention_macs(32) == 4 * attention_macs(16) > 0
+    """The document's O(C^2) is O(H W C^2 / heads): linear in the pixels, never quadratic in them."""
+    cost = attention_macs()
+    # Scores and weighted sum: each one product of (C / heads, H W) with (H W, C / heads) per head.
+    assert cost == 2 * 16**2 * 16**2 // 2
+    assert attention_macs(size=32) == 4 * cost
+    assert attention_macs(channels=32) == 4 * cost
+    assert attention_macs(heads=4) == cost // 2
 
 
 def test_biases_by_default() -> None:
@@ -114,9 +140,9 @@ def test_sizes_that_are_no_multiples_of_eight() -> None:
     module = define.weighted(definition, None, 0)[0]
     with pytest.raises(RuntimeError):
         module(torch.rand(1, 3, 100, 100))
-    assert all(dim.step == 8 and dim.min % 8 == 0 for dim in definition.dims)
+    assert [(dim.name, dim.unit) for dim in definition.dims] == [("H", 8), ("W", 8)]
     steps = {step.step: step.options for step in (*definition.before, *definition.after)}
-    assert steps["pad"]["multiple"] == 8 and steps["pad"]["of"] == [definition.inputs[0].name]
+    assert steps["pad"]["multiple"] == ["H.unit", "W.unit"] and steps["pad"]["of"] == [definition.inputs[0].name]
     assert steps["crop"]["of"] == [definition.outputs[0].name] and steps["crop"]["like"] == "image"
 
 

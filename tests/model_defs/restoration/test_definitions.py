@@ -74,20 +74,44 @@ def test_rearranged_pixels_are_those_of_pytorch_bit_by_bit(name: str, tmp_path: 
     ("name", "options", "word"),
     [
         ("restormer", {"variant": "blind"}, "dual-pixel"),
-        ("restormer", {"blocks": "1,2,3"}, "four"),
-        ("restormer", {"blocks": "1,0,1,1"}, "four"),
-        ("restormer", {"blocks": "a,b,c,d"}, "four"),
+        ("restormer", {"variant": ["color"]}, "dual-pixel"),
+        ("restormer", {"blocks": "1,2,3"}, "4 whole numbers"),
+        ("restormer", {"blocks": "1,0,1,1"}, "4 whole numbers"),
+        ("restormer", {"blocks": "a,b,c,d"}, "4 whole numbers"),
+        ("restormer", {"blocks": "1,1,1,1000000"}, "4 whole numbers"),
         ("restormer", {"heads": "1,2,4,5"}, "divided"),
-        ("restormer", {"dim": 47}, "even"),
-        ("restormer", {"refinement": 0}, "positive"),
+        ("restormer", {"heads": 1}, "4 whole numbers"),
+        ("restormer", {"dim": 47}, "multiple of 2"),
+        ("restormer", {"dim": 0}, "whole number from 2"),
+        ("restormer", {"dim": 10_000_000}, "whole number"),
+        ("restormer", {"refinement": 0}, "whole number"),
+        ("restormer", {"refinement": 1_000_000}, "whole number"),
         ("restormer", {"expansion": 0.001}, "hidden"),
+        ("restormer", {"expansion": True}, "number"),
+        ("restormer", {"expansion": float("nan")}, "number"),
+        ("restormer", {"bias": "no"}, "true or false"),
         ("mdta", {"heads": 5}, "divide"),
-        ("mdta", {"dim": 1.5}, "whole"),
-        ("conv-gated-ffn", {"dim": 0}, "positive"),
-        ("conv-gated-ffn", {"expansion": "wide"}, "hidden"),
-        ("multi-head-attention", {"heads": 0}, "positive"),
-        ("pixel-shuffle", {"factor": 1}, "rearranged"),
-        ("pixel-unshuffle", {"factor": True}, "whole"),
+        ("mdta", {"heads": 0}, "whole number"),
+        ("mdta", {"dim": 1.5}, "whole number"),
+        ("mdta", {"dim": 10_000_000}, "whole number"),
+        ("mdta", {"bias": "no"}, "true or false"),
+        ("conv-gated-ffn", {"dim": 0}, "whole number"),
+        ("conv-gated-ffn", {"dim": 10_000_000}, "whole number"),
+        ("conv-gated-ffn", {"expansion": "wide"}, "number"),
+        # By rounding 49 * (1 / 49) is below 1.
+        ("conv-gated-ffn", {"dim": 49, "expansion": 1 / 49}, "hidden"),
+        ("conv-gated-ffn", {"expansion": 10_000}, "number"),
+        ("conv-gated-ffn", {"bias": "no"}, "true or false"),
+        ("multi-head-attention", {"heads": 0}, "whole number"),
+        ("multi-head-attention", {"heads": 10_000_000}, "whole number"),
+        ("multi-head-attention", {"heads": 256, "channels": 17}, "from 1 to 16"),
+        ("multi-head-attention", {"mask": "no"}, "true or false"),
+        ("pixel-shuffle", {"factor": 1}, "from 2"),
+        ("pixel-shuffle", {"factor": 100_000}, "from 2"),
+        ("pixel-shuffle", {"channels": 10_000_000}, "whole number"),
+        ("pixel-unshuffle", {"factor": True}, "whole number"),
+        ("pixel-unshuffle", {"factor": 100_000}, "from 2"),
+        ("pixel-unshuffle", {"channels": 0}, "whole number"),
     ],
 )
 def test_options_that_make_no_model(name: str, options: dict[str, Any], word: str) -> None:
@@ -95,6 +119,13 @@ def test_options_that_make_no_model(name: str, options: dict[str, Any], word: st
         registry.model(name, options)
     error = caught.value
     assert error.code == "bad-option" and error.what and error.where and error.next and word in error.why
+
+
+@pytest.mark.parametrize("name", ["mdta", "conv-gated-ffn", "restormer"])
+def test_the_licence_says_that_nothing_of_the_authors_is_here(name: str) -> None:
+    """It is all that a generated card says about it."""
+    licence = registry.model(name).licence
+    assert "the authors' code and weights are for non-commercial use; none of either is here" in licence
 
 
 def test_a_list_of_levels_may_be_a_list() -> None:
