@@ -17,7 +17,9 @@ from tests.fakes import lab
 TARGETS = ("openvino", "mobile")
 
 
-def specimen(name: str, folder: Path, dims: tuple[str, ...] = (), **options: Any) -> lab.Specimen:
+def specimen(
+    name: str, folder: Path, dims: tuple[str, ...] = (), checkpoint: Path | None = None, **options: Any
+) -> lab.Specimen:
     """The lab's specimen of the definition that ``options`` make, at the lab's small dims or at ``dims``."""
     right = registry.model
 
@@ -26,7 +28,7 @@ def specimen(name: str, folder: Path, dims: tuple[str, ...] = (), **options: Any
         return made.with_dims(dims)
 
     with mock.patch.object(registry, "model", with_options):
-        return lab.specimen(name, folder)
+        return lab.specimen(name, folder, checkpoint=checkpoint)
 
 
 def seeded(module: nn.Module, *inputs: Tensor) -> nn.Module:

@@ -75,6 +75,31 @@ def test_the_stated_sizes_are_true_to_rounding(
 
 def test_vit_large_has_304_million_parameters_and_not_307() -> None:
     assert parameters("vit_large_patch16_224") == 304_326_632
+    with torch.device("meta"):
+        headless = library().create_model("vit_large_patch16_224", pretrained=False, num_classes=0)
+    assert len(headless.state_dict()) == 294
+
+
+@pytest.mark.parametrize(
+    ("names", "channels"),
+    [
+        (("efficientnet_b0", "tf_efficientnet_b0"), [16, 24, 40, 112, 320]),
+        (("efficientnet_b3", "tf_efficientnet_b3"), [24, 32, 48, 136, 384]),
+        (("efficientnet_b7", "tf_efficientnet_b7"), [32, 48, 80, 224, 640]),
+        (("convnext_tiny", "convnext_small"), [96, 192, 384, 768]),
+        (("convnext_base",), [128, 256, 512, 1024]),
+        (("convnext_large",), [192, 384, 768, 1536]),
+    ],
+)
+def test_channels_and_strides_of_every_stage(names: tuple[str, ...], channels: list[int]) -> None:
+    """Of a map that is really computed; the first of EfficientNet's five, at half the size, is not among our four."""
+    for name in names:
+        with torch.device("meta"):
+            backbone = Backbone(name)
+            maps = backbone.stages(torch.zeros(1, 3, 64, 64))
+        assert [info["num_chs"] for info in backbone.model.feature_info] == channels
+        assert [m.shape[1] for m in maps] == channels[-4:]
+        assert [64 // m.shape[2] for m in maps] == [4, 8, 16, 32]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -98,6 +100,18 @@ def test_tea_is_not_excited_by_what_does_not_move() -> None:
     torch.testing.assert_close(gates, gates[:, -1:].expand_as(gates), rtol=1e-4, atol=1e-5)
     moving = one(clip()) / clip() - 1
     assert not torch.allclose(moving[:, 0], moving[:, -1], atol=1e-3)
+
+
+@torch.no_grad()
+def test_tea_leaves_still_frames_as_they_are() -> None:
+    """The paper's weight is ``2 sigmoid(.) - 1``, which is 0 where nothing moves; ``sigmoid(.)`` alone gives 1.5."""
+    one = MotionExcitation(C).eval()
+    torch.nn.init.dirac_(one.transform.weight, groups=C // 16)
+    assert not one.expand[1].bias.any()
+    still = clip()[:, :1].expand(-1, T, -1, -1, -1)
+    torch.testing.assert_close(one(still), still)
+    torch.nn.init.constant_(one.expand[1].bias, 3.0)
+    torch.testing.assert_close(one(still), still * 2 / (1 + math.exp(-3.0)))
 
 
 @torch.no_grad()

@@ -19,18 +19,23 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from exporter import registry
+from exporter import program, registry
 from exporter.cli import app
 from exporter.errors import Refused, StageFailed
 from exporter.graph import sha256
 from exporter.host.metrics import srcc
+from exporter.verdict import Verdict
 from model_defs._photographs import DISTORTIONS
 from model_defs.vqa import train
-from model_defs.vqa.config import FUSIONS, VQAConfig
+from model_defs.vqa.config import FUSIONS, SIZE, VQAConfig
+from model_defs.vqa.config import OPTIONS as MODEL_OPTIONS
 from model_defs.vqa.data import LEVELS, Material, batches, material, mirrored, split
 from model_defs.vqa.losses import entropy, quality_loss, regularisers
 from model_defs.vqa.options import HELD_OUT, Training
 from model_defs.vqa.train import Epoch, Trainer
+from tests.fakes import lab
+
+from .specimens import TARGETS, specimen
 
 pytest.importorskip("skimage")
 OPTIONS = Training(epochs=4, batch=16, learning_rate=5e-3, size=24, crops=8, held_out_crops=8, threads=1)
@@ -607,21 +612,76 @@ def test_what_is_trained_is_the_model_that_is_exported(tmp_path: Path) -> None:
         assert not torch.equal(found[name], started[name]), "all of it is trained"
 
 
+Trained = tuple[Trainer, Epoch, Path]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The small model, trained with the trainer's defaults: in minutes on one core."""
+    folder = tmp_path_factory.mktemp("trained")
+    trainer = train.prepared(Training(threads=1), VQAConfig(**SMALL))  # type: ignore[arg-type]
+    best = trainer.fit(folder)
+    trainer.model.load_state_dict(load_file(folder / "best.safetensors"))
+    trainer.model.eval()
+    return trainer, best, folder / "best.safetensors"
+
+
+@torch.no_grad()
+def answers_of(model: nn.Module, images: np.ndarray) -> np.ndarray:
+    return model(train.tensor_of(images))["quality_score"].reshape(-1).numpy()
+
+
+def srcc_of(answers: np.ndarray, truths: np.ndarray) -> float:
+    return srcc([{"score": answers}], [{"score": truths}])
+
+
 @pytest.mark.slow
 @needs_timm
-def test_a_small_model_ranks_photographs_it_has_never_seen(tmp_path: Path) -> None:
-    """In minutes on one core; every kind of distortion and every photograph held out is ranked, not only all."""
-    trainer = train.prepared(Training(threads=1), VQAConfig(**SMALL))  # type: ignore[arg-type]
-    best = trainer.fit(tmp_path)
+@pytest.mark.xdist_group("vqa-trained")
+def test_a_small_model_ranks_photographs_it_has_never_seen(trained: Trained) -> None:
+    """Every kind of distortion and every photograph held out is ranked, not only all together."""
+    trainer, best, _ = trained
     assert best.srcc >= 0.9 and best.plcc >= 0.9
-    trainer.model.load_state_dict(load_file(tmp_path / "best.safetensors"))
-    trainer.model.eval()
-    with torch.no_grad():
-        found = trainer.model(train.tensor_of(trainer.held.images))["quality_score"].reshape(-1).numpy()
+    found = answers_of(trainer.model, trainer.held.images)
     for groups in (trainer.held.kinds, trainer.held.photographs):
         for group in np.unique(groups):
-            values, truths = ([{"score": side[groups == group]}] for side in (found, trainer.held.scores))
-            assert srcc(values, truths) >= 0.75
+            assert srcc_of(found[groups == group], trainer.held.scores[groups == group]) >= 0.75
+
+
+@pytest.mark.slow
+@needs_timm
+@pytest.mark.xdist_group("vqa-trained")
+def test_what_was_trained_is_exported_and_ranks_as_eager_does(
+    trained: Trained, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Its checkpoint passes on both targets; on photographs held out, at the size the graph takes, artifacts rank as
+    the model itself does."""
+    from model_defs.vqa.network import VQA
+
+    options = {name: value for name, value in SMALL.items() if name in MODEL_OPTIONS}
+    it = specimen("vqa", tmp_path, ("batch=1",), checkpoint=trained[2], **options)
+    held = material(split()[1], 40, SIZE, seed=1)
+    model = VQA(VQAConfig(**SMALL)).eval()  # type: ignore[arg-type]
+    model.load_state_dict(load_file(trained[2]))
+    eager = np.concatenate([answers_of(model, held.images[i : i + 1]) for i in range(len(held))])
+    ranks = {"eager": srcc_of(eager, held.scores)}
+    for target in TARGETS:
+        hop = it.verify(target)
+        assert hop.verdict is Verdict.PASS, (target, hop.reason)
+        found = answers_of_artifact(it, target, held.images)
+        np.testing.assert_allclose(found, eager, rtol=0, atol=1e-5)
+        ranks[target] = srcc_of(found, held.scores)
+    for name, value in ranks.items():
+        record_property(f"srcc of {name}", value)
+    print(", ".join(f"{name} {value:.4f}" for name, value in ranks.items()))
+    assert ranks["eager"] >= 0.9
+    assert all(value == pytest.approx(ranks["eager"], abs=1e-3) for value in ranks.values()), ranks
+
+
+def answers_of_artifact(it: lab.Specimen, target: str, images: np.ndarray) -> np.ndarray:
+    with program.open_artifact(registry.target(target), it.program, it.artifact(target), it.options) as runner:
+        given = [train.tensor_of(images[i : i + 1]).numpy() for i in range(len(images))]
+        return np.concatenate([runner.infer({"image": one})["quality_score"].reshape(-1) for one in given])
 
 
 # ------------------------------------------------------------------------- the document's trainer, defect by defect
