@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import Refused
+from exporter.settings import Settings
 from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Sample, State, Stream, Tensor, model
 
 if TYPE_CHECKING:
@@ -57,29 +57,22 @@ def gtcrn_stream(signature: str = "layers") -> ModelDef:
     """One frame of 16 ms: ``mix (1, 257, 1, 2)`` and the states to ``enhanced`` and the next states.
 
     Args:
-        signature: ``layers``, a state per layer, which is fastest; or ``published``, the three caches, names and
-            metadata of the authors' streaming graph, for programs that are written for it.
+        signature: ``layers``, a state per layer, which is fastest; or ``published``, the three caches, names and order
+            of the authors' streaming graph with the metadata that sherpa-onnx reads, for programs written for it.
 
     Raises:
         Refused: ``bad-option``.
     """
+    Settings("gtcrn-stream").one_of("signature", signature, ("layers", "published"))
     if signature == "published":
         from .published import CACHES as STATES
         from .published import METADATA
 
         build, deploy, output, metadata = _stream_published, _deploy_published, "enh", METADATA
-    elif signature == "layers":
+    else:
         from .stream import STATES
 
         build, deploy, output, metadata = _stream, _deploy_stream, "enhanced", {}
-    else:
-        raise Refused(
-            "bad-option",
-            f"--set signature={signature} makes no gtcrn-stream",
-            where="model gtcrn-stream, option signature",
-            why="it is layers or published",
-            next="exporter models gtcrn-stream",
-        )
     shape = (1, 257, 1, 2)
     states, next_states = _state_tensors(STATES)
     return ModelDef(

@@ -1,7 +1,8 @@
 """GTCRN frame by frame with the inputs and outputs of the published streaming graph: a drop-in for its users.
 
 The three caches, their names, order and layout are those of ``gtcrn_simple.onnx`` in
-https://github.com/Xiaobin-Rong/gtcrn (MIT), which sherpa-onnx and other runtimes are written for; so is the metadata.
+https://github.com/Xiaobin-Rong/gtcrn (MIT), which sherpa-onnx and other runtimes are written for. That file carries no
+metadata: the keys and values here are what sherpa-onnx expects of a GTCRN before it takes the graph.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ METADATA = {
     "window_type": "hann_sqrt",
     **{f"{cache.input}_shape": ",".join(str(size) for size in cache.shape) for cache in CACHES},
 }
-"""What sherpa-onnx reads from the graph file."""
+"""What sherpa-onnx reads from a graph file; the authors' own has none of it."""
 
 
 def split_caches(conv: Tensor, tra: Tensor, inter: Tensor) -> tuple[Tensor, ...]:

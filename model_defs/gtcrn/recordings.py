@@ -13,13 +13,25 @@ from exporter.spec import Sample
 
 # Two seconds: a stream is judged on all of their frames.
 SAMPLES = 32000
-# Noise of known strength over what was enhanced before is speech whose clean form is known.
+# How far the added noise lies below the speech.
 MIXED_DB = 5.0
 
 
 def recordings() -> Iterator[Sample]:
-    """A noisy recording, and speech with noise added to it, whose truth is the speech; none without the folder."""
-    folder = Path(os.environ.get("EXPORTER_DATA", "")) / "gtcrn"
+    """A noisy recording, and enhanced speech with noise added to it.
+
+    The truth of ``mixed`` is no studio recording: it is what GTCRN itself made of a noisy one
+    (``enhanced_reference.wav``), with noise :data:`MIXED_DB` below it. The task metrics so say how much of that noise
+    is removed, and are not those of the published test sets.
+
+    Yields:
+        ``recording``, without truth, and ``mixed``, each where its file is in the folder; nothing where the variable
+        is not set.
+    """
+    named = os.environ.get("EXPORTER_DATA")
+    if not named:  # the path of an empty text is the current folder
+        return
+    folder = Path(named) / "gtcrn"
     noisy, clean = folder / "noisy.wav", folder / "enhanced_reference.wav"
     if noisy.is_file():
         yield Sample("recording", _cut(files.read(noisy)))

@@ -16,6 +16,7 @@ from exporter.graph import sha256
 from exporter.host import files
 from model_defs.gtcrn.published import CACHES, METADATA, join_caches, split_caches
 from model_defs.gtcrn.stream import STATES
+from tests.model_defs.restoration.specimens import specimen
 
 FRAMES = 120
 
@@ -97,15 +98,34 @@ def test_both_signatures_are_one_network() -> None:
     assert all(torch.equal(a, b) for a, b in zip(after, join_caches(states), strict=True))
 
 
+def metadata(path: Path) -> dict[str, str]:
+    return dict(session(path).get_modelmeta().custom_metadata_map)
+
+
 def test_the_graph_carries_the_metadata_that_sherpa_reads(tmp_path: Path) -> None:
-    found = session(traced(tmp_path)).get_modelmeta().custom_metadata_map
+    found = metadata(traced(tmp_path))
     assert {key: found.get(key) for key in METADATA} == METADATA
     assert found["model_type"] == "gtcrn" and found["window_type"] == "hann_sqrt"
     assert found["conv_cache_shape"] == "2,1,16,16,33" and found["tra_cache_shape"] == "2,3,1,1,16"
     assert found["inter_cache_shape"] == "2,1,33,16"
 
 
-def test_another_signature_is_refused() -> None:
+def test_what_is_deployed_carries_it_as_well(tmp_path: Path) -> None:
+    """After simplification and compilation; a program on a phone reads the artifact and never the traced graph."""
+    it = specimen("gtcrn-stream", tmp_path, signature="published")
+    files_of_runtime = it.artifact("mobile").files
+    for path in (it.simplified, files_of_runtime["onnx"], files_of_runtime["ort"]):
+        found = metadata(path)
+        assert {key: found.get(key) for key in METADATA} == METADATA, path.name
+
+
+def test_the_authors_graph_carries_none(peer: ort.InferenceSession) -> None:
+    """So the keys are those that sherpa-onnx asks for, and not copied from there."""
+    assert peer.get_modelmeta().custom_metadata_map == {}
+
+
+@pytest.mark.parametrize("signature", ["sherpa", "publish", "", True, 1, None, ["published"]])
+def test_another_signature_is_refused(signature: Any) -> None:
     with pytest.raises(Refused) as caught:
-        registry.model("gtcrn-stream", {"signature": "sherpa"})
+        registry.model("gtcrn-stream", {"signature": signature})
     assert caught.value.code == "bad-option" and "published" in caught.value.why
