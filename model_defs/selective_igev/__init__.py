@@ -10,9 +10,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from exporter.settings import Settings
 from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Part, State, Tensor, model
 
 from ..stereo import declare
+from ..stereo.declare import HIDDEN, MOST_CHANNELS, MOST_ITERATIONS, PREPARED
+from .widths import GROUPS, LOOKED_UP
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,13 +29,10 @@ PUBLISHED = Checkpoint(
     sha256=None,
     licence="MIT",
 )
-# Narrower, and the features at stride 32 are one pixel wide: no such image was trained on, none is let in.
 NARROWEST = 64
-MOST_ITERATIONS = 32
-# Channels of hidden states, of what the context adds to the gates of two units, of the volume, and of the lookup.
-HIDDEN, PREPARED, GROUPS, LOOKED_UP = 128, 768, 8, 162
+ONE_PIXEL = "the features at stride 32 would be one column wide: the networks are untested there"
 # The 3-D network halves the disparities at stride 4 three times.
-DISPARITY_STEP = 32
+DISPARITY_STEP, MOST_DISPARITY = 32, 4096
 _CONVS = ("conv1", "conv2")
 _NORM = ("weight", "bias", "running_mean", "running_var")
 # The last normalisation of the 3-D network is in every checkpoint and in no equation.
@@ -74,7 +74,7 @@ def selective_igev(
 
     Args:
         iterations: how often the disparity is updated, 1 to 32; the graph grows with it.
-        max_disparity: pixels, a multiple of 32: how far the volume reaches; 192, and 768 for Middlebury.
+        max_disparity: pixels, a multiple of 32 to 4096: how far the volume reaches; 192, and 768 for Middlebury.
         attention_map: whether the attention map of each level is an output too.
         max_height: pixels, a multiple of 32: the largest image.
         max_width: the same of its width.
@@ -83,10 +83,11 @@ def selective_igev(
         Refused: ``bad-option``.
     """
     name = "selective-igev"
-    declare.count(name, "iterations", iterations, MOST_ITERATIONS)
-    declare.flag(name, "attention_map", attention_map)
-    _multiple(name, "max_disparity", max_disparity, DISPARITY_STEP)
-    maps = declare.per_level("attention", 1, "weight of the small kernel, 0 to 1") if attention_map else ()
+    settings = Settings(name)
+    settings.whole("iterations", iterations, most=MOST_ITERATIONS)
+    settings.flag("attention_map", attention_map)
+    settings.whole("max_disparity", max_disparity, DISPARITY_STEP, MOST_DISPARITY, DISPARITY_STEP)
+    maps = _attention() if attention_map else ()
     return ModelDef(
         name=name,
         family="selective_igev",
@@ -94,7 +95,7 @@ def selective_igev(
         deploy=_deployed,
         inputs=declare.images(),
         outputs=(_disparity(), *maps),
-        dims=declare.sizes(name, max_height, max_width, NARROWEST),
+        dims=declare.sizes(name, max_height, max_width, NARROWEST, ONE_PIXEL),
         checkpoint=PUBLISHED,
         **_around(),
         undetectable=UNDETECTABLE,
@@ -108,11 +109,14 @@ def selective_igev(
 
 
 @model
-def selective_igev_loop(max_disparity: int = 192, max_height: int = 96, max_width: int = 128) -> ModelDef:
+def selective_igev_loop(
+    max_disparity: int = 192, attention_map: bool = False, max_height: int = 96, max_width: int = 128
+) -> ModelDef:
     """Selective-IGEV as three graphs, so that the number of iterations is chosen at every run.
 
     Args:
-        max_disparity: pixels, a multiple of 32: how far the volume reaches.
+        max_disparity: pixels, a multiple of 32 to 4096: how far the volume reaches.
+        attention_map: whether the attention map of each level is an output too.
         max_height: pixels, a multiple of 32: the largest image.
         max_width: the same of its width.
 
@@ -120,7 +124,9 @@ def selective_igev_loop(max_disparity: int = 192, max_height: int = 96, max_widt
         Refused: ``bad-option``.
     """
     name = "selective-igev-loop"
-    _multiple(name, "max_disparity", max_disparity, DISPARITY_STEP)
+    Settings(name).flag("attention_map", attention_map)
+    Settings(name).whole("max_disparity", max_disparity, DISPARITY_STEP, MOST_DISPARITY, DISPARITY_STEP)
+    sizes = declare.sizes(name, max_height, max_width, NARROWEST, ONE_PIXEL)
     hidden = declare.per_level("hidden", HIDDEN, "hidden state")
     low = Tensor("disparity_low", (1, 1, "H/4", "W/4"), "disparity in pixels at 1/4", low=0.0, high=max_disparity / 4)
     state = (*hidden, low)
@@ -131,30 +137,33 @@ def selective_igev_loop(max_disparity: int = 192, max_height: int = 96, max_widt
     return ModelDef(
         name=name,
         family="selective_igev",
-        build=partial(_network, max_disparity),
+        build=partial(_network, max_disparity, attention_map=attention_map),
         deploy=_deployed,
         inputs=declare.images(),
-        outputs=(_disparity(),),
-        dims=(*declare.sizes(name, max_height, max_width, NARROWEST), Dim("iterations", 1, 8, MOST_ITERATIONS)),
+        outputs=(_disparity(), *(_attention() if attention_map else ())),
+        dims=(*sizes, Dim("iterations", 1, 8, MOST_ITERATIONS)),
         parts=(
-            Part("encoder", partial(_piece, "Encoder"), declare.images(), (*needed, stem)),
+            Part("encoder", partial(_graph, "Encoder"), declare.images(), (*needed, stem)),
             Part(
                 "update",
-                partial(_piece, "Update"),
+                partial(_graph, "Update"),
                 needed,
                 (*following, mask),
                 repeat="iterations",
                 state=tuple(State(t.name, n.name) for t, n in zip(state, following, strict=True)),
             ),
-            Part("upsampler", partial(_piece, "Upsampler"), (mask, stem, low), (_disparity(),)),
+            Part("upsampler", partial(_graph, "Upsampler"), (mask, stem, low), (_disparity(),)),
         ),
         checkpoint=PUBLISHED,
         **_around(),
         undetectable=UNDETECTABLE,
         source=SOURCE,
         licence=LICENCE,
-        options={"max_disparity": max_disparity, "max_height": max_height, "max_width": max_width},
-    )
+        options={
+            "max_disparity": max_disparity, "attention_map": attention_map, "max_height": max_height,
+            "max_width": max_width,
+        },
+    )  # fmt: skip
 
 
 def _around() -> dict[str, Any]:
@@ -167,12 +176,16 @@ def _disparity() -> Tensor:
     return Tensor("disparity", (1, 1, "H", "W"), "pixels, positive: a point at x of the left image is at x - disparity")
 
 
+def _attention() -> tuple[Tensor, ...]:
+    return declare.per_level("attention", 1, "weight of the small kernel, 0 to 1")
+
+
 def _constant(disparities: int) -> tuple[Tensor, ...]:
     """What the encoder gives every iteration."""
     at, fine = "averaged in pairs", ("H/4", "W/4")
     return (
         *declare.per_level("context", PREPARED, "what the context adds to the gates of the small and the large unit"),
-        *declare.per_level("attention", 1, "weight of the small kernel, 0 to 1"),
+        *_attention(),
         Tensor("geometry", (1, GROUPS, disparities, *fine), "geometry encoding volume: group, disparity, row, column"),
         Tensor("geometry_halved", (1, GROUPS, disparities // 2, *fine), f"the same, disparities {at}"),
         Tensor("correlation", (1, "W/4", *fine), "likeness to every pixel of the right line: its column first"),
@@ -197,9 +210,9 @@ def group_wise_correlation(channels: int = 96, groups: int = GROUPS, disparities
     """
     name = "group-wise-correlation"
     for option, value in (("channels", channels), ("groups", groups), ("disparities", disparities)):
-        declare.count(name, option, value, 1024)
+        Settings(name).whole(option, value, most=MOST_CHANNELS)
     if channels % groups:
-        raise declare.bad_option(name, "groups", groups, f"groups divide the {channels} channels among them")
+        raise Settings(name).refusal("groups", groups, f"groups divide the {channels} channels among them")
     features = [_block(side, channels, f"features of the {side} image") for side in ("left", "right")]
     return ModelDef(
         name=name,
@@ -225,7 +238,7 @@ def cost_aggregation(disparities: int = 48) -> ModelDef:
         Refused: ``bad-option``.
     """
     name = "cost-aggregation"
-    _multiple(name, "disparities", disparities, 8)
+    Settings(name).whole("disparities", disparities, 8, MOST_CHANNELS, 8)
     shape = (1, GROUPS, disparities, "H", "W")
     return ModelDef(
         name=name,
@@ -258,7 +271,7 @@ def geometry_lookup(disparities: int = 48) -> ModelDef:
         Refused: ``bad-option``.
     """
     name = "geometry-lookup"
-    _multiple(name, "disparities", disparities, 2)
+    Settings(name).whole("disparities", disparities, 2, MOST_CHANNELS, 2)
     return ModelDef(
         name=name,
         family="selective_igev",
@@ -303,11 +316,6 @@ def _block(name: str, channels: int, meaning: str, *between: int) -> Tensor:
     return Tensor(name, (1, channels, *between, "H", "W"), meaning, low=-4.0, high=4.0)
 
 
-def _multiple(name: str, option: str, value: object, step: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < step or value % step:
-        raise declare.bad_option(name, option, value, f"what it counts is halved and doubled: a multiple of {step}")
-
-
 def _network(max_disparity: int, iterations: int = 8, attention_map: bool = False) -> nn.Module:
     from .network import SelectiveIGEV
 
@@ -320,11 +328,11 @@ def _deployed(network: nn.Module) -> nn.Module:
     return deploy_network(network)  # type: ignore[arg-type]
 
 
-def _piece(name: str, deployed: nn.Module) -> nn.Module:
+def _graph(name: str, deployed: nn.Module) -> nn.Module:
     from . import deploy
 
-    piece: nn.Module = getattr(deploy, name)(deployed)
-    return piece
+    graph: nn.Module = getattr(deploy, name)(deployed)
+    return graph
 
 
 def _deployed_block(block: nn.Module) -> nn.Module:

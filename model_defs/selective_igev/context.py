@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..stereo.encoder import HIDDEN, ResidualBlock, Trunk, stage
+from ..stereo.declare import HIDDEN
+from ..stereo.encoder import Trunk, head, stage
 
 # How many of the trunk's stages halve the size: the finest maps are at stride 4.
 HALVINGS = 2
@@ -21,8 +22,8 @@ class ContextNetwork(Trunk):
     def __init__(self) -> None:
         super().__init__("batch", HALVINGS)
         self.layer4, self.layer5 = stage(128, 128, "batch", 2), stage(128, 128, "batch", 2)
-        self.outputs04 = nn.ModuleList([_head(), _head()])
-        self.outputs08 = nn.ModuleList([_head(), _head()])
+        self.outputs04 = nn.ModuleList([head(), head()])
+        self.outputs08 = nn.ModuleList([head(), head()])
         self.outputs16 = nn.ModuleList([nn.Conv2d(128, HIDDEN, 3, padding=1) for _ in range(2)])
 
     def forward(self, x: Tensor) -> tuple[Pair, Pair, Pair]:
@@ -30,10 +31,6 @@ class ContextNetwork(Trunk):
         x8 = self.layer4(x4)
         x16 = self.layer5(x8)
         return _pair(self.outputs04, x4), _pair(self.outputs08, x8), _pair(self.outputs16, x16)
-
-
-def _head() -> nn.Sequential:
-    return nn.Sequential(ResidualBlock(128, 128, "batch"), nn.Conv2d(128, HIDDEN, 3, padding=1))
 
 
 def _pair(heads: nn.ModuleList, x: Tensor) -> Pair:

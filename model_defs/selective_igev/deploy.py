@@ -1,64 +1,49 @@
 """Selective-IGEV for deployment: normalisations folded, what no iteration changes computed once, cut into three graphs.
 
-The same function of the same inputs as :mod:`network`; weights are merged in float64 and rounded once.
+The same function of the same inputs as :mod:`network`.
 """
 
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..stereo.declare import HIDDEN
 from ..stereo.deploy import PreparedSelectiveGRU
-from ..stereo.encoder import ResidualBlock
-from ..stereo.gru import HIDDEN
-from .context import ContextNetwork
-from .layers import BatchNormed
+from ..stereo.rewriting import BEHIND as SHARED
+from ..stereo.rewriting import fold_batch_norms, in_float64
 from .network import Encoded, SelectiveIGEV
-from .trunk import DepthwiseSeparable, Features, InvertedResidual
 from .update import Three, UpdateBlock
 
-# Which batch normalisation stands behind which convolution.
-BEHIND: dict[type[nn.Module], dict[str, str]] = {
-    BatchNormed: {"conv": "bn"},
-    DepthwiseSeparable: {"conv_dw": "bn1", "conv_pw": "bn2"},
-    InvertedResidual: {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"},
-    Features: {"conv_stem": "bn1"},
-    ResidualBlock: {"conv1": "norm1", "conv2": "norm2", "downsample.0": "downsample.1"},
-    ContextNetwork: {"conv1": "norm1"},
+# Which batch normalisation stands behind which convolution, by the class of their owner.
+BEHIND = {
+    **SHARED,
+    "BatchNormed": {"conv": "bn"},
+    "DepthwiseSeparable": {"conv_dw": "bn1", "conv_pw": "bn2"},
+    "InvertedResidual": {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"},
+    "Features": {"conv_stem": "bn1"},
 }
 
 
 def deploy_network(network: SelectiveIGEV) -> SelectiveIGEV:
     """Selective-IGEV without a batch normalisation, and what its units take of the context computed once."""
-    deployed = copy.deepcopy(network).double()
-    fold(deployed)
-    deployed.update_block = PreparedUpdateBlock(deployed.update_block)
-    # PyTorch's ONNX exporter gives a convolution of one output channel and no bias a bias of rank 0, which no runtime
-    # takes.
-    deployed.classifier.bias = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    return deployed.to(next(network.parameters()).dtype).eval()
+
+    def rewrite(deployed: SelectiveIGEV) -> None:
+        fold_batch_norms(deployed, BEHIND)
+        deployed.update_block = PreparedUpdateBlock(deployed.update_block)
+        # PyTorch's ONNX exporter gives a convolution of one output channel and no bias a bias of rank 0, which no
+        # runtime takes.
+        deployed.classifier.bias = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    return in_float64(network, rewrite)
 
 
 def deploy_block(block: nn.Module) -> nn.Module:
     """A block without a batch normalisation."""
-    deployed = copy.deepcopy(block).double()
-    fold(deployed)
-    return deployed.to(next(block.parameters()).dtype).eval()
-
-
-def fold(module: nn.Module) -> None:
-    """Folds every batch normalisation into the convolution in front of it, in place."""
-    module.eval()
-    for owner in module.modules():
-        there = dict(owner.named_modules(remove_duplicate=False))
-        for conv, norm in BEHIND.get(type(owner), {}).items():
-            if conv in there:
-                transposed = isinstance(there[conv], nn.ConvTranspose2d | nn.ConvTranspose3d)
-                owner.set_submodule(conv, fuse_conv_bn_eval(there[conv], there[norm], transpose=transposed))
-                owner.set_submodule(norm, nn.Identity())
+    return in_float64(block, partial(fold_batch_norms, behind=BEHIND))
 
 
 class PreparedUpdateBlock(UpdateBlock):
@@ -82,7 +67,7 @@ class PreparedUpdateBlock(UpdateBlock):
         fine, middle, coarse = (unit.prepare(c) for unit, c in zip(self.units, context, strict=True))
         return fine, middle, coarse
 
-    def moved(self, disparity: Tensor, finest: Tensor) -> Tensor:
+    def next_disparity(self, disparity: Tensor, finest: Tensor) -> Tensor:
         """The next disparity, by a subtraction.
 
         ONNX Runtime fuses an addition behind a convolution, and then adds thousands of small products to a large

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from ..stereo.attention import ChannelAttention, SpatialAttention
+from ..stereo.raft import scaled
 from .aggregation import CostAggregation, FeatureAttention
 from .context import ContextNetwork
 from .layers import BatchNormed, InstanceNormed, Joined, convolution, stem
 from .trunk import Features
 from .update import MASK_CHANNELS, Three, UpdateBlock
 from .upsample import upsampled, weight_head
-from .volume import GROUPS, geometry_lookup, group_wise_correlation, halved, line_correlation, mean_disparity
+from .volume import geometry_lookup, group_wise_correlation, halved, line_correlation, mean_disparity
+from .widths import GROUPS
 
 
 class Encoded(NamedTuple):
@@ -96,7 +98,7 @@ class SelectiveIGEV(nn.Module):
 
     def encode(self, left: Tensor, right: Tensor) -> Encoded:
         """Everything before the first iteration."""
-        left, right = 2 * (left / 255) - 1, 2 * (right / 255) - 1
+        left, right = scaled(left), scaled(right)
         # Both images in one batch: no layer mixes the images of a batch.
         x4, *deeper = self.feature(torch.cat([left, right]))
         stem2 = self.stem_2(torch.cat([left, right]))

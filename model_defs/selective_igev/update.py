@@ -9,29 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..stereo.gru import HIDDEN, SelectiveConvGRU
-from ..stereo.update import MASK_SCALE, FlowHead, pooled, resized
-from .volume import LOOKED_UP
+from ..stereo.declare import HIDDEN
+from ..stereo.gru import SelectiveConvGRU
+from ..stereo.update import MASK_SCALE, FlowHead, MotionEncoder, pooled, resized
+from .widths import LOOKED_UP
 
 # Channels of what the upsampler gets of the hidden state.
 MASK_CHANNELS = 32
 Three = tuple[Tensor, Tensor, Tensor]
-
-
-class MotionEncoder(nn.Module):
-    """``looked_up (B, 162, h, w)`` and ``disparity (B, 1, h, w)`` to ``(B, 128, h, w)``; the last is the disparity."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convc1, self.convc2 = nn.Conv2d(LOOKED_UP, 64, 1), nn.Conv2d(64, 64, 3, padding=1)
-        self.convd1, self.convd2 = nn.Conv2d(1, 64, 7, padding=3), nn.Conv2d(64, 64, 3, padding=1)
-        self.conv = nn.Conv2d(128, HIDDEN - 1, 3, padding=1)
-
-    def forward(self, looked_up: Tensor, disparity: Tensor) -> Tensor:
-        likeness = self.convc2(self.convc1(looked_up).relu()).relu()
-        shape = self.convd2(self.convd1(disparity).relu()).relu()
-        motion = self.conv(torch.cat([likeness, shape], dim=1)).relu()
-        return torch.cat([motion, disparity], dim=1)
 
 
 class UpdateBlock(nn.Module):
@@ -39,7 +24,7 @@ class UpdateBlock(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = MotionEncoder()
+        self.encoder = MotionEncoder(1, LOOKED_UP, "d")
         self.gru16 = SelectiveConvGRU(HIDDEN, 2 * HIDDEN)
         self.gru08 = SelectiveConvGRU(HIDDEN, 3 * HIDDEN)
         self.gru04 = SelectiveConvGRU(HIDDEN, 3 * HIDDEN)
@@ -56,7 +41,7 @@ class UpdateBlock(nn.Module):
         state: Tensor = unit(attention, hidden, torch.cat([context, *given], dim=1))
         return state
 
-    def moved(self, disparity: Tensor, finest: Tensor) -> Tensor:
+    def next_disparity(self, disparity: Tensor, finest: Tensor) -> Tensor:
         """The next disparity: changed as the finest hidden state asks for."""
         return disparity + self.disp_head(finest)
 
@@ -78,6 +63,6 @@ class UpdateBlock(nn.Module):
         h4, h8, h16 = hidden
         h16 = self.advance(2, attention[2], h16, context[2], [pooled(h8)])
         h8 = self.advance(1, attention[1], h8, context[1], [pooled(h4), resized(h16, h8)])
-        heard = [self.encoder(looked_up, disparity), resized(h8, h4)]
-        h4 = self.advance(0, attention[0], h4, context[0], heard)
-        return (h4, h8, h16), MASK_SCALE * self.mask_feat_4(h4), self.moved(disparity, h4)
+        finest = [self.encoder(looked_up, disparity), resized(h8, h4)]
+        h4 = self.advance(0, attention[0], h4, context[0], finest)
+        return (h4, h8, h16), MASK_SCALE * self.mask_feat_4(h4), self.next_disparity(disparity, h4)

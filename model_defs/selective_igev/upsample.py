@@ -7,22 +7,15 @@ the checkpoint's keys and shapes.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..stereo.declare import NEIGHBOURS
+from ..stereo.upsample import neighbours
 from .layers import BatchNormed, Joined
 from .update import MASK_CHANNELS
 
-FACTOR, NEIGHBOURS = 4, 9
-
-
-def neighbours(x: Tensor) -> Tensor:
-    """The 3x3 around each pixel, row by row, zeros beyond the border: ``(B, 1, h, w)`` to ``(B, 9, h, w)``."""
-    padded = functional.pad(x, (1, 1, 1, 1))
-    ends = (-2, -1, None)
-    shifted = [padded[..., row : ends[row], column : ends[column]] for row in range(3) for column in range(3)]
-    return torch.cat(shifted, dim=1)
+FACTOR = 4
 
 
 def superpixel_upsample(disparity: Tensor, weights: Tensor) -> Tensor:

@@ -11,11 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-GROUPS = 8
-# The lookup reads this far to both sides of the disparity, on this many levels of the pyramid.
-RADIUS, LEVELS = 4, 2
-# Channels of the lookup: per level and position, the groups of the geometry and one correlation.
-LOOKED_UP = LEVELS * (2 * RADIUS + 1) * (GROUPS + 1)
+from ..stereo.declare import RADIUS
+from .widths import GROUPS
 
 
 def group_wise_correlation(left: Tensor, right: Tensor, disparities: int, groups: int = GROUPS) -> Tensor:

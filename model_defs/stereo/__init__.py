@@ -12,10 +12,21 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from exporter.settings import Settings
 from exporter.spec import Checkpoint, Dim, ModelDef, Part, State, Tensor, model
 
 from . import declare
-from .declare import LEVELS, NARROWEST, NORMALISED, count, flag, one_of, unused
+from .declare import (
+    HIDDEN,
+    INPUTS,
+    LEVELS,
+    LOOKED_UP,
+    MOST_CHANNELS,
+    MOST_ITERATIONS,
+    NARROWEST,
+    NEIGHBOURS,
+    NORMALISED,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,20 +36,21 @@ SELECTIVE = "Wang et al., CVPR 2024, arxiv.org/abs/2403.00486"
 FOUNDATION = "Wen et al., CVPR 2025, arxiv.org/abs/2501.09898; the document's listing"
 LICENCE = "Apache-2.0 (this definition); MIT (published architecture and weights)"
 BLOCK_LICENCE = "Apache-2.0 (this definition, from the published equations)"
+FOUNDATION_LICENCE = (
+    "Apache-2.0 (this definition, written from the equations); the code where this form comes from, "
+    "github.com/NVlabs/FoundationStereo, is under NVIDIA's non-commercial licence: none of it is here"
+)
 RAFT_WEIGHTS = {
     variant: Checkpoint(f"https://github.com/princeton-vl/RAFT-Stereo, models.zip: raftstereo-{file}.pth", None, "MIT")
     for variant, file in (("base", "sceneflow"), ("realtime", "realtime"))
 }
+REALTIME_UNDETECTABLE = (*NORMALISED["shared"], *declare.idle_context(2), *declare.idle_units(2))
 SELECTIVE_WEIGHTS = Checkpoint(
     address="https://github.com/Windsrain/Selective-Stereo, the folder that its README links: sceneflow.pth of RAFT",
     sha256=None,
     licence="MIT",
 )
-MOST_ITERATIONS = 32
 PYRAMID = ("pixel", "mean of 2 pixels", "mean of 4 pixels", "mean of 8 pixels")
-HIDDEN, INPUTS, LOOKED_UP, NEIGHBOURS = 128, 256, 36, 9
-# What the context adds to three gates of a small and a large unit.
-PREPARED = 6 * HIDDEN
 
 
 # ---------------------------------------------------------------------------------------------------- networks
@@ -59,8 +71,9 @@ def raft_stereo(variant: str = "base", iterations: int = 8, max_height: int = 12
         Refused: ``bad-option``.
     """
     name = "raft-stereo"
-    one_of(name, "variant", variant, tuple(NARROWEST))
-    count(name, "iterations", iterations, MOST_ITERATIONS)
+    settings = Settings(name)
+    settings.one_of("variant", variant, tuple(NARROWEST))
+    settings.whole("iterations", iterations, most=MOST_ITERATIONS)
     factor, narrowest = 8 if variant == "realtime" else 4, NARROWEST[variant]
     low = Tensor("flow_low", (1, 2, f"H/{factor}", f"W/{factor}"), f"flow in pixels at 1/{factor}; across lines 0")
     return ModelDef(
@@ -73,7 +86,7 @@ def raft_stereo(variant: str = "base", iterations: int = 8, max_height: int = 12
         dims=declare.sizes(name, max_height, max_width, narrowest),
         checkpoint=RAFT_WEIGHTS[variant],
         **declare.around("flow_up"),
-        undetectable=NORMALISED["fnet"] if variant == "base" else (*NORMALISED["shared"], *unused(2, selective=False)),
+        undetectable=NORMALISED["fnet"] if variant == "base" else REALTIME_UNDETECTABLE,
         source=f"{RAFT}, github.com/princeton-vl/RAFT-Stereo",
         licence=LICENCE,
         options={"variant": variant, "iterations": iterations, "max_height": max_height, "max_width": max_width},
@@ -93,7 +106,8 @@ def selective_raft(
 
     Args:
         iterations: how often the flow is updated, 1 to 32; the graph grows with it.
-        layers: levels of recurrent units, 1 to 3; published with 3.
+        layers: levels of recurrent units, 1 to 3; as published, no unit exists beyond them, and so the published
+            weights, of 3, fit no other number.
         attention_map: whether the attention map of each level is an output too.
         predictions: ``last``, or ``all``: also the flow at full size after every iteration.
         max_height: pixels, a multiple of 32: the largest image.
@@ -103,10 +117,11 @@ def selective_raft(
         Refused: ``bad-option``.
     """
     name = "selective-raft"
-    one_of(name, "predictions", predictions, ("last", "all"))
-    count(name, "iterations", iterations, MOST_ITERATIONS)
-    count(name, "layers", layers, len(LEVELS))
-    flag(name, "attention_map", attention_map)
+    settings = Settings(name)
+    settings.one_of("predictions", predictions, ("last", "all"))
+    settings.whole("iterations", iterations, most=MOST_ITERATIONS)
+    settings.whole("layers", layers, most=len(LEVELS))
+    settings.flag("attention_map", attention_map)
     maps = declare.per_level("attention", 1, "weight of the small kernel, 0 to 1")[: layers if attention_map else 0]
     every = [Tensor("predictions", (iterations, 1, "H", "W"), "flow in pixels after each iteration")]
     every = every if predictions == "all" else []
@@ -118,9 +133,9 @@ def selective_raft(
         inputs=declare.images(),
         outputs=(declare.low(), declare.full("up"), *maps, *every),
         dims=declare.sizes(name, max_height, max_width, NARROWEST["base"]),
-        checkpoint=SELECTIVE_WEIGHTS,
+        checkpoint=SELECTIVE_WEIGHTS if layers == len(LEVELS) else None,
         **declare.around("up", tuple(tensor.name for tensor in every)),
-        undetectable=(*NORMALISED["fnet"], *unused(layers, selective=True)),
+        undetectable=(*NORMALISED["fnet"], *declare.idle_context(layers)),
         source=f"{SELECTIVE}, github.com/Windsrain/Selective-Stereo",
         licence=LICENCE,
         options={
@@ -143,12 +158,12 @@ def selective_raft_loop(attention_map: bool = False, max_height: int = 96, max_w
         Refused: ``bad-option``.
     """
     name = "selective-raft-loop"
-    flag(name, "attention_map", attention_map)
+    Settings(name).flag("attention_map", attention_map)
     state = (*declare.per_level("hidden", HIDDEN, "hidden state"), declare.low())
     following = tuple(Tensor(f"next_{t.name}", t.shape, f"the next {t.name}") for t in state)
     maps = declare.per_level("attention", 1, "weight of the small kernel, 0 to 1")
     context = declare.per_level(
-        "context", PREPARED, "what the context adds to the gates of the small and the large unit"
+        "context", declare.PREPARED, "what the context adds to the gates of the small and the large unit"
     )
     pyramid = tuple(
         Tensor(f"correlation{at}", (1, "H/4", "W/4", f"W/{4 * 2**at}"), f"likeness to every {what} of the right line")
@@ -164,16 +179,16 @@ def selective_raft_loop(attention_map: bool = False, max_height: int = 96, max_w
         outputs=(declare.low(), declare.full("up"), *(maps if attention_map else ())),
         dims=(*declare.sizes(name, max_height, max_width, NARROWEST["base"]), Dim("iterations", 1, 8, MOST_ITERATIONS)),
         parts=(
-            Part("encoder", partial(_piece, "Encoder"), declare.images(), needed),
+            Part("encoder", partial(_graph, "Encoder"), declare.images(), needed),
             Part(
                 "update",
-                partial(_piece, "Update"),
+                partial(_graph, "Update"),
                 needed,
                 following,
                 repeat="iterations",
                 state=tuple(State(t.name, n.name) for t, n in zip(state, following, strict=True)),
             ),
-            Part("upsampler", partial(_piece, "Upsampler"), (state[0], state[3]), (declare.full("up"),)),
+            Part("upsampler", partial(_graph, "Upsampler"), (state[0], state[3]), (declare.full("up"),)),
         ),
         checkpoint=SELECTIVE_WEIGHTS,
         **declare.around("up"),
@@ -189,7 +204,16 @@ def selective_raft_loop(attention_map: bool = False, max_height: int = 96, max_w
 
 @model
 def raft_conv_gru(hidden: int = HIDDEN, inputs: int = INPUTS, kernel: int = 3) -> ModelDef:
-    """The convolutional recurrent unit: ``h`` and ``x`` to the next ``h``."""
+    """The convolutional recurrent unit: ``h`` and ``x`` to the next ``h``.
+
+    Args:
+        hidden: channels of the hidden state, 1 to 1024.
+        inputs: channels of the input, 1 to 1024.
+        kernel: odd size of the kernels, to 1023.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
     name, options = "raft-conv-gru", {"hidden": hidden, "inputs": inputs, "kernel": kernel}
     return _unit(
         name, "RaftConvGRU", options, RAFT, (declare.state(hidden), declare.features("x", inputs)), "deploy_gru"
@@ -198,7 +222,16 @@ def raft_conv_gru(hidden: int = HIDDEN, inputs: int = INPUTS, kernel: int = 3) -
 
 @model
 def raft_conv_gru_hx(hidden: int = HIDDEN, inputs: int = INPUTS, kernel: int = 3) -> ModelDef:
-    """The unit whose gates read features ``hx`` made of state and input elsewhere, as in the document's listing."""
+    """The unit whose gates read features ``hx`` made of state and input elsewhere, as in the document's listing.
+
+    Args:
+        hidden: channels of the hidden state, 1 to 1024.
+        inputs: channels of the input, 1 to 1024.
+        kernel: odd size of the kernels, to 1023.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
     name, options = "raft-conv-gru-hx", {"hidden": hidden, "inputs": inputs, "kernel": kernel}
     given = (declare.state(hidden), declare.features("x", inputs), declare.features("hx", hidden + inputs))
     return _unit(name, "RaftConvGRUHX", options, FOUNDATION, given)
@@ -206,7 +239,16 @@ def raft_conv_gru_hx(hidden: int = HIDDEN, inputs: int = INPUTS, kernel: int = 3
 
 @model
 def context_conv_gru(hidden: int = HIDDEN, inputs: int = INPUTS, kernel: int = 3) -> ModelDef:
-    """RAFT-Stereo's unit: the context ``cz``, ``cr``, ``cq`` is added inside the gates."""
+    """RAFT-Stereo's unit: the context ``cz``, ``cr``, ``cq`` is added inside the gates.
+
+    Args:
+        hidden: channels of the hidden state, 1 to 1024.
+        inputs: channels of the input, 1 to 1024.
+        kernel: odd size of the kernels, to 1023.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
     name, options = "context-conv-gru", {"hidden": hidden, "inputs": inputs, "kernel": kernel}
     context = [declare.features(f"c{gate}", hidden, -4.0) for gate in "zrq"]
     given = (declare.state(hidden), *context, declare.features("x", inputs))
@@ -215,7 +257,17 @@ def context_conv_gru(hidden: int = HIDDEN, inputs: int = INPUTS, kernel: int = 3
 
 @model
 def selective_conv_gru(hidden: int = HIDDEN, inputs: int = INPUTS, small: int = 1, large: int = 3) -> ModelDef:
-    """Selective-Stereo's unit: a small and a large kernel, mixed by the attention."""
+    """Selective-Stereo's unit: a small and a large kernel, mixed by the attention.
+
+    Args:
+        hidden: channels of the hidden state, 1 to 1024.
+        inputs: channels of the input, 1 to 1024.
+        small: odd size of the kernels of the unit that keeps detail, to 1023.
+        large: odd size of the kernels of the unit that sees around a pixel, to 1023.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
     name, options = "selective-conv-gru", {"hidden": hidden, "inputs": inputs, "small": small, "large": large}
     given = (declare.attention(), declare.state(hidden), declare.features("x", inputs))
     return _unit(name, "SelectiveConvGRU", options, SELECTIVE, given, "deploy_selective_gru")
@@ -223,7 +275,17 @@ def selective_conv_gru(hidden: int = HIDDEN, inputs: int = INPUTS, small: int = 
 
 @model
 def selective_conv_gru_fused(hidden: int = HIDDEN, inputs: int = INPUTS, small: int = 1, large: int = 3) -> ModelDef:
-    """The document's unit, which is FoundationStereo's: state and input joined by ``conv0`` and ``conv1`` first."""
+    """The document's unit, which is FoundationStereo's: state and input joined by ``conv0`` and ``conv1`` first.
+
+    Args:
+        hidden: channels of the hidden state, 1 to 1024.
+        inputs: channels of the input, 1 to 1024.
+        small: odd size of the kernels of the unit that keeps detail, to 1023.
+        large: odd size of the kernels of the unit that sees around a pixel, to 1023.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
     name, options = "selective-conv-gru-fused", {"hidden": hidden, "inputs": inputs, "small": small, "large": large}
     given = (declare.attention(), declare.state(hidden), declare.features("x", inputs))
     return _unit(name, "SelectiveConvGRUFused", options, FOUNDATION, given)
@@ -231,7 +293,15 @@ def selective_conv_gru_fused(hidden: int = HIDDEN, inputs: int = INPUTS, small: 
 
 @model
 def channel_attention(channels: int = HIDDEN, ratio: int = 16) -> ModelDef:
-    """A weight for each channel of the context: ``x (1, channels, H, W)`` to ``weights (1, channels, 1, 1)``."""
+    """A weight for each channel of the context: ``x (1, channels, H, W)`` to ``weights (1, channels, 1, 1)``.
+
+    Args:
+        channels: of the context, 1 to 1024.
+        ratio: how many times narrower the hidden layer is, 1 to ``channels``; 16 in every published network.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
     name = "channel-attention"
     return _attention_block(
         name, "ChannelAttention", channels, ratio, (Tensor("weights", (1, channels, 1, 1), "weights, 0 to 1"),)
@@ -240,14 +310,29 @@ def channel_attention(channels: int = HIDDEN, ratio: int = 16) -> ModelDef:
 
 @model
 def spatial_attention(channels: int = HIDDEN) -> ModelDef:
-    """A weight for each pixel: ``x (1, channels, H, W)`` to ``attention (1, 1, H, W)``."""
+    """A weight for each pixel: ``x (1, channels, H, W)`` to ``attention (1, 1, H, W)``.
+
+    Args:
+        channels: of the context, 1 to 1024.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
     name = "spatial-attention"
     return _attention_block(name, "SpatialAttention", channels, None, (declare.attention(),))
 
 
 @model
 def contextual_attention(channels: int = HIDDEN, ratio: int = 16) -> ModelDef:
-    """Both in a row: the context with its channels weighted, and the attention map of that."""
+    """Both in a row: the context with its channels weighted, and the attention map of that.
+
+    Args:
+        channels: of the context, 1 to 1024.
+        ratio: how many times narrower the hidden layer is, 1 to ``channels``; 16 in every published network.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
     name = "contextual-attention"
     weighted = Tensor("weighted", (1, channels, "H", "W"), "context, each channel times its weight")
     return _attention_block(name, "ContextualAttention", channels, ratio, (weighted, declare.attention()))
@@ -265,8 +350,8 @@ def correlation_lookup(sampler: str = "gather", channels: int = INPUTS) -> Model
         Refused: ``bad-option``.
     """
     name = "correlation-lookup"
-    one_of(name, "sampler", sampler, ("grid", "gather"))
-    count(name, "channels", channels, 1024)
+    Settings(name).one_of("sampler", sampler, ("grid", "gather"))
+    Settings(name).whole("channels", channels, most=MOST_CHANNELS)
     sides = [declare.features(side, channels, -4.0) for side in ("left", "right")]
     flow = Tensor("flow", (1, 1, "H", "W"), "flow from left to right, pixels", low=-24.0, high=8.0)
     return ModelDef(
@@ -276,8 +361,7 @@ def correlation_lookup(sampler: str = "gather", channels: int = INPUTS) -> Model
         deploy=partial(_deployed, "deploy_lookup") if sampler == "gather" else None,
         inputs=(*sides, flow),
         outputs=(Tensor("looked_up", (1, LOOKED_UP, "H", "W"), "four levels of nine taps, the finest level first"),),
-        # Eight columns are one at the coarsest level, where the published sampler gives NaN.
-        dims=(Dim("H", 2, 8, 24), Dim("W", 16, 32, 80, 8)),
+        dims=(Dim("H", 2, 8, 24), Dim("W", 16, 32, 80, 8, f"below 16 {declare.ONE_COLUMN}")),
         source=RAFT,
         licence=BLOCK_LICENCE,
         options={"sampler": sampler, "channels": channels},
@@ -286,8 +370,15 @@ def correlation_lookup(sampler: str = "gather", channels: int = INPUTS) -> Model
 
 @model
 def convex_upsample(factor: int = 4) -> ModelDef:
-    """Full resolution: ``flow (1, 1, H, W)`` and ``mask (1, 9 * factor^2, H, W)`` to the flow ``up``."""
-    count("convex-upsample", "factor", factor, 16)
+    """Full resolution: ``flow (1, 1, H, W)`` and ``mask (1, 9 * factor^2, H, W)`` to the flow ``up``.
+
+    Args:
+        factor: how many times larger, 1 to 16; published with 4, and with 8 in the real-time form.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    Settings("convex-upsample").whole("factor", factor, most=16)
     return ModelDef(
         name="convex-upsample",
         family="stereo",
@@ -321,16 +412,16 @@ def _unit(
         outputs=(Tensor("next_h", (1, options["hidden"], "H", "W"), "the next hidden state"),),
         dims=(Dim("H", 2, 8, 24), Dim("W", 2, 12, 36)),
         source=source,
-        licence=BLOCK_LICENCE,
+        licence=FOUNDATION_LICENCE if source == FOUNDATION else BLOCK_LICENCE,
         options=options,
     )
 
 
 def _attention_block(name: str, kind: str, channels: int, ratio: int | None, outputs: tuple[Tensor, ...]) -> ModelDef:
     options = {"channels": channels} | ({} if ratio is None else {"ratio": ratio})
-    for option, most in (("channels", 1024), ("ratio", channels)):
+    for option, most in (("channels", MOST_CHANNELS), ("ratio", channels)):
         if option in options:
-            count(name, option, options[option], most)
+            Settings(name).whole(option, options[option], most=most)
     return ModelDef(
         name=name,
         family="stereo",
@@ -372,8 +463,8 @@ def _deployed(rewrite: str, module: nn.Module) -> nn.Module:
     return deployed
 
 
-def _piece(kind: str, network: nn.Module) -> nn.Module:
+def _graph(kind: str, network: nn.Module) -> nn.Module:
     from . import selective
 
-    piece: nn.Module = getattr(selective, kind)(network)
-    return piece
+    graph: nn.Module = getattr(selective, kind)(network)
+    return graph

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-CHANNELS = 128
+from .declare import HIDDEN
 
 
 class ChannelAttention(nn.Module):
@@ -18,13 +18,14 @@ class ChannelAttention(nn.Module):
 
     Args:
         channels: channels of the features.
-        ratio: how many times narrower the hidden layer is.
+        ratio: how many times narrower the hidden layer is. The published code takes such an argument, ignores it and
+            always divides by 16; here it counts, and 16 is the default.
 
     Raises:
         ValueError: when the hidden layer would have no channel.
     """
 
-    def __init__(self, channels: int = CHANNELS, ratio: int = 16) -> None:
+    def __init__(self, channels: int = HIDDEN, ratio: int = 16) -> None:
         super().__init__()
         if not 1 <= ratio <= channels:
             raise ValueError(f"ratio {ratio} leaves no channel of {channels}")
@@ -64,7 +65,7 @@ class ContextualAttention(nn.Module):
         ValueError: when that layer would have no channel.
     """
 
-    def __init__(self, channels: int = CHANNELS, ratio: int = 16) -> None:
+    def __init__(self, channels: int = HIDDEN, ratio: int = 16) -> None:
         super().__init__()
         self.cam, self.sam = ChannelAttention(channels, ratio), SpatialAttention()
 

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Levels of the pyramid, and how far the lookup reads to both sides on each of them.
-LEVELS, RADIUS = 4, 4
+from .declare import PYRAMID_LEVELS, RADIUS
+
+# Of each level, from the leftmost to the rightmost.
 TAPS = 2 * RADIUS + 1
-# Channels of the lookup: level by level, from the leftmost tap to the rightmost.
-LOOKED_UP = LEVELS * TAPS
 
 
-def correlation_pyramid(left: Tensor, right: Tensor, levels: int = LEVELS) -> list[Tensor]:
+def correlation_pyramid(left: Tensor, right: Tensor, levels: int = PYRAMID_LEVELS) -> list[Tensor]:
     """The products of all pairs of pixels of a line over ``sqrt(C)``, and their averages over 2, 4 and 8 right ones.
 
     Args:

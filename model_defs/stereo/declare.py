@@ -1,17 +1,33 @@
-"""What the definitions of this family share: tensors, dims, host steps, real inputs, rules of options. No torch."""
+"""What the stereo definitions share: widths, tensors, dims, host steps, real inputs, rules of options. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from exporter.errors import Refused
+from exporter.settings import LARGEST, Settings
 from exporter.spec import Dim, HostStep, Sample, Tensor
 
-# The coarsest features are at stride 32 where the published padding ends; a narrower image than 64 (real-time form:
-# 128) would leave the coarsest likenesses one column wide, where the published sampler gives NaN.
-STRIDE, NARROWEST = 32, {"base": 64, "realtime": 128}
+# The published widths: a hidden state, and the input of the coarsest recurrent unit.
+HIDDEN, INPUTS = 128, 256
+# What the context adds to three gates of a small and a large unit.
+PREPARED = 6 * HIDDEN
+# RAFT's lookup: levels of the pyramid, how far it reads to both sides on each, its channels.
+PYRAMID_LEVELS, RADIUS = 4, 4
+LOOKED_UP = PYRAMID_LEVELS * (2 * RADIUS + 1)
+# An upsampler mixes 3x3 coarse values.
+NEIGHBOURS = 9
+# The published evaluations end here.
+MOST_ITERATIONS = 32
+# The widest block that an option makes.
+MOST_CHANNELS = 1024
 LEVELS = ("04", "08", "16")
+# Images are padded to the stride of the coarsest features.
+STRIDE, SHORTEST = 32, 64
+NARROWEST = {"base": 64, "realtime": 128}
+# Why: the coarsest likenesses are averages over 8 columns at stride 4, in the real-time form at stride 8.
+ONE_COLUMN = "the coarsest likenesses would be one column wide, and the published sampler then divides by 0: NaN"
+TOO_SHORT = "the networks are untested: they were published for far taller images"
 # A sample becomes 64 x 128 when it is padded to a multiple of 32.
 SAMPLE_HEIGHT, SAMPLE_WIDTH = 60, 126
 
@@ -34,8 +50,9 @@ def full(name: str) -> Tensor:
 
 
 def low() -> Tensor:
-    """The flow at the finest level."""
-    return Tensor("low", (1, 1, "H/4", "W/4"), "flow in pixels at 1/4", low=-16.0, high=0.0)
+    """The flow at the finest level: from left to right, and so not positive where the disparity is not negative."""
+    meaning = "flow from left to right in pixels at 1/4: the negative disparity"
+    return Tensor("low", (1, 1, "H/4", "W/4"), meaning, low=-16.0, high=0.0)
 
 
 def per_level(name: str, channels: int, meaning: str) -> tuple[Tensor, ...]:
@@ -46,17 +63,31 @@ def per_level(name: str, channels: int, meaning: str) -> tuple[Tensor, ...]:
     )
 
 
-def sizes(name: str, max_height: int, max_width: int, narrowest: int) -> tuple[Dim, Dim]:
+def sizes(name: str, max_height: int, max_width: int, narrowest: int, why: str = ONE_COLUMN) -> tuple[Dim, Dim]:
     """Height and width up to the largest asked for; small ones are cheap to prove, and the graph is the same.
+
+    Args:
+        name: the model.
+        max_height: pixels, a multiple of 32.
+        max_width: pixels, a multiple of 32.
+        narrowest: pixels: the least width.
+        why: what happens in a narrower image.
 
     Raises:
         Refused: ``bad-option`` for a largest size that no image can be padded to.
     """
-    for option, value in (("max_height", max_height), ("max_width", max_width)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < narrowest or value % STRIDE:
-            rule = f"images are padded to a multiple of {STRIDE} and to at least {narrowest} pixels"
-            raise bad_option(name, option, value, rule)
-    return Dim("H", 64, 64, max_height, STRIDE), Dim("W", narrowest, narrowest, max_width, STRIDE)
+    for option, value, least, reason in (
+        ("max_height", max_height, SHORTEST, TOO_SHORT),
+        ("max_width", max_width, narrowest, why),
+    ):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or value < least or value > LARGEST or value % STRIDE:
+            rule = f"it is a multiple of {STRIDE} from {least} to {LARGEST}; below that {reason}"
+            raise Settings(name).refusal(option, value, rule)
+    return (
+        Dim("H", SHORTEST, SHORTEST, max_height, STRIDE, f"below {SHORTEST} {TOO_SHORT}; max_height sets the end"),
+        Dim("W", narrowest, narrowest, max_width, STRIDE, f"below {narrowest} {why}; max_width sets the end"),
+    )
 
 
 LEAST = ["H.min", "W.min"]
@@ -112,30 +143,23 @@ _STRIDED = [("norm3", _NORM), ("downsample.0", _CONV), ("downsample.1", _NORM)]
 _GATES = [(f"conv{gate}", _CONV) for gate in "zrq"]
 
 
-def unused(layers: int, selective: bool) -> tuple[str, ...]:
-    """Weights of the coarser levels, which exist in every checkpoint, where fewer than three levels are used.
-
-    Args:
-        layers: how many levels are used.
-        selective: whether the units are selective, and named after strides 4, 8 and 16.
-    """
-    units = ("gru08", "gru16") if selective else ("gru16", "gru32")
-    inner = (".small_gru", ".large_gru") if selective else ("",)
+def idle_context(layers: int) -> tuple[str, ...]:
+    """The context network's weights of the levels from ``layers`` on: they exist, and nothing runs them."""
     found: list[str] = []
-    for level in range(max(layers, 1), 3):
-        stage = f"cnet.layer{level + 3}"
-        found += [*_named(f"{stage}.0", [*_BLOCK, *_STRIDED]), *_named(f"{stage}.1", _BLOCK)]
+    if layers < 2:
+        found += _named("cnet.layer4.0", [*_BLOCK, *_STRIDED]) + _named("cnet.layer4.1", _BLOCK)
         for head in (0, 1):
-            if level == 1:
-                found += [
-                    *_named(f"cnet.outputs16.{head}.0", _BLOCK),
-                    *_named(f"cnet.outputs16.{head}", [("1", _CONV)]),
-                ]
-            else:
-                found += _named("cnet.outputs32", [(str(head), _CONV)])
-        for part in inner:
-            found += _named(f"update_block.{units[level - 1]}{part}", _GATES)
+            found += _named(f"cnet.outputs16.{head}.0", _BLOCK) + _named(f"cnet.outputs16.{head}", [("1", _CONV)])
+    if layers < 3:
+        found += _named("cnet.layer5.0", [*_BLOCK, *_STRIDED]) + _named("cnet.layer5.1", _BLOCK)
+        found += _named("cnet.outputs32", [("0", _CONV), ("1", _CONV)])
     return tuple(found)
+
+
+def idle_units(layers: int) -> tuple[str, ...]:
+    """RAFT-Stereo's recurrent units of those levels. Selective-RAFT makes none that it does not run."""
+    names = ("gru08", "gru16", "gru32")[layers:]
+    return tuple(weight for name in names for weight in _named(f"update_block.{name}", _GATES))
 
 
 def _named(prefix: str, layers: Iterable[tuple[str, tuple[str, ...]]]) -> list[str]:
@@ -163,38 +187,15 @@ def features(name: str, channels: int, least: float = 0.0) -> Tensor:
 # ------------------------------------------------------------------------------------------------ options
 
 
-def count(name: str, option: str, value: object, most: int) -> None:
-    """Refuses what is no whole number from 1 to ``most``."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise bad_option(name, option, value, f"it is a whole number from 1 to {most}")
-
-
-def one_of(name: str, option: str, value: object, known: tuple[str, ...]) -> None:
-    """Refuses what is not one of ``known``."""
-    if value not in known:
-        raise bad_option(name, option, value, f"it is one of {', '.join(known)}")
-
-
-def flag(name: str, option: str, value: object) -> None:
-    """Refuses what is neither true nor false."""
-    if not isinstance(value, bool):
-        raise bad_option(name, option, value, "it is true or false")
-
-
 def unit_options(name: str, options: Mapping[str, int]) -> None:
-    """Refuses widths below 1 and kernels that would change the size."""
+    """Refuses widths below 1 and kernels that would change the size.
+
+    Raises:
+        Refused: ``bad-option``.
+    """
+    settings = Settings(name)
     for option, value in options.items():
-        count(name, option, value, 1024)
+        settings.whole(option, value, most=MOST_CHANNELS)
         if option in ("kernel", "small", "large") and value % 2 == 0:
-            raise bad_option(name, option, value, "it is odd: a padding of half an even kernel would change the size")
-
-
-def bad_option(name: str, option: str, value: object, rule: str) -> Refused:
-    """The refusal of an option's value."""
-    return Refused(
-        "bad-option",
-        f"--set {option}={value} makes no {name}",
-        where=f"model {name}, option {option}",
-        why=rule,
-        next=f"exporter models {name}",
-    )
+            rule = "it is odd: a padding of half an even kernel would change the size"
+            raise settings.refusal(option, value, rule)

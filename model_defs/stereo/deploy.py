@@ -1,27 +1,23 @@
 """The stereo networks rewritten for deployment: the same functions with fewer and cheaper operators.
 
-Every step is an identity of real arithmetic, stated where it is made; weights are merged in float64 and rounded once.
+Every step is an identity of real arithmetic, stated where it is made.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .correlation import CorrelationLookup, GatherLookup
-from .encoder import ContextNetwork, ResidualBlock
 from .gru import ContextConvGRU, RaftConvGRU, SelectiveConvGRU
 from .raft import RaftStereo
+from .rewriting import fold_batch_norms, in_float64
 from .selective import SelectiveRaft
 from .update import SelectiveUpdate
 from .upsample import ConvexUpsample, ShiftedUpsample
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 def deploy_raft(network: RaftStereo) -> RaftStereo:
@@ -29,12 +25,12 @@ def deploy_raft(network: RaftStereo) -> RaftStereo:
 
     def rewrite(deployed: RaftStereo) -> None:
         _without_sampler(deployed)
-        _fold_batch_norms(deployed.cnet)
+        fold_batch_norms(deployed.cnet)
         units = ("gru08", "gru16", "gru32")[: deployed.shape.layers]
         for name in units:
             setattr(deployed.update_block, name, JoinedContextGRU(getattr(deployed.update_block, name)))
 
-    return _in_float64(network, rewrite)
+    return in_float64(network, rewrite)
 
 
 def deploy_selective(network: SelectiveRaft) -> SelectiveRaft:
@@ -42,10 +38,10 @@ def deploy_selective(network: SelectiveRaft) -> SelectiveRaft:
 
     def rewrite(deployed: SelectiveRaft) -> None:
         _without_sampler(deployed)
-        _fold_batch_norms(deployed.cnet)
+        fold_batch_norms(deployed.cnet)
         deployed.update_block = PreparedUpdate(deployed.update_block, deployed.shape.layers)
 
-    return _in_float64(network, rewrite)
+    return in_float64(network, rewrite)
 
 
 def deploy_upsample(module: ConvexUpsample) -> ShiftedUpsample:
@@ -75,28 +71,9 @@ def deploy_lookup(_: CorrelationLookup) -> CorrelationLookup:
     return CorrelationLookup("gather")
 
 
-def _in_float64(network: Network, rewrite: Callable[[Network], None]) -> Network:
-    """A rewritten copy, weights merged in float64 and rounded once to the type they came in."""
-    dtype = next(network.parameters()).dtype
-    deployed = copy.deepcopy(network).double()
-    rewrite(deployed)
-    return deployed.to(dtype).eval()
-
-
 def _without_sampler(network: RaftStereo | SelectiveRaft) -> None:
     network.lookup = GatherLookup()
     network.upsampler = ShiftedUpsample(network.shape.factor)
-
-
-def _fold_batch_norms(network: ContextNetwork) -> None:
-    """``bn(W x + b)`` as one convolution, in every block and behind the first convolution."""
-    network.conv1, network.norm1 = fuse_conv_bn_eval(network.conv1, network.norm1), nn.Identity()
-    for block in [module for module in network.modules() if isinstance(module, ResidualBlock)]:
-        block.conv1, block.norm1 = fuse_conv_bn_eval(block.conv1, block.norm1), nn.Identity()
-        block.conv2, block.norm2 = fuse_conv_bn_eval(block.conv2, block.norm2), nn.Identity()
-        if block.downsample is not None:
-            block.downsample = nn.Sequential(fuse_conv_bn_eval(block.downsample[0], block.norm3))
-            block.norm3 = nn.Identity()
 
 
 def convolution(parts: Sequence[nn.Conv2d], channels: slice = slice(None), bias: bool = True) -> nn.Conv2d:
@@ -218,8 +195,11 @@ class PreparedUpdate(SelectiveUpdate):
         nn.Module.__init__(self)
         self.encoder, self.disp_head, self.mask = block.encoder, block.disp_head, block.mask
         hidden = block.disp_head.conv1.in_channels
-        units = (block.gru04, block.gru08, block.gru16)[:layers]
-        self.units = nn.ModuleList(PreparedSelectiveGRU(unit, hidden) for unit in units)
+        self.units = nn.ModuleList(PreparedSelectiveGRU(block.unit(level), hidden) for level in range(layers))
+
+    def unit(self, level: int) -> nn.Module:
+        """The unit of a level, 0 the finest."""
+        return self.units[level]
 
     def prepare(self, context: Sequence[Tensor]) -> list[Tensor]:
         """What the context adds to the gates of each level's unit."""
@@ -227,5 +207,5 @@ class PreparedUpdate(SelectiveUpdate):
 
     def advance(self, level: int, attention: Tensor, h: Tensor, context: Tensor, given: list[Tensor]) -> Tensor:
         """The next state of one level."""
-        state: Tensor = self.units[level](attention, h, context, torch.cat(given, dim=1))
+        state: Tensor = self.unit(level)(attention, h, context, torch.cat(given, dim=1))
         return state

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-FEATURES, HIDDEN = 256, 128
+from .declare import HIDDEN
+
+FEATURES = 256
+NORMALISATIONS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d}
 
 
 class ResidualBlock(nn.Module):
@@ -42,8 +45,12 @@ class ResidualBlock(nn.Module):
 
 
 def normalisation(kind: str, channels: int) -> nn.Module:
-    """The normalisation of that name."""
-    return nn.BatchNorm2d(channels) if kind == "batch" else nn.InstanceNorm2d(channels)
+    """The normalisation of that name.
+
+    Raises:
+        KeyError: for another name.
+    """
+    return NORMALISATIONS[kind](channels)
 
 
 class Trunk(nn.Module):
@@ -96,8 +103,8 @@ class ContextNetwork(Trunk):
     def __init__(self, downsample: int) -> None:
         super().__init__("batch", downsample)
         self.layer4, self.layer5 = stage(128, 128, "batch", 2), stage(128, 128, "batch", 2)
-        self.outputs08 = nn.ModuleList([_head(), _head()])
-        self.outputs16 = nn.ModuleList([_head(), _head()])
+        self.outputs08 = nn.ModuleList([head(), head()])
+        self.outputs16 = nn.ModuleList([head(), head()])
         self.outputs32 = nn.ModuleList([nn.Conv2d(128, HIDDEN, 3, padding=1) for _ in range(2)])
 
     def forward(self, finest: Tensor, levels: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -109,5 +116,6 @@ class ContextNetwork(Trunk):
         return [heads[0](x) for heads, x in pairs], [heads[1](x) for heads, x in pairs]
 
 
-def _head() -> nn.Sequential:
+def head() -> nn.Sequential:
+    """From 128 channels of a level to 128 of hidden state or of context, raw."""
     return nn.Sequential(ResidualBlock(128, 128, "batch"), nn.Conv2d(128, HIDDEN, 3, padding=1))

@@ -13,8 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# The widths of the published networks: hidden state, and input of the coarsest level.
-HIDDEN, INPUTS = 128, 256
+from .declare import HIDDEN, INPUTS
 
 
 class _Gates(nn.Module):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .correlation import GridLookup, columns, correlation_pyramid
-from .encoder import FEATURES, HIDDEN, ContextNetwork, FeatureNetwork, ResidualBlock
+from .declare import HIDDEN
+from .encoder import FEATURES, ContextNetwork, FeatureNetwork, ResidualBlock
 from .update import MASK_SCALE, RaftStereoUpdate
 from .upsample import ConvexUpsample
 

@@ -70,10 +70,16 @@ class SelectiveRaft(nn.Module):
         Returns:
             ``low (B, 1, h, w)``, pixels of that size; ``up (B, 1, H, W)``, pixels; then, if asked for, the attention
             maps, the finest first, and ``(iterations * B, 1, H, W)``, all predictions in order.
+
+        Raises:
+            ValueError: for no iteration.
         """
+        count = self.iterations if iterations is None else iterations
+        if count < 1:
+            raise ValueError(f"{count} iterations: the flow is what the last one gives")
         encoded = self.encode(left, right)
         hidden, low, predictions = encoded.hidden, self.start(encoded), []
-        for _ in range(iterations or self.iterations):
+        for _ in range(count):
             hidden, low = self.step(encoded, hidden, low)
             if self.all_predictions:
                 predictions.append(self.finish(hidden[0], low))

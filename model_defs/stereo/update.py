@@ -14,30 +14,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .correlation import LOOKED_UP
-from .gru import HIDDEN, ContextConvGRU, SelectiveConvGRU
-from .upsample import NEIGHBOURS
+from .declare import HIDDEN, LOOKED_UP, NEIGHBOURS
+from .gru import ContextConvGRU, SelectiveConvGRU
 
 # By how much the mask is scaled: published, to keep its gradients small.
 MASK_SCALE = 0.25
 
 
 class MotionEncoder(nn.Module):
-    """What the lookup and the flow say: ``(B, 36, h, w)`` and ``(B, flow, h, w)`` to 128 channels, the flow last.
+    """What the lookup and the flow say, as 128 channels, the last of which are the flow itself.
 
     Args:
-        flow: channels of the flow.
+        flow: channels of the flow, or of the disparity.
+        looked_up: channels of the lookup.
+        letter: what the layers of the flow are named with in a checkpoint: ``f``, or ``d`` where it is a disparity.
     """
 
-    def __init__(self, flow: int) -> None:
+    def __init__(self, flow: int, looked_up: int = LOOKED_UP, letter: str = "f") -> None:
         super().__init__()
-        self.convc1, self.convc2 = nn.Conv2d(LOOKED_UP, 64, 1), nn.Conv2d(64, 64, 3, padding=1)
-        self.convf1, self.convf2 = nn.Conv2d(flow, 64, 7, padding=3), nn.Conv2d(64, 64, 3, padding=1)
+        self.of_flow = f"conv{letter}1", f"conv{letter}2"
+        self.convc1, self.convc2 = nn.Conv2d(looked_up, 64, 1), nn.Conv2d(64, 64, 3, padding=1)
+        self.add_module(self.of_flow[0], nn.Conv2d(flow, 64, 7, padding=3))
+        self.add_module(self.of_flow[1], nn.Conv2d(64, 64, 3, padding=1))
         self.conv = nn.Conv2d(128, HIDDEN - flow, 3, padding=1)
 
-    def forward(self, flow: Tensor, looked_up: Tensor) -> Tensor:
+    def forward(self, looked_up: Tensor, flow: Tensor) -> Tensor:
+        """``looked_up (B, looked_up, h, w)`` and ``flow (B, flow, h, w)`` to ``(B, 128, h, w)``."""
+        first, second = (self.get_submodule(name) for name in self.of_flow)
         likeness = self.convc2(self.convc1(looked_up).relu()).relu()
-        motion = self.convf2(self.convf1(flow).relu()).relu()
+        motion = second(first(flow).relu()).relu()
         return torch.cat([self.conv(torch.cat([likeness, motion], dim=1)).relu(), flow], dim=1)
 
 
@@ -68,7 +73,7 @@ def resized(x: Tensor, like: Tensor) -> Tensor:
     return functional.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
 
 
-def heard(hidden: Sequence[Tensor], level: int) -> list[Tensor]:
+def from_neighbours(hidden: Sequence[Tensor], level: int) -> list[Tensor]:
     """What the unit of a level hears of the finer and the coarser one: their states, brought to its size."""
     finer = [pooled(hidden[level - 1])] if level else []
     coarser = [resized(hidden[level + 1], hidden[level])] if level + 1 < len(hidden) else []
@@ -100,7 +105,7 @@ class RaftStereoUpdate(nn.Module):
         states = list(hidden)
         for level in range(len(states) - 1, finest - 1, -1):
             gru = (self.gru08, self.gru16, self.gru32)[level]
-            states[level] = gru(states[level], *context[level], torch.cat(heard(states, level), dim=1))
+            states[level] = gru(states[level], *context[level], torch.cat(from_neighbours(states, level), dim=1))
         return states
 
     def forward(
@@ -115,8 +120,8 @@ class RaftStereoUpdate(nn.Module):
             flow: ``(B, 2, h, w)``.
         """
         states = self.slow(hidden, context)
-        motion = self.encoder(flow, looked_up)
-        states[0] = self.gru08(states[0], *context[0], torch.cat([motion, *heard(states, 0)], dim=1))
+        motion = self.encoder(looked_up, flow)
+        states[0] = self.gru08(states[0], *context[0], torch.cat([motion, *from_neighbours(states, 0)], dim=1))
         return states
 
 
@@ -124,17 +129,22 @@ class SelectiveUpdate(nn.Module):
     """The update of Selective-RAFT; its units are named after strides 4, 8 and 16.
 
     Args:
-        layers: how many units are used, 1 to 3; all three exist.
+        layers: how many units there are, 1 to 3; as published, none that is not used.
         factor: stride of the finest.
     """
+
+    UNITS = ("gru04", "gru08", "gru16")
 
     def __init__(self, layers: int, factor: int) -> None:
         super().__init__()
         self.encoder = MotionEncoder(1)
-        self.gru04, self.gru08, self.gru16 = (
-            SelectiveConvGRU(HIDDEN, HIDDEN + inputs_of(at, layers)) for at in range(3)
-        )
+        for at, name in enumerate(self.UNITS[:layers]):
+            setattr(self, name, SelectiveConvGRU(HIDDEN, HIDDEN + inputs_of(at, layers)))
         self.disp_head, self.mask = FlowHead(1), mask_head(factor)
+
+    def unit(self, level: int) -> nn.Module:
+        """The unit of a level, 0 the finest."""
+        return self.get_submodule(self.UNITS[level])
 
     def prepare(self, context: Sequence[Tensor]) -> list[Tensor]:
         """What the units take of the context in every iteration: here the context itself."""
@@ -142,8 +152,7 @@ class SelectiveUpdate(nn.Module):
 
     def advance(self, level: int, attention: Tensor, h: Tensor, context: Tensor, given: list[Tensor]) -> Tensor:
         """The next state of one level."""
-        gru = (self.gru04, self.gru08, self.gru16)[level]
-        state: Tensor = gru(attention, h, torch.cat([context, *given], dim=1))
+        state: Tensor = self.unit(level)(attention, h, torch.cat([context, *given], dim=1))
         return state
 
     def forward(
@@ -166,7 +175,7 @@ class SelectiveUpdate(nn.Module):
         states = list(hidden)
         # The finest unit is updated whatever the number of levels.
         for level in range(len(states) - 1, -1, -1):
-            motion = [] if level else [self.encoder(flow, looked_up)]
-            given = [*motion, *heard(states, level)]
+            motion = [] if level else [self.encoder(looked_up, flow)]
+            given = [*motion, *from_neighbours(states, level)]
             states[level] = self.advance(level, attention[level], states[level], context[level], given)
         return states

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-NEIGHBOURS = 9
+from .declare import NEIGHBOURS
+
+
+def neighbours(x: Tensor) -> Tensor:
+    """The 3x3 around each pixel, row by row, zeros beyond the border: ``(B, 1, h, w)`` to ``(B, 9, h, w)``."""
+    padded = functional.pad(x, (1, 1, 1, 1))
+    ends = (-2, -1, None)
+    shifted = [padded[..., row : ends[row], column : ends[column]] for row in range(3) for column in range(3)]
+    return torch.cat(shifted, dim=1)
 
 
 class ConvexUpsample(nn.Module):
@@ -48,9 +56,6 @@ class ShiftedUpsample(ConvexUpsample):
 
     def forward(self, flow: Tensor, mask: Tensor) -> Tensor:
         """As :meth:`ConvexUpsample.forward`."""
-        padded = functional.pad(self.factor * flow, (1, 1, 1, 1))
-        ends = (-2, -1, None)
-        around = [padded[..., row : ends[row], column : ends[column]] for row in range(3) for column in range(3)]
         weights = mask.unflatten(1, (NEIGHBOURS, self.factor**2)).softmax(dim=1)
-        mixed = (weights * torch.stack(around, dim=1)).sum(dim=1)
+        mixed = (weights * neighbours(self.factor * flow).unsqueeze(2)).sum(dim=1)
         return functional.pixel_shuffle(mixed, self.factor)

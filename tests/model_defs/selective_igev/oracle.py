@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..stereo.oracle import (
+from tests.model_defs.stereo.oracle import (
     QUARTER,
     Weights,
     attentions,

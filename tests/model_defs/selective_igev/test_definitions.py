@@ -12,6 +12,7 @@ import pytest
 from exporter import registry
 from exporter.errors import Refused
 from exporter.host import apply
+from exporter.host.metrics import METRICS
 from exporter.spec import ModelDef
 from exporter.verdict import Verdict
 from tests.fakes import lab
@@ -81,6 +82,8 @@ def test_the_loop_passes_on_both_targets(tmp_path: Path) -> None:
         ("selective-igev", "max_height", 100),
         ("selective-igev", "max_width", 32),
         ("selective-igev-loop", "max_disparity", 16),
+        ("selective-igev-loop", "attention_map", 1),
+        ("selective-igev-loop", "max_width", 32),
         ("group-wise-correlation", "groups", 7),
         ("group-wise-correlation", "disparities", 0),
         ("cost-aggregation", "disparities", 12),
@@ -104,7 +107,10 @@ def test_options_reach_the_definition() -> None:
 def test_a_width_below_64_is_refused() -> None:
     with pytest.raises(Refused) as caught:
         registry.model("selective-igev").with_dims(["W=32"])
-    assert caught.value.code == "bad-dim"
+    assert caught.value.code == "bad-dim" and "one column wide" in caught.value.why
+    with pytest.raises(Refused) as caught:
+        registry.model("selective-igev", {"max_width": 32})
+    assert "one column wide" in caught.value.why and "sampler" not in caught.value.why
 
 
 @pytest.mark.parametrize("name", ["selective-igev", "selective-igev-loop"])
@@ -119,7 +125,11 @@ def test_real_pairs_become_inputs_and_disparities_of_their_own_size(name: str) -
         height, width = values["left"].shape[-2:]
         assert values["right"].shape == (1, 3, height, width) and not height % 32 and not width % 32
         assert values["left"].min() >= 0 and 100 < values["left"].max() <= 255
-        padded = np.full((1, 1, height, width), 5.0, np.float32)
-        found = apply(definition.after, {**values, "disparity": padded})["disparity"]
-        # Positive as the model gives it: no sign is turned.
-        assert found.shape == truth.shape and (found == 5.0).all() and truth.max() > 0
+        padded = np.zeros((1, 1, height, width), np.float32)
+        top, side, rows, columns = values["left.size"]
+        for shift in (0.0, 2.5):
+            # Positive as the model gives it: no sign is turned.
+            padded[0, 0, top : top + rows, side : side + columns] = np.nan_to_num(truth, posinf=0) + shift
+            found = apply(definition.after, {**values, "disparity": padded})
+            assert found["disparity"].shape == truth.shape and truth.max() > 0
+            assert METRICS["epe"].function(found, sample.truth) == pytest.approx(shift, abs=1e-6)

@@ -18,21 +18,18 @@ deploy = module("deploy")
 
 @torch.no_grad()
 def test_the_deployed_form_is_the_network(network: nn.Module, pair: tuple[Tensor, Tensor]) -> None:
-    wanted = network.double()(*(image.double() for image in pair), iterations=2)[0]
-    network.float()
     # In double, so that nothing but a wrong rewrite can differ.
-    double = deploy.deploy_network(copy.deepcopy(network).double())
-    found = double(*(image.double() for image in pair), iterations=2)[0]
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-8)
+    double, images = copy.deepcopy(network).double(), [image.double() for image in pair]
+    wanted = double(*images, iterations=2)[0]
+    found = deploy.deploy_network(double)(*images, iterations=2)[0]
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10 * wanted.abs().max().item())
 
 
 def test_the_deployed_form_has_no_batch_normalisation_that_runs(network: nn.Module) -> None:
     deployed = deploy.deploy_network(network)
     kinds = nn.BatchNorm2d | nn.BatchNorm3d
     left = [n for n, part in deployed.named_modules(remove_duplicate=False) if isinstance(part, kinds)]
-    # The first is in no equation; the others lost the second name, under which they ran.
-    unused = ["cost_agg.conv1_up.bn", *(f"cnet.layer{n}.0.norm3" for n in (2, 3, 4, 5))]
-    assert sorted(left) == sorted(unused)
+    assert left == ["cost_agg.conv1_up.bn"], "it is in no equation"
     assert deployed.classifier.bias is not None
 
 
@@ -69,11 +66,15 @@ def run(definition: ModelDef, deployed: nn.Module, values: dict[str, Tensor], it
 @torch.no_grad()
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_the_three_graphs_are_the_network(iterations: int, network: nn.Module, pair: tuple[Tensor, Tensor]) -> None:
-    definition = registry.model("selective-igev-loop")
-    wanted = network(*pair, iterations=iterations)[0]
-    given = dict(zip(("left", "right"), pair, strict=True))
-    found = run(definition, deploy.deploy_network(network), given, iterations)["disparity"]
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-3)
+    definition = registry.model("selective-igev-loop", {"attention_map": True})
+    double = copy.deepcopy(network).double()
+    double.attention_map = True
+    given = {side: image.double() for side, image in zip(("left", "right"), pair, strict=True)}
+    wanted = double(*given.values(), iterations=iterations)
+    found = run(definition, deploy.deploy_network(double), given, iterations)
+    assert [tensor.name for tensor in definition.outputs] == ["disparity", "attention04", "attention08", "attention16"]
+    for tensor, y in zip(definition.outputs, wanted, strict=True):
+        torch.testing.assert_close(found[tensor.name], y, rtol=0, atol=1e-10 * y.abs().max().item())
 
 
 @torch.no_grad()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
+
+from exporter import checkpoint
 
 from .parts import module
 
@@ -83,6 +88,15 @@ def test_the_recurrent_units_have_their_published_number_of_parameters(network: 
 )
 def test_a_key_has_its_published_shape(network: nn.Module, key: str, shape: tuple[int, ...]) -> None:
     assert tuple(network.state_dict()[key].shape) == shape
+
+
+def test_a_published_checkpoint_loads_with_its_prefix(network: nn.Module, tmp_path: Path) -> None:
+    """The published files are the bare state dict of a ``DataParallel`` model."""
+    mine, file = copy.deepcopy(network), tmp_path / "sceneflow.pth"
+    wanted = {key: value + 1 for key, value in mine.state_dict().items()}
+    torch.save({f"module.{key}": value for key, value in wanted.items()}, file)
+    checkpoint.load(mine, file)
+    assert all(torch.equal(value, wanted[key]) for key, value in mine.state_dict().items())
 
 
 def test_instance_normalisations_have_no_keys(network: nn.Module) -> None:

@@ -101,7 +101,7 @@ def test_the_lookup_is_two_levels_of_geometry_and_correlation() -> None:
         ],
         dim=1,
     )
-    assert found.shape == (1, volume.LOOKED_UP, 3, 6) == (1, 162, 3, 6)
+    assert found.shape == (1, module("widths").LOOKED_UP, 3, 6) == (1, 162, 3, 6)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 

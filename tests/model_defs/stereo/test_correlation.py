@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model_defs.stereo.correlation import RADIUS, GatherLookup, GridLookup, columns, correlation_pyramid
+from model_defs.stereo.correlation import GatherLookup, GridLookup, columns, correlation_pyramid
+from model_defs.stereo.declare import RADIUS
 
 from .specimens import drawn
 

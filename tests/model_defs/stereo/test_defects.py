@@ -18,6 +18,8 @@ from model_defs.stereo.update import RaftStereoUpdate, SelectiveUpdate
 
 from .specimens import built, drawn, meta, pair, seeded
 
+ONE_COLUMN = "the coarsest likenesses would be one column wide, and the published sampler then divides by 0: NaN"
+
 
 def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
@@ -163,6 +165,24 @@ def test_a_list_of_states_that_is_written_to() -> None:
 
 
 @torch.no_grad()
+def test_a_list_of_states_that_raft_stereo_writes_to() -> None:
+    block, sizes = seeded(RaftStereoUpdate(3, 4)), (16, 8, 4)
+    hidden = [drawn(1, 128, n, n, seed=n) for n in sizes]
+    context = [[drawn(1, 128, n, n, seed=n + gate) for gate in range(3)] for n in sizes]
+    kept, given = list(hidden), (drawn(1, 36, 16, 16), drawn(1, 2, 16, 16))
+    for following in (block(hidden, context, *given), block.slow(hidden, context), block.slow(hidden, context, 2)):
+        assert following is not hidden and all(a is b for a, b in zip(hidden, kept, strict=True))
+        assert all(torch.equal(h, drawn(1, 128, n, n, seed=n)) for h, n in zip(hidden, sizes, strict=True))
+
+
+@torch.no_grad()
+def test_no_iteration_is_not_the_default_number() -> None:
+    network = meta("selective-raft", iterations=2)
+    with torch.device("meta"), pytest.raises(ValueError, match="0 iterations"):
+        network(torch.empty(1, 3, 64, 64), torch.empty(1, 3, 64, 64), iterations=0)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_a_finest_unit_that_a_single_level_never_updates(layers: int) -> None:
     """The published update of the finest state stands under ``if n_gru_layers > 1``, with no else."""
@@ -187,6 +207,18 @@ def test_a_width_of_32() -> None:
     for name in ("selective-raft", "selective-raft-loop", "raft-stereo"):
         with pytest.raises(Refused) as refused:
             registry.model(name).with_dims(["W=32"])
-        assert refused.value.code == "bad-dim" and "undefined or untested" in refused.value.why
+        assert refused.value.code == "bad-dim" and ONE_COLUMN in refused.value.why
+        with pytest.raises(Refused) as refused:
+            registry.model(name, {"max_width": 32})
+        assert refused.value.code == "bad-option" and ONE_COLUMN in refused.value.why
     real_time = registry.model("raft-stereo", {"variant": "realtime"})
     assert next(dim for dim in real_time.dims if dim.name == "W").min == 128
+    with pytest.raises(Refused) as refused:
+        real_time.with_dims(["W=96"])
+    assert f"below 128 {ONE_COLUMN}" in refused.value.why
+
+
+def test_a_height_of_32_is_refused_for_another_reason() -> None:
+    with pytest.raises(Refused) as refused:
+        registry.model("selective-raft").with_dims(["H=32"])
+    assert "untested" in refused.value.why and ONE_COLUMN not in refused.value.why

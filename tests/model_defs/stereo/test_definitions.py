@@ -11,9 +11,11 @@ import pytest
 
 from exporter import host, registry
 from exporter.errors import Refused
+from exporter.host.metrics import METRICS
 from exporter.verdict import Verdict
+from model_defs.stereo.declare import NORMALISED
 
-from .specimens import BLOCKS, TARGETS, specimen
+from .specimens import BLOCKS, TARGETS, built, meta, pair, specimen
 
 
 def assert_it_passes(name: str, folder: Path, dims: tuple[str, ...], options: dict[str, Any]) -> None:
@@ -91,6 +93,47 @@ def test_options_that_make_no_model_are_refused(name: str, option: str, value: o
     assert error.why and error.next
 
 
+@pytest.mark.parametrize("name", ["raft-conv-gru-hx", "selective-conv-gru-fused"])
+def test_a_form_from_code_under_another_licence_says_so(name: str) -> None:
+    licence = registry.model(name).licence
+    assert licence.startswith("Apache-2.0 (this definition, written from the equations)")
+    assert "NVIDIA's non-commercial licence: none of it is here" in licence
+    others = [other for other in BLOCKS if not other.endswith(("-hx", "-fused"))]
+    assert not any("NVIDIA" in registry.model(other).licence for other in others)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_published_weights_fit_three_levels_alone(layers: int) -> None:
+    definition = registry.model("selective-raft", {"layers": layers})
+    units = [
+        name for name in ("gru04", "gru08", "gru16") if hasattr(meta(definition.name, layers=layers).update_block, name)
+    ]
+    assert units == ["gru04", "gru08", "gru16"][:layers]
+    assert (definition.checkpoint is None) == (layers != 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "normalised"),
+    [
+        ("raft-stereo", {}, "fnet"),
+        ("raft-stereo", {"variant": "realtime"}, "shared"),
+        *(("selective-raft", {"layers": layers}, "fnet") for layers in (1, 2, 3)),
+    ],
+)
+def test_what_no_case_can_see_is_what_no_gradient_reaches(name: str, options: dict[str, Any], normalised: str) -> None:
+    """But for the convolutions in front of an instance normalisation, which takes their scale and bias away."""
+    definition = registry.model(name, {"iterations": 1, **options})
+    network = built(name, iterations=1, **options).float()
+    images = [image.float() for image in pair(64, 128)]
+    sum(y.sum() for y in network(*images)).backward()
+    idle = {key for key, value in network.named_parameters(remove_duplicate=False) if value.grad is None}
+    buffers = [key for key, _ in network.named_buffers(remove_duplicate=False) if key.endswith(("_mean", "_var"))]
+    idle |= {key for key in buffers if f"{key.rsplit('.', 1)[0]}.weight" in idle}
+    assert len(set(definition.undetectable)) == len(definition.undetectable)
+    assert set(definition.undetectable) == idle | set(NORMALISED[normalised])
+    assert not idle & set(NORMALISED[normalised])
+
+
 def test_the_real_time_network_begins_at_twice_the_width() -> None:
     """Its coarsest likenesses are at stride 64: two columns of an image of 128."""
     with pytest.raises(Refused, match="max_width=96"):
@@ -116,10 +159,12 @@ def test_a_real_pair_comes_out_as_a_positive_disparity_of_its_size(name: str) ->
         output = definition.outputs[1].name
         flow = np.zeros((1, 1, height, width), np.float32)
         top, side, rows, columns = values["left.size"]
-        flow[0, 0, top : top + rows, side : side + columns] = -np.nan_to_num(sample.truth["disparity"], posinf=0)
-        found = host.apply(definition.after, {**values, output: flow})["disparity"]
-        assert found.shape == sample.truth["disparity"].shape
-        assert np.array_equal(found, np.nan_to_num(sample.truth["disparity"], posinf=0)) and found.max() > 0
+        inside = flow[0, 0, top : top + rows, side : side + columns]
+        for shift in (0.0, 2.5):
+            inside[:] = -(np.nan_to_num(sample.truth["disparity"], posinf=0) + shift)
+            found = host.apply(definition.after, {**values, output: flow})
+            assert found["disparity"].shape == sample.truth["disparity"].shape and found["disparity"].max() > 0
+            assert METRICS["epe"].function(found, sample.truth) == pytest.approx(shift, abs=1e-6)
 
 
 def test_without_photographs_there_are_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,23 @@ def test_deploying_leaves_the_published_network_alone(name: str) -> None:
     assert not any(isinstance(part, nn.BatchNorm2d) for part in deployed.modules())
 
 
+def operators(network: nn.Module) -> set[str]:
+    """The operators that a network is captured in, without the overload's name."""
+    with torch.device("meta"):
+        images = tuple(torch.empty(1, 3, 64, 128) for _ in range(2))
+    program = torch.export.export(network, images, strict=False)
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    return {target.split(".")[1] for target in targets if target.startswith("aten.")}
+
+
+@pytest.mark.parametrize("name", ["raft-stereo", "selective-raft"])
+def test_what_the_deployed_form_has_lost(name: str) -> None:
+    lost = {"grid_sampler", "im2col", "batch_norm"}
+    network = meta(name, iterations=1)
+    assert operators(network) >= lost
+    assert not operators(registry.model(name).deploy(network)) & lost
+
+
 def macs(network: nn.Module) -> float:
     left, right = (torch.empty(1, 3, 64, 64, device="meta") for _ in range(2))
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

@@ -88,7 +88,7 @@ def test_the_artifact_errs_like_eager_after_every_iteration(target: str, tmp_pat
     _, _, runner = opened(target, tmp_path)
     curve = []
     with runner:
-        for iterations in (1, 2, 4, 8, 16, 24, 32):
+        for iterations in range(1, 33):
             found = runner.infer({**feeds, "iterations": np.array(iterations)}, check_inputs=False)["up"]
             curve.append([np.abs(y - exact[iterations - 1]).mean() for y in (found[0], eager[iterations - 1])])
     artifact, own = np.array(curve).T

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporter import checkpoint
+from model_defs.stereo.encoder import normalisation
 from model_defs.stereo.raft import VARIANTS, RaftStereo, Shape
 
 from .specimens import built, meta, pair
@@ -46,10 +47,20 @@ def test_keys_and_parameters_are_the_published_ones(
 
 
 @pytest.mark.parametrize(
-    ("name", "shapes"),
+    ("name", "options", "shapes"),
     [
         (
-            "raft-stereo",
+            "raft-stereo", {"variant": "realtime"},
+            {
+                "conv2.0.conv1.weight": (128, 128, 3, 3), "conv2.0.conv2.weight": (128, 128, 3, 3),
+                "conv2.1.weight": (256, 128, 3, 3), "update_block.mask.2.weight": (576, 256, 1, 1),
+                "update_block.gru16.convz.weight": (128, 256, 3, 3),
+                "update_block.gru08.convz.weight": (128, 384, 3, 3),
+                "update_block.encoder.convf1.weight": (64, 2, 7, 7),
+            },
+        ),
+        (
+            "raft-stereo", {},
             {
                 "update_block.encoder.convf1.weight": (64, 2, 7, 7),
                 "update_block.encoder.conv.weight": (126, 128, 3, 3),
@@ -61,7 +72,7 @@ def test_keys_and_parameters_are_the_published_ones(
             },
         ),
         (
-            "selective-raft",
+            "selective-raft", {},
             {
                 "fnet.conv1.weight": (64, 3, 7, 7), "fnet.conv2.weight": (256, 128, 1, 1),
                 "fnet.layer2.0.downsample.0.weight": (96, 64, 1, 1), "cnet.outputs08.0.1.weight": (128, 128, 3, 3),
@@ -79,8 +90,8 @@ def test_keys_and_parameters_are_the_published_ones(
         ),
     ],
 )  # fmt: skip
-def test_shapes_are_the_published_ones(name: str, shapes: dict[str, tuple[int, ...]]) -> None:
-    state = meta(name).state_dict()
+def test_shapes_are_the_published_ones(name: str, options: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
+    state = meta(name, **options).state_dict()
     assert {key: tuple(state[key].shape) for key in shapes} == shapes
 
 
@@ -93,9 +104,15 @@ def test_a_strided_normalisation_is_one_module_under_two_names(name: str, option
     assert not any("norm" in key for key in state if key.startswith("fnet")), "instance norms have no weights"
 
 
-def test_a_published_checkpoint_loads_with_its_prefix(tmp_path: Path) -> None:
+def test_the_recurrent_units_have_their_published_number_of_parameters() -> None:
+    block = meta("selective-raft").update_block
+    assert sum(parameters(block.get_submodule(f"gru{level}")) for level in ("16", "08", "04")) == 5_409_024
+
+
+@pytest.mark.parametrize("name", ["raft-stereo", "selective-raft"])
+def test_a_published_checkpoint_loads_with_its_prefix(name: str, tmp_path: Path) -> None:
     """The published files are the bare state dict of a ``DataParallel`` model."""
-    network = built("selective-raft", iterations=1)
+    network = built(name, iterations=1)
     file = tmp_path / "sceneflow.pth"
     torch.save({f"module.{key}": value + 1 for key, value in network.state_dict().items()}, file)
     wanted = {key: value + 1 for key, value in network.state_dict().items()}
@@ -158,6 +175,11 @@ def test_the_coarser_units_run_more_often_where_that_is_asked_for(shape: Shape, 
         network.update_block.get_submodule(name).register_forward_hook(lambda *_, name=name: seen.append(name))
     without_memory(network, 64, 128)
     assert seen == calls
+
+
+def test_a_normalisation_of_another_name_is_refused() -> None:
+    with pytest.raises(KeyError, match="instnace"):
+        normalisation("instnace", 8)
 
 
 @pytest.mark.parametrize("layers", [0, 4])
