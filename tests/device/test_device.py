@@ -1,49 +1,19 @@
-"""A device: the base install and the runtimes, without PyTorch and ONNX. What was exported elsewhere works there.
-
-The environment is ``.venv-device``, as ``make setup`` makes it; where it is absent it is made here.
-"""
+"""A device: the base install and the runtimes, without PyTorch and ONNX. What was exported elsewhere works there."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import wave
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.cli_fakes.tool import CHECKPOINT, NOISY, ROOT, Ended, environment, exported, run
+from tests.cli_fakes.tool import CHECKPOINT, NOISY, ROOT, environment, exported, run
+from tests.device.there import PYTHON, there
 
-PYTHON = ROOT / ".venv-device" / "bin" / "python"
 ABSENT = ("torch", "onnx", "onnxscript", "onnxsim")
-
-
-@cache
-def _made() -> str:
-    """An empty text, or why there is no such environment."""
-    if not PYTHON.exists():
-        words = ["make", ".venv-device/ready"]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=540, check=False)
-        if done.returncode != 0:
-            return f"pip cannot make .venv-device here: {(done.stderr or done.stdout)[-300:]}"
-    return ""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _environment() -> None:
-    reason = _made()
-    if reason:
-        pytest.skip(reason)
-
-
-def there(*arguments: object, cwd: Path) -> Ended:
-    """Runs the command on the device."""
-    words = [str(PYTHON.with_name("exporter")), *map(str, arguments)]
-    env = environment()
-    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
-    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def test_it_is_a_device() -> None:
