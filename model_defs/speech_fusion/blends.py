@@ -1,4 +1,4 @@
-"""The document's ways to fuse an encoder's feature map with a decoder's. None of them is GTCRN's: that adds, only.
+"""The document's ways to fuse an encoder's feature map with a decoder's. None but the addition is GTCRN's.
 
 Written from the document's formulas and listings, repaired. Axes: B batch, C channels, T frames (16 ms apart), F
 frequency bands. All values are dimensionless features. No strategy looks at another frame than its own, so all of them
@@ -7,9 +7,6 @@ are causal.
 
 import torch
 from torch import Tensor, nn
-
-LEVELS = {"shallow": "concat", "middle": "attention", "deep": "add"}
-"""The document's hybrid: which strategy serves which level."""
 
 
 class Concat(nn.Module):

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blends import LEVELS, strategy
+from . import BY_LEVEL
+from .blends import strategy
 
 BANDS = (129, 65, 33, 17)
 """Bands of an encoder's three features and of the bottleneck: kernel 5, stride 2 and padding 2 go from each to the
@@ -125,7 +126,7 @@ class FusionDecoder(nn.Module):
 
     def __init__(self, fusion: str) -> None:
         super().__init__()
-        kinds = dict.fromkeys(LEVELS, fusion) if fusion != "hybrid" else LEVELS
+        kinds = BY_LEVEL if fusion == "hybrid" else dict.fromkeys(BY_LEVEL, fusion)
         self.decoder3, self.decoder2, self.decoder1 = (decoder_block(2 * width, width) for width in (128, 64, 32))
         self.fusion1 = self._fusion(kinds["shallow"], FEATURES[0], 32)
         self.fusion2 = self._fusion(kinds["middle"], FEATURES[1], 64)
