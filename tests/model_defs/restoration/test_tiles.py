@@ -43,7 +43,9 @@ def test_the_dims_are_what_the_shapes_below_are_of() -> None:
         ((40, 41), ("H=64", "W=64"), (1, 3, 64, 64)),
         # 104 rows start at 0, 32 and 40; 200 columns at 0, 32, 64, 96, 128 and 136.
         ((100, 200), ("H=64", "W=64"), (18, 3, 64, 64)),
+        # Widths in steps of 64 alone.
         ((100, 300), ("W=64:128:256:64",), (2, 3, 104, 256)),
+        ((100, 100), ("W=64:128:256:64",), (1, 3, 104, 128)),
     ],
 )
 def test_every_picture_becomes_what_the_graph_takes_and_comes_back_as_large(
