@@ -11,12 +11,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..stereo.declare import HIDDEN
-from ..stereo.deploy import PreparedSelectiveGRU
+from ..stereo.deploy import PreparedUpdate
 from ..stereo.rewriting import BEHIND as SHARED
 from ..stereo.rewriting import fold_batch_norms, in_float64
 from .network import Encoded, SelectiveIGEV
-from .update import Three, UpdateBlock
+from .update import UpdateBlock
 
 # Which batch normalisation stands behind which convolution, by the class of their owner.
 BEHIND = {
@@ -46,39 +45,27 @@ def deploy_block(block: nn.Module) -> nn.Module:
     return in_float64(block, partial(fold_batch_norms, behind=BEHIND))
 
 
-class PreparedUpdateBlock(UpdateBlock):
-    """:class:`UpdateBlock` whose units' products with the context are computed before the first iteration.
+class PreparedUpdateBlock(PreparedUpdate):
+    """The update whose units' products with the context are computed before the first iteration.
 
     Args:
         block: the published one.
     """
 
     def __init__(self, block: UpdateBlock) -> None:
-        nn.Module.__init__(self)
-        self.encoder, self.mask_feat_4 = block.encoder, block.mask_feat_4
+        super().__init__(block)
         self.negative_head = copy.deepcopy(block.disp_head)
+        del self.disp_head
         last = self.negative_head.conv2
         last.weight, last.bias = nn.Parameter(-last.weight), nn.Parameter(-last.bias)  # type: ignore[operator]
-        units = block.gru04, block.gru08, block.gru16
-        self.units = nn.ModuleList(PreparedSelectiveGRU(unit, HIDDEN) for unit in units)
 
-    def prepare(self, context: Three) -> Three:
-        """What the context adds to the gates of each stride's units: 768 channels each."""
-        fine, middle, coarse = (unit.prepare(c) for unit, c in zip(self.units, context, strict=True))
-        return fine, middle, coarse
-
-    def next_disparity(self, disparity: Tensor, finest: Tensor) -> Tensor:
+    def next_flow(self, flow: Tensor, finest: Tensor) -> Tensor:
         """The next disparity, by a subtraction.
 
         ONNX Runtime fuses an addition behind a convolution, and then adds thousands of small products to a large
         disparity one block after the other: over eight iterations, seven times the error of eager PyTorch.
         """
-        return disparity - self.negative_head(finest)
-
-    def advance(self, level: int, attention: Tensor, hidden: Tensor, context: Tensor, given: list[Tensor]) -> Tensor:
-        """The next hidden state of one level, 0 the finest."""
-        state: Tensor = self.units[level](attention, hidden, context, torch.cat(given, dim=1))
-        return state
+        return flow - self.negative_head(finest)
 
 
 class Encoder(nn.Module):

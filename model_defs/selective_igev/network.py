@@ -7,6 +7,7 @@ the checkpoint's keys and shapes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 
 from ..stereo.attention import ChannelAttention, SpatialAttention
 from ..stereo.raft import scaled
+from ..stereo.update import MASK_SCALE
 from .aggregation import CostAggregation, FeatureAttention
 from .context import ContextNetwork
 from .layers import BatchNormed, InstanceNormed, Joined, convolution, stem
 from .trunk import Features
-from .update import MASK_CHANNELS, Three, UpdateBlock
+from .update import MASK_CHANNELS, UpdateBlock
 from .upsample import upsampled, weight_head
 from .volume import geometry_lookup, group_wise_correlation, halved, line_correlation, mean_disparity
 from .widths import GROUPS
@@ -37,9 +39,9 @@ class Encoded(NamedTuple):
         stem: the left image's features ``(B, 32, 2h, 2w)``.
     """
 
-    hidden: Three
-    context: Three
-    attention: Three
+    hidden: Sequence[Tensor]
+    context: Sequence[Tensor]
+    attention: Sequence[Tensor]
     geometry: tuple[Tensor, Tensor]
     correlation: tuple[Tensor, Tensor]
     disparity: Tensor
@@ -121,12 +123,14 @@ class SelectiveIGEV(nn.Module):
             stem=stem2.chunk(2)[0],
         )
 
-    def update(self, encoded: Encoded, hidden: Three, disparity: Tensor) -> tuple[Three, Tensor, Tensor]:
+    def update(
+        self, encoded: Encoded, hidden: Sequence[Tensor], disparity: Tensor
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
         """One iteration: the next hidden states, the mask features ``(B, 32, h, w)``, the next disparity."""
         looked_up = geometry_lookup(encoded.geometry, encoded.correlation, disparity)
-        given = hidden, encoded.context, encoded.attention, looked_up, disparity
-        updated: tuple[Three, Tensor, Tensor] = self.update_block(*given)
-        return updated
+        block = self.update_block
+        states = block(hidden, encoded.context, encoded.attention, looked_up, disparity)
+        return states, MASK_SCALE * block.mask_feat_4(states[0]), block.next_flow(disparity, states[0])
 
     def upsample(self, mask_features: Tensor, stem: Tensor, disparity: Tensor) -> Tensor:
         """The disparity at full resolution: see :func:`upsampled`."""

@@ -16,7 +16,7 @@ from .gru import ContextConvGRU, RaftConvGRU, SelectiveConvGRU
 from .raft import RaftStereo
 from .rewriting import fold_batch_norms, in_float64
 from .selective import SelectiveRaft
-from .update import SelectiveUpdate
+from .update import SelectiveUnits
 from .upsample import ConvexUpsample, ShiftedUpsample
 
 
@@ -39,7 +39,7 @@ def deploy_selective(network: SelectiveRaft) -> SelectiveRaft:
     def rewrite(deployed: SelectiveRaft) -> None:
         _without_sampler(deployed)
         fold_batch_norms(deployed.cnet)
-        deployed.update_block = PreparedUpdate(deployed.update_block, deployed.shape.layers)
+        deployed.update_block = PreparedUpdate(deployed.update_block)
 
     return in_float64(network, rewrite)
 
@@ -183,19 +183,21 @@ class PreparedSelectiveGRU(nn.Module):
         return large + attention * (self.small_gru(h, of_small, x) - large)
 
 
-class PreparedUpdate(SelectiveUpdate):
-    """The update of Selective-RAFT whose units have such units.
+class PreparedUpdate(SelectiveUnits):
+    """An update whose units have such units; whatever else it has is kept.
 
     Args:
         block: the published update.
-        layers: how many levels are used.
     """
 
-    def __init__(self, block: SelectiveUpdate, layers: int) -> None:
+    def __init__(self, block: SelectiveUnits) -> None:
         nn.Module.__init__(self)
-        self.encoder, self.disp_head, self.mask = block.encoder, block.disp_head, block.mask
+        parts = dict(block.named_children())
+        units = [parts.pop(name) for name in block.UNITS if name in parts]
+        for name, part in parts.items():
+            self.add_module(name, part)
         hidden = block.disp_head.conv1.in_channels
-        self.units = nn.ModuleList(PreparedSelectiveGRU(block.unit(level), hidden) for level in range(layers))
+        self.units = nn.ModuleList(PreparedSelectiveGRU(unit, hidden) for unit in units)
 
     def unit(self, level: int) -> nn.Module:
         """The unit of a level, 0 the finest."""

@@ -109,7 +109,7 @@ class SelectiveRaft(nn.Module):
         """One iteration: the next states and the next flow."""
         looked_up = self.lookup(encoded.pyramid, columns(low) + low)
         hidden = self.update_block(hidden, encoded.context, encoded.attention, looked_up, low)
-        return hidden, low + self.update_block.disp_head(hidden[0])
+        return hidden, self.update_block.next_flow(low, hidden[0])
 
     def finish(self, finest: Tensor, low: Tensor) -> Tensor:
         """The flow at full size, from the finest state and the flow."""

@@ -125,22 +125,22 @@ class RaftStereoUpdate(nn.Module):
         return states
 
 
-class SelectiveUpdate(nn.Module):
-    """The update of Selective-RAFT; its units are named after strides 4, 8 and 16.
+class SelectiveUnits(nn.Module):
+    """What Selective-RAFT and Selective-IGEV update with; the units are named after strides 4, 8 and 16.
 
     Args:
         layers: how many units there are, 1 to 3; as published, none that is not used.
-        factor: stride of the finest.
+        encoder: makes motion of what the lookup and the flow say.
     """
 
     UNITS = ("gru04", "gru08", "gru16")
 
-    def __init__(self, layers: int, factor: int) -> None:
+    def __init__(self, layers: int, encoder: MotionEncoder) -> None:
         super().__init__()
-        self.encoder = MotionEncoder(1)
+        self.encoder = encoder
         for at, name in enumerate(self.UNITS[:layers]):
-            setattr(self, name, SelectiveConvGRU(HIDDEN, HIDDEN + inputs_of(at, layers)))
-        self.disp_head, self.mask = FlowHead(1), mask_head(factor)
+            self.add_module(name, SelectiveConvGRU(HIDDEN, HIDDEN + inputs_of(at, layers)))
+        self.disp_head = FlowHead(1)
 
     def unit(self, level: int) -> nn.Module:
         """The unit of a level, 0 the finest."""
@@ -154,6 +154,10 @@ class SelectiveUpdate(nn.Module):
         """The next state of one level."""
         state: Tensor = self.unit(level)(attention, h, torch.cat([context, *given], dim=1))
         return state
+
+    def next_flow(self, flow: Tensor, finest: Tensor) -> Tensor:
+        """The next flow, or disparity: changed as the finest state asks for."""
+        return flow + self.disp_head(finest)
 
     def forward(
         self,
@@ -169,8 +173,8 @@ class SelectiveUpdate(nn.Module):
             hidden: states, the finest first, ``(B, 128, h, w)`` at 1, 1/2 and 1/4 of that size.
             context: what :meth:`prepare` made of the context of each level.
             attention: the weight of the small kernel at each level, ``(B, 1, ...)``; the same in all iterations.
-            looked_up: ``(B, 36, h, w)``.
-            flow: ``(B, 1, h, w)``.
+            looked_up: what the lookup gives, ``(B, channels, h, w)``.
+            flow: ``(B, 1, h, w)``: flow or disparity.
         """
         states = list(hidden)
         # The finest unit is updated whatever the number of levels.
@@ -179,3 +183,16 @@ class SelectiveUpdate(nn.Module):
             given = [*motion, *from_neighbours(states, level)]
             states[level] = self.advance(level, attention[level], states[level], context[level], given)
         return states
+
+
+class SelectiveUpdate(SelectiveUnits):
+    """The update of Selective-RAFT.
+
+    Args:
+        layers: how many units there are, 1 to 3.
+        factor: stride of the finest.
+    """
+
+    def __init__(self, layers: int, factor: int) -> None:
+        super().__init__(layers, MotionEncoder(1))
+        self.mask = mask_head(factor)
