@@ -848,6 +848,11 @@ def _full(path: Path, needed: int, error: OSError) -> StageFailed:
 # ------------------------------------------------------------------------------------------------------- tensors
 
 
+def under(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The tensors of a case's file whose names begin with ``input/``, ``reference/`` or the like, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file, by name.
 

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from exporter import define, samples
-from exporter.bundle import read_tensors, write_tensors
+from exporter.bundle import read_tensors, under, write_tensors
 from exporter.errors import NotProven
 from exporter.isolate import Channel
 from exporter.parity import cases as planning
@@ -26,6 +27,7 @@ from exporter.parity.cases import Case
 from exporter.parity.judge import Floor
 from exporter.parity.measure import compare, l2, relative, step_errors
 from exporter.spec import ModelDef
+from exporter.stream import driven, joined
 
 Array = NDArray[np.generic]
 Arrays = Mapping[str, Array]
@@ -69,13 +71,13 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     written = []
     for index, (case, path) in enumerate(planned):
         known = read_tensors(path) if path else {}
-        inputs = _under(known, "input/") if path else planning.generated_inputs(definition, case)
+        inputs = under(known, "input/") if path else planning.generated_inputs(definition, case)
         usual = case.scale == "normal" and case.sizes == definition.opt_sizes() and case.steps == 1
         started = time.perf_counter()
         file = folder / f"{case.name}.safetensors"
         found = _case_tensors(run, definition, case, inputs, draws[case.name], first_of_shape)
         if index == 0 or usual:
-            run.refuse_random(case, inputs, _under(found, "reference/"))
+            run.refuse_random(case, inputs, under(found, "reference/"))
         write_tensors(file, {**known, **found})
         written.append(case.__dict__ | {"file": str(file)})
         volume = _volume(definition, case)
@@ -99,10 +101,6 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         "reference": precision,
         "notes": [*notes, *left_out],
     }
-
-
-def _under(tensors: Arrays, prefix: str) -> dict[str, Array]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _volume(definition: ModelDef, case: Case) -> float:
@@ -250,22 +248,14 @@ class _Runs:
         """One call, or a sequence of them: the streamed output joined, every state's last value."""
         if case.steps == 1:
             return self._call(module, inputs)
-        stream = self.definition.stream
-        assert stream is not None
-        collected, outputs = [], dict[str, Array]()
-        for outputs in self._steps(module, case, inputs):
-            collected.append(outputs[stream.output])
-        return outputs | {stream.output: np.concatenate(collected, stream.axis)}
+        assert self.definition.stream is not None
+        return joined(self._steps(module, case, inputs), self.definition.stream)
 
     def _steps(self, module: nn.Module, case: Case, inputs: Arrays) -> Iterator[dict[str, Array]]:
         """The outputs of every step on the model's own fed-back state."""
-        stream = self.definition.stream
-        assert stream is not None
-        current = dict(inputs)
-        for piece in np.split(inputs[stream.input], case.steps, stream.axis):
-            outputs = self._call(module, current | {stream.input: piece})
-            yield outputs
-            current |= {state.input: outputs[state.output] for state in self.definition.state}
+        assert self.definition.stream is not None
+        call = partial(self._call, module)
+        return driven(call, inputs, case.steps, self.definition.stream, self.definition.state)
 
     def _call(self, module: nn.Module, inputs: Arrays) -> dict[str, Array]:
         double = module is self._double and self._double is not self._eager

@@ -19,6 +19,7 @@ from exporter.parity.worker import packed, quiet_polygraphy, unpacked
 from exporter.program import open_artifact, program_of
 from exporter.samples import prepare, sizes_of
 from exporter.stages import Progress, Stages, scratch, silent
+from exporter.stream import driven, joined
 from exporter.target import Options
 from exporter.verification import chosen
 
@@ -93,19 +94,19 @@ def execute(
     """
     if manifest.stream is None:
         return _called(runner, inputs), 1
-    stream, current, collected = manifest.stream, dict(inputs), []
-    sizes = {tensor.name: tensor.shape for tensor in manifest.inputs}
+    stream, sizes = manifest.stream, {tensor.name: tensor.shape for tensor in manifest.inputs}
     step = sizes[stream.input][stream.axis]
     assert isinstance(step, int)
-    pieces = np.split(inputs[stream.input], inputs[stream.input].shape[stream.axis] // step, stream.axis)
-    outputs: dict[str, Array] = {}
-    for index, piece in enumerate(pieces):
-        outputs = _called(runner, current | {stream.input: piece})
-        collected.append(outputs[stream.output])
-        current |= {state.input: outputs[state.output] for state in manifest.state}
-        if channel is not None and index % 100 == 0:
-            channel.send({"event": "progress", "what": "running", "done": index, "of": len(pieces)})
-    return outputs | {stream.output: np.concatenate(collected, stream.axis)}, len(pieces)
+    count, calls = inputs[stream.input].shape[stream.axis] // step, 0
+
+    def call(values: Mapping[str, Array]) -> dict[str, Array]:
+        nonlocal calls
+        if channel is not None and calls % 100 == 0:
+            channel.send({"event": "progress", "what": "running", "done": calls, "of": count})
+        calls += 1
+        return _called(runner, values)
+
+    return joined(driven(call, inputs, count, stream, manifest.state), stream), calls
 
 
 def _called(runner: BaseRunner, values: Mapping[str, Array]) -> dict[str, Array]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter import host
+from exporter.bundle import under
 from exporter.errors import Incomplete, Refused
 from exporter.host.metrics import METRICS, Metric
 from exporter.spec import Dim, HostStep
@@ -58,7 +59,7 @@ class TaskMetrics:
             tensors: the case's file: ``truth/`` where the truth is known (else the reference stands for it),
                 ``context/`` and ``eager/``.
         """
-        groups = {prefix: _under(tensors, prefix) for prefix in ("context/", "truth/", "eager/", "reference/")}
+        groups = {prefix: under(tensors, prefix) for prefix in ("context/", "truth/", "eager/", "reference/")}
 
         def finished(values: Arrays) -> Arrays:
             return host.apply(self.after, {**groups["context/"], **values}, self.dims)
@@ -114,7 +115,3 @@ def _row(against: str, function: Callable[[Any, Any], float], eager: Any, artifa
         return {"against": against, "eager": None, "artifact": None, "difference": None, "note": error.what}
     values = {"eager": theirs, "artifact": ours, "difference": ours - theirs}
     return {"against": against, **{name: float(x) if math.isfinite(x) else None for name, x in values.items()}}
-
-
-def _under(tensors: Arrays, prefix: str) -> dict[str, Array]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

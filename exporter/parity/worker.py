@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter import program, registry
-from exporter.bundle import read_tensors
+from exporter.bundle import read_tensors, under
 from exporter.isolate import Channel
 from exporter.parity.measure import Measurement, compare, extra_outputs, step_errors
 from exporter.parity.task import TaskMetrics
-from exporter.spec import Dim, HostStep
+from exporter.spec import Dim, HostStep, State, Stream
+from exporter.stream import driven, joined
 from exporter.target import Artifact, Options, Target
 
 if TYPE_CHECKING:
@@ -92,10 +94,11 @@ def measure_case(
 ) -> list[Measurement]:
     """Runs one case, once or as a sequence, and measures every output; a real input that ran well goes to ``task``."""
     tensors = read_tensors(Path(case["file"]))
-    inputs = _under(tensors, "input/")
-    references, noises = _under(tensors, "reference/"), _under(tensors, "noise/")
+    inputs = under(tensors, "input/")
+    references, noises = under(tensors, "reference/"), under(tensors, "noise/")
     if case["steps"] > 1:
-        outputs = _sequence(runner, inputs, case["steps"], request["stream"], request["state"])
+        stream, states = Stream(**request["stream"]), [State(**state) for state in request["state"]]
+        outputs = joined(driven(partial(_infer, runner), inputs, case["steps"], stream, states), stream)
     else:
         outputs = _infer(runner, inputs)
     found = extra_outputs(case["name"], outputs, request["outputs"])
@@ -110,31 +113,10 @@ def measure_case(
     return found
 
 
-def _under(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
 def _infer(runner: BaseRunner, inputs: Mapping[str, Array]) -> dict[str, Array]:
     # Copies both ways: a runtime may write to what it is given, and may reuse what it returns.
     given = {name: value.copy() for name, value in inputs.items()}
     return {name: np.array(value) for name, value in runner.infer(given, check_inputs=False).items()}
-
-
-def _sequence(
-    runner: BaseRunner,
-    inputs: Mapping[str, Array],
-    steps: int,
-    stream: Mapping[str, Any],
-    state: Sequence[Mapping[str, str]],
-) -> dict[str, Array]:
-    """The artifact on its own fed-back state: the streamed output joined, every state's last value."""
-    current, collected, outputs = dict(inputs), [], dict[str, Array]()
-    for piece in np.split(inputs[stream["input"]], steps, stream["axis"]):
-        current[stream["input"]] = piece
-        outputs = _infer(runner, current)
-        collected.append(outputs[stream["output"]])
-        current |= {s["input"]: outputs[s["output"]] for s in state}
-    return outputs | {stream["output"]: np.concatenate(collected, stream["axis"])}
 
 
 def _drift(
