@@ -410,7 +410,7 @@ def _train(asked: argparse.Namespace) -> None:
     trainer = prepared(options, config, [getattr(asked, name) for name in WEIGHTS])
     if asked.resume:
         trainer.resume(asked.output / "state.pt")
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=len(trainer.learnt))
 
         def report(epoch: Epoch) -> None:
