@@ -1,8 +1,9 @@
 """Video quality by the fusion of two networks: the document's extractors, its fusions, and its unified model.
 
 There is no publication and there are no published weights: the document is the specification, after repair. The
-backbones are timm's, and published weights of theirs can be given to ``extractors.Backbone.load``. Images are RGB, 0
-to 1; every branch normalises them itself, as its own published weights want it.
+backbones are timm's. Training starts from published weights of theirs with ``python -m model_defs.vqa.train
+--backbone-weights FILE``, and code gives them to ``extractors.Backbone.load``. Images are RGB, 0 to 1; every branch
+normalises them itself, as its own published weights want it.
 """
 
 from __future__ import annotations
