@@ -32,21 +32,6 @@ BY_LEVEL = {"shallow": "concat", "middle": "attention", "deep": "add"}
 WIDEST = 1024
 
 
-def strategies() -> Mapping[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
-    """The document's decoder with each of its strategies, for a table of what they cost.
-
-    Returns:
-        By the strategy's name: the module, and the shapes of its inputs at 63 frames (1 s).
-    """
-    from .skips import FusionDecoder
-
-    sizes = {"T": 63}
-    return {
-        name: (FusionDecoder(name), tuple(tensor.sized(sizes) for tensor in fusion_decoder(name).inputs))
-        for name in STRATEGIES
-    }
-
-
 @model
 def fusion_concat(channels: int = 16) -> ModelDef:
     """The document's, not GTCRN's: ``[encoder, decoder]`` along the channels.
