@@ -90,7 +90,7 @@ def sizes(name: str, max_height: int, max_width: int, narrowest: int, why: str =
     )
 
 
-LEAST = ["H.min", "W.min"]
+LEAST, UNITS = ["H.min", "W.min"], ["H.unit", "W.unit"]
 
 
 def around(output: str, cropped: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -99,9 +99,7 @@ def around(output: str, cropped: tuple[str, ...] = ()) -> dict[str, Any]:
         "before": (
             HostStep("image", {"to": "left", "high": 255.0}),
             HostStep("image", {"to": "right", "high": 255.0}),
-            HostStep(
-                "pad", {"of": list(SIDES), "multiple": STRIDE, "at_least": LEAST, "mode": "edge", "sides": "both"}
-            ),
+            HostStep("pad", {"of": list(SIDES), "multiple": UNITS, "at_least": LEAST, "mode": "edge", "sides": "both"}),
         ),
         "after": (
             HostStep("crop", {"of": [output, *cropped], "like": "left"}),
