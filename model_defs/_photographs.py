@@ -184,7 +184,7 @@ def _place(name: str) -> Path:
             "runtime-absent",
             f"photograph {name} is not here: scikit-image is not installed",
             why="real pictures are those of scikit-image's wheel, so that none is loaded from a network",
-            next="pip install scikit-image",
+            next="pip install '.[zoo]'",
         )
     return folder / name
 

@@ -13,9 +13,21 @@ from functools import partial
 from exporter.settings import Settings
 from exporter.spec import Dim, HostStep, ModelDef, Tensor, model
 
-from .config import CONVNEXTS, EFFICIENTNETS, OPTIONS, SIZE, SLOWNESS, UNIT, VITS, VQAConfig, refuse_uneven_heads
+from .config import (
+    CONVNEXTS,
+    EFFICIENTNETS,
+    OF_STAGES,
+    OPTIONS,
+    SIZE,
+    SLOWNESS,
+    UNIT,
+    VITS,
+    VQAConfig,
+    refuse_uneven_heads,
+)
 from .definitions import (
     BATCH,
+    FAINT_QUERIES,
     LICENCE,
     SMALL_BATCH,
     SMALLEST_SIDE,
@@ -86,7 +98,9 @@ def extractor_vit(backbone: str = "vit_tiny_patch16_224", feature_dim: int = 512
     settings.whole("feature_dim", feature_dim)
     refuse_uneven_heads(settings, "heads", heads, feature_dim)
     options = {"backbone": backbone, "feature_dim": feature_dim, "heads": heads}
-    return extractor_definition(settings.model, partial(vit, backbone, feature_dim, heads), SIZE, feature_dim, options)
+    return extractor_definition(
+        name, partial(vit, backbone, feature_dim, heads), SIZE, feature_dim, options, undetectable=(FAINT_QUERIES,)
+    )
 
 
 @model
@@ -377,13 +391,22 @@ def vqa(
         after=(HostStep("score", {"from": "quality_score"}),),
         metrics=("srcc", "plcc"),
         samples=distorted_photographs if single else None,
-        # The softmax does not see the bias of a key; the noise of an adaptive gate is for training alone.
-        undetectable={
-            "cross": ("fusion.k_proj.bias",),
-            "bidirectional": ("fusion.attention_1_to_2.k_proj.bias", "fusion.attention_2_to_1.k_proj.bias"),
-            "adaptive": ("fusion.noise_gate.weight", "fusion.noise_gate.bias"),
-        }.get(config.fusion, ()),
+        undetectable=_undetectable(config),
         source=SOURCE,
         licence=LICENCE,
         options={name: getattr(config, name) for name in OPTIONS},
     )
+
+
+def _undetectable(config: VQAConfig) -> tuple[str, ...]:
+    """Weights that no output shows."""
+    # The softmax does not see the bias of a key; the noise of an adaptive gate is for training alone.
+    of_fusion = {
+        "cross": ("fusion.k_proj.bias",),
+        "bidirectional": ("fusion.attention_1_to_2.k_proj.bias", "fusion.attention_2_to_1.k_proj.bias"),
+        "adaptive": ("fusion.noise_gate.weight", "fusion.noise_gate.bias"),
+    }.get(config.fusion, ())
+    if config.fusion in OF_STAGES:
+        return of_fusion
+    vits = [side for side, backbone in enumerate(config.backbones, start=1) if backbone in VITS]
+    return (*of_fusion, *(f"branch_{side}.{FAINT_QUERIES}" for side in vits))

@@ -30,8 +30,17 @@ REACH = 4.0
 SMALLEST_SIDE = 32
 
 
+# Queries start near zero, so that they weigh all patches all but alike: a change of 1 % of that is below rounding.
+FAINT_QUERIES = "query_tokens"
+
+
 def extractor_definition(
-    name: str, build: partial[nn.Module], size: int, feature_dim: int, options: dict[str, Any]
+    name: str,
+    build: partial[nn.Module],
+    size: int,
+    feature_dim: int,
+    options: dict[str, Any],
+    undetectable: tuple[str, ...] = (),
 ) -> ModelDef:
     return ModelDef(
         name=name,
@@ -41,6 +50,7 @@ def extractor_definition(
         outputs=(Tensor("features", ("batch", feature_dim), "features of the image"),),
         dims=(SMALL_BATCH,),
         before=picture("image", size),
+        undetectable=undetectable,
         source=SOURCE,
         licence=LICENCE,
         options=options,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -16,11 +14,11 @@ from exporter.bundle import read_tensors
 from exporter.graph import Graph, sha256
 from exporter.hops import graph_hop, options_of
 from exporter.parity.ladder import RUNGS, UNIT_ROUNDOFF, VACUOUS
-from exporter.parity.measure import l2
 from exporter.program import open_graphs
 from exporter.spec import factors_of, size_of
 from exporter.verdict import Verdict
 from tests.contract.selection import every_model
+from tests.contract.weights import Weights
 from tests.fakes.lab import Here, Specimen, build_of
 
 
@@ -168,49 +166,10 @@ def test_the_references_are_float64_and_move(it: Specimen) -> None:
 
 def test_every_weight_is_seen(it: Specimen) -> None:
     """Each tensor times 1.01 moves some planned case over its rung, or is listed as undetectable; the list is exact."""
-    import torch
-
-    from exporter.parity.cases import Case
-    from exporter.reference import _Runs
-
-    torch.set_num_threads(1)
-    definition = it.definition
-    module = define.eager(it.build)
-    runs = _Runs(definition, module, copy.deepcopy(module).double())
-    state = runs._double.state_dict()
-    cases = sorted((c for c in it.reference["cases"]), key=lambda c: (c["steps"], sum(c["sizes"].values())))
-    loaded: dict[str, Any] = {}
-
-    def amplification(case: Any) -> float:
-        tensors = loaded.setdefault(case["name"], read_tensors(Path(case["file"])))
-        inputs = {n.removeprefix("input/"): x for n, x in tensors.items() if n.startswith("input/")}
-        plain = Case(case["name"], case["kind"], case["scale"], case["sizes"], case["steps"])
-        outputs = runs.reference(plain, inputs)
-        figures = []
-        for output, y in outputs.items():
-            y64 = tensors[f"reference/{output}"]
-            noise = max(floors[output, case["scale"]], UNIT_ROUNDOFF["fp32"])
-            size = l2(y64)
-            figures.append(l2(y - y64) / size / noise if size else 0.0)
-        return max(figures)
-
-    floors: dict[tuple[str, str], float] = {}
-    for case in cases:
-        tensors = read_tensors(Path(case["file"]))
-        for tensor in definition.outputs:
-            key = tensor.name, case["scale"]
-            floors[key] = max(floors.get(key, 0.0), float(tensors[f"noise/{tensor.name}"][0]))
-    assert amplification(cases[0]) == 0.0
-    unseen = set()
-    for name, weight in state.items():
-        if not weight.is_floating_point():
-            continue
-        kept = weight.clone()
-        weight.mul_(1.01)
-        if not any(amplification(case) > RUNGS["portable"].bound for case in cases):
-            unseen.add(name)
-        weight.copy_(kept)
-    assert unseen == set(definition.undetectable)
+    weights = Weights(it)
+    assert weights.moves(None) == 0.0
+    unseen = {name for name in weights.names if not weights.seen(name, RUNGS["portable"].bound)}
+    assert unseen == set(it.definition.undetectable)
 
 
 def test_options_carry_every_dim(it: Specimen) -> None:
