@@ -99,7 +99,12 @@ def extractor_vit(backbone: str = "vit_tiny_patch16_224", feature_dim: int = 512
     refuse_uneven_heads(settings, "heads", heads, feature_dim)
     options = {"backbone": backbone, "feature_dim": feature_dim, "heads": heads}
     return extractor_definition(
-        name, partial(vit, backbone, feature_dim, heads), SIZE, feature_dim, options, undetectable=(FAINT_QUERIES,)
+        settings.model,
+        partial(vit, backbone, feature_dim, heads),
+        SIZE,
+        feature_dim,
+        options,
+        undetectable=(FAINT_QUERIES,),
     )
 
 
