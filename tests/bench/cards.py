@@ -45,7 +45,7 @@ by `make cards` from what the exports said; nothing here is typed by hand but th
 - **Verdict** is that of `exporter TARGET MODEL` at min, opt, max and odd sizes, on normal, wide, near-zero and sparse
   values, and on real inputs where there are any. The number is the largest error over eager PyTorch's own; the
   ladder allows 4 in ONNX Runtime and 16 in OpenVINO (`docs/parity.md`).
-- **Latency** is the median at the opt sizes, and its ratio to eager PyTorch's, interleaved in one run, with the 95 %
+- **Latency** is the median at the opt sizes, with as many threads as the card says, and its ratio to eager PyTorch's, interleaved in one run, with the 95 %
   interval. `--` means no difference was shown. A profile that was not stable is marked `~`.
 - Weights are seeded noise, except where a checkpoint is named: the metrics of real inputs then show that artifact and
   eager agree, not that the model is good.
@@ -146,7 +146,8 @@ def _run(*words: str) -> dict[str, Any]:
 def _timing(said: Mapping[str, Any]) -> dict[str, Any]:
     subjects = {s["name"]: s["median_ms"] for s in said.get("subjects", [])}
     ratios = {r["of"]: r for r in said.get("ratios", []) if r["to"] == "eager"}
-    return {"stability": said.get("stability"), "median_ms": subjects, "ratios": ratios}
+    threads = next((s["threads"] for s in said.get("subjects", [])), None)
+    return {"stability": said.get("stability"), "median_ms": subjects, "ratios": ratios, "threads": threads}
 
 
 def macs(definition: ModelDef) -> int:
@@ -262,7 +263,9 @@ def _details(definition: ModelDef, card: Mapping[str, Any]) -> list[str]:
         if hop is None or hop["verdict"] != "PASS":
             lines.append(f"- {target}: {card['verdicts'][target]} {(hop or {}).get('reason') or ''}".rstrip())
     seconds, memory = card["seconds"], card["peak_rss_mb"]
-    lines.append(f"- Both exports: {seconds:.0f} s, at most {memory:.0f} MB in one process")
+    threads = card["profile"].get("threads")
+    timed = f"; timed with {threads} thread{'s' if threads != 1 else ''}" if threads else ""
+    lines.append(f"- Both exports: {seconds:.0f} s, at most {memory:.0f} MB in one process{timed}")
     options = inspect.signature(function).parameters.values()
     if options:
         lines.append("- Options:")
