@@ -45,8 +45,9 @@ by `make cards` from what the exports said; nothing here is typed by hand but th
 - **Verdict** is that of `exporter TARGET MODEL` at min, opt, max and odd sizes, on normal, wide, near-zero and sparse
   values, and on real inputs where there are any. The number is the largest error over eager PyTorch's own; the
   ladder allows 4 in ONNX Runtime and 16 in OpenVINO (`docs/parity.md`).
-- **Latency** is the median at the opt sizes, with as many threads as the card says, and its ratio to eager PyTorch's, interleaved in one run, with the 95 %
-  interval. `--` means no difference was shown. A profile that was not stable is marked `~`.
+- **Latency** is the median at the opt sizes, with as many threads as the card says, and its ratio to eager PyTorch's,
+  interleaved in one run, with the 95 % interval. `--` means no difference was shown. A profile that was not stable is
+  marked `~`.
 - Weights are seeded noise, except where a checkpoint is named: the metrics of real inputs then show that artifact and
   eager agree, not that the model is good.
 
