@@ -558,7 +558,7 @@ def _check(manifest: Manifest) -> None:
     _check_flow(manifest)
     _check_cases(manifest)
     for key, target in manifest.targets.items():
-        _check_target(key, target, f"targets.{key}")
+        _check_target(manifest, key, target, f"targets.{key}")
     _check_files(manifest)
     for place, name in mentioned(manifest):
         _file_name(name, place)
@@ -659,13 +659,15 @@ def _check_cases(manifest: Manifest) -> None:
         _within(case.steps, 0, MAX_COUNT, f"cases[{index}].steps")
 
 
-def _check_target(key: str, target: TargetInfo, place: str) -> None:
+def _check_target(manifest: Manifest, key: str, target: TargetInfo, place: str) -> None:
     if key != f"{_name(target.target, place)}/{_name(target.precision, place)}":
         _wrong(place, f"the key is not {target.target}/{target.precision}")
     _one_of(target.status, STATUSES, f"{place}.status")
     _within(target.threads, 0, MAX_COUNT, f"{place}.threads")
-    for form in target.forms:
-        _known(form, target.files, f"{place}.files", f"{place}.forms")
+    # Of several graphs each has every form: a form is a role of theirs, not of the whole.
+    prefixes = [""] if len(manifest.graphs) == 1 else [f"{graph}." for graph in manifest.graphs]
+    for role in [prefix + form for form in target.forms for prefix in prefixes]:
+        _known(role, target.files, f"{place}.files", f"{place}.forms")
     if target.status == "compiled" and not target.forms:
         _wrong(f"{place}.forms", "it is compiled and has no form that runs")
 

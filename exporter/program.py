@@ -215,7 +215,11 @@ class ProgramRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no 
 def _count(step: Step, values: Mapping[str, Array]) -> int:
     if isinstance(step.repeat, int):
         return step.repeat
-    if step.repeat not in values or np.size(values[step.repeat]) != 1 or int(values[step.repeat]) < 1:
+    if (
+        step.repeat not in values
+        or np.size(values[step.repeat]) != 1
+        or int(np.asarray(values[step.repeat]).item()) < 1
+    ):
         raise Refused(
             "bad-sample",
             f"{step.repeat} is {values.get(step.repeat)}",
@@ -223,4 +227,4 @@ def _count(step: Step, values: Mapping[str, Array]) -> int:
             why="it says how often the graph runs: one whole number of at least 1",
             next=f"give {step.repeat} beside the inputs",
         )
-    return int(values[step.repeat])
+    return int(np.asarray(values[step.repeat]).item())

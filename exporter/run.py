@@ -110,7 +110,8 @@ def execute(
 
 
 def _called(runner: BaseRunner, values: Mapping[str, Array]) -> dict[str, Array]:
-    given = {name: np.ascontiguousarray(value) for name, value in values.items()}
+    # Not ascontiguousarray: it would make a count, which has no axis, an array of one.
+    given = {name: np.asarray(value, order="C") for name, value in values.items()}
     return {name: np.array(value) for name, value in runner.infer(given, check_inputs=False).items()}
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from exporter import registry
 from exporter.errors import Refused
 from exporter.manifest import Manifest, TargetInfo
-from exporter.spec import Tensor
+from exporter.program import program_of
+from exporter.spec import Step, Tensor
 
 
 def use_page(manifest: Manifest) -> str:
@@ -19,6 +20,8 @@ def use_page(manifest: Manifest) -> str:
         parts += ["## Dynamic dims", _rows(("dim", "min", "optimised for", "max", "step"), rows)]
     if manifest.state:
         parts += ["## State", _state(manifest)]
+    if not program_of(manifest).single:
+        parts += ["## Program", _program(manifest)]
     if manifest.before or manifest.after:
         parts += ["## Before and after", _host(manifest)]
     for info in manifest.targets.values():
@@ -55,6 +58,28 @@ def _state(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
+def _program(manifest: Manifest) -> str:
+    """The graphs and the loop that drives them, in the words of a program that an application can follow."""
+    rows = [
+        (f"`{name}`", ", ".join(f"`{t.name}`" for t in graph.inputs), ", ".join(f"`{t.name}`" for t in graph.outputs))
+        for name, graph in ((name, manifest.graphs[name]) for name in program_of(manifest).graphs)
+    ]
+    code = [f"values = {{{', '.join(f'{t.name!r}: ...' for t in manifest.inputs)}}}  # arrays by name"]
+    for step in manifest.program:
+        code += _step_lines(step)
+    code.append(f"result = {{name: values[name] for name in {[t.name for t in manifest.outputs]}}}")
+    said = (
+        "Several graphs are the model. Each takes its inputs by name out of all values there are, and adds its outputs:"
+    )
+    loop = ["```python", *code, "```"]
+    return "\n".join([said, "", _rows(("graph", "takes", "gives"), rows), "", *loop])
+
+
+def _step_lines(step: Step) -> list[str]:
+    once = [f"values |= {step.graph}(values)", *(f"values[{s.input!r}] = values[{s.output!r}]" for s in step.state)]
+    return once if step.repeat == 1 else [f"for _ in range({step.repeat}):", *(f"    {line}" for line in once)]
+
+
 def _host(manifest: Manifest) -> str:
     def named(steps: object) -> list[str]:
         return [f"- {s.step}: " + ", ".join(f"{k}={v}" for k, v in s.options.items()) for s in steps]  # type: ignore[attr-defined]
@@ -77,21 +102,26 @@ def _target(manifest: Manifest, info: TargetInfo) -> str:
         target = registry.target(info.target)
     except Refused:  # the target's file is not installed here; the artifact is still described
         return files + advice
-    first, output = manifest.inputs[0], manifest.outputs[0]
+    # Of several graphs the first is shown: the others are opened and called in the same way.
+    name = program_of(manifest).graphs[0]
+    graph = manifest.graphs[name]
+    role = info.forms[0] if len(manifest.graphs) == 1 else f"{name}.{info.forms[0]}"
+    first, output = graph.inputs[0], graph.outputs[0]
     opt = {dim.name: dim.opt for dim in manifest.dims}
     fields = {
-        "file": info.files[info.forms[0]],
+        "file": info.files[role],
         "input": first.name,
         "output": output.name,
         "shape": ", ".join(map(str, first.sized(opt))),
-        "inputs": "{" + ", ".join(_zeros(t, opt) for t in manifest.inputs) + "}",
+        "inputs": "{" + ", ".join(_zeros(t, opt) for t in graph.inputs) + "}",
     }
     code = [
         f"```{name}\n{text.format(**fields)}```"
         for name, text in (("python", target.python_example), ("cpp", target.cpp_example))
         if text
     ]
-    return "\n\n".join([files + advice, *code])
+    shown = [] if len(manifest.graphs) == 1 else [f"How `{name}` is opened and called; the other graphs likewise:"]
+    return "\n\n".join([files + advice, *shown, *code])
 
 
 def _zeros(tensor: Tensor, opt: dict[str, int]) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
-from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Tensor
+from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Part, State, Tensor
 from exporter.target import Artifact, Availability, Problem, Ran, Target
 
 STFT = {"sample_rate": 16000, "length": 512, "hop": 256, "window": "sqrt-hann"}
@@ -58,6 +58,45 @@ def tiny_audio() -> ModelDef:
         inputs=(Tensor("spec", shape, "STFT"),), outputs=(Tensor("enhanced", shape, "STFT"),),
         before=(HostStep("stft", {**STFT, "to": "spec"}),), after=(HostStep("istft", {**STFT, "from": "enhanced"}),),
         checkpoint=Checkpoint("https://example.org/tiny.pt", None, "MIT"), source="nowhere", licence="Apache-2.0",
+    )  # fmt: skip
+
+
+def _loop():
+    import torch
+
+    class Loop(torch.nn.Module):
+        """A layer, then another one on its own output as often as is asked for."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.begin, self.again = torch.nn.Linear(4, 3), torch.nn.Linear(3, 3)
+
+        def forward(self, x, rounds):
+            h = self.begin(x)
+            for _ in range(rounds):
+                h = self.again(h).tanh()
+            return h
+
+    return Loop()
+
+
+def _again(module):
+    import torch
+
+    return torch.nn.Sequential(module.again, torch.nn.Tanh())
+
+
+def tiny_loop() -> ModelDef:
+    """Two graphs, of which the second runs as often as is chosen at run time."""
+    x, h, following = (Tensor(name, ("T", width), "rows") for name, width in (("x", 4), ("h", 3), ("next_h", 3)))
+    return ModelDef(
+        name="tiny-loop", family="fakes", build=_loop, inputs=(x,), outputs=(h,),
+        dims=(Dim("T", 2, 5, 9), Dim("rounds", 1, 2, 6)),
+        parts=(
+            Part("begin", lambda module: module.begin, (x,), (h,)),
+            Part("again", _again, (h,), (following,), "rounds", (State("h", "next_h"),)),
+        ),
+        source="nowhere", licence="Apache-2.0",
     )  # fmt: skip
 
 
