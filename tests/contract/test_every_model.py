@@ -130,18 +130,20 @@ def test_the_graph_computes_what_eager_computes(it: Specimen, graph: str) -> Non
 
 def test_a_model_with_a_stream_is_judged_on_a_sequence(it: Specimen) -> None:
     stream = it.definition.stream
-    sequences = [case for case in it.case_list if case["steps"] > 1]
+    sequences = {case["name"]: case["steps"] for case in it.case_list if case["steps"] > 1}
     if stream is None:
         assert not sequences
         return
-    assert [case["steps"] for case in sequences] == [stream.steps]
+    # The planned one; a real recording, where there is one, is as many steps long as it is.
+    assert sequences["sequence"] == stream.steps
     hop = graph_hop(Here(), "simplified", it.simplified_graphs, it.common, it.case_list)  # type: ignore[arg-type]
-    judged = [result for result in hop.results if result.case == sequences[0]["name"]]
-    assert {r.output for r in judged} == {t.name for t in it.definition.outputs}
-    assert all(r.verdict is Verdict.PASS for r in judged)
-    drift = hop.facts["drift"]["sequence"]
-    assert drift["output"] == stream.output and len(drift["error"]) == len(drift["eager"]) == stream.steps
-    assert max(drift["error"]) < 1e-5
+    for name, steps in sequences.items():
+        judged = [result for result in hop.results if result.case == name]
+        assert {r.output for r in judged} == {t.name for t in it.definition.outputs}
+        assert all(r.verdict is Verdict.PASS for r in judged)
+        drift = hop.facts["drift"][name]
+        assert drift["output"] == stream.output and len(drift["error"]) == len(drift["eager"]) == steps
+        assert max(drift["error"]) < 1e-5
 
 
 def test_every_simplify_pass_is_kept(it: Specimen) -> None:

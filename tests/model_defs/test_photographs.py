@@ -149,4 +149,4 @@ def test_without_scikit_image_the_message_says_how_to_get_it(monkeypatch: pytest
     assert count() == 0
     with pytest.raises(Incomplete, match="scikit-image") as caught:
         photograph(0, 8, 8)
-    assert caught.value.code == "runtime-absent" and "pip install scikit-image" in caught.value.next
+    assert caught.value.code == "runtime-absent" and "pip install '.[zoo]'" in caught.value.next
