@@ -42,11 +42,14 @@ fmt: .venv/ready ## format, and mend what ruff can mend
 type: .venv/ready ## mypy, strict
 	$(BIN)/mypy
 
+# A worker per core, so each computes with one thread: threads of two workers on the same cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
+
 test: setup ## all tests but the slow ones (under 15 minutes)
-	$(BIN)/pytest -m 'not slow' -n auto --dist loadgroup
+	$(PYTEST) -m 'not slow'
 
 test-all: setup ## every test
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(PYTEST)
 
 contract: setup ## what every target and every model must satisfy
 	$(BIN)/pytest tests/contract

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,52 @@ def graph_hop(
     )
 
 
+def lowered_hop(
+    stages: Stages,
+    rounded: Mapping[str, Path],
+    interface: Any,
+    cases: Sequence[Mapping[str, Any]],
+    yardsticks: Sequence[Path],
+    precision: str,
+) -> Hop:
+    """The verdict on graphs of a lower precision, run with every value rounded to its declared type."""
+    runners = registry.graph_runners()
+    if not runners:
+        return Hop("lowered", None, Verdict.SKIPPED, "no runtime here can run a graph", Precision(precision, precision))
+    target = runners[0]
+    common = interface_of(interface, options_of(interface, "fp32", 0))
+    request = {
+        **common, "target": target.name, "graphs": {name: str(path) for name, path in rounded.items()}, "form": None,
+        "cases": list(cases), "yardsticks": [str(path) for path in yardsticks],
+    }  # fmt: skip
+    outcome = stages.attempt(f"verify lowered {precision}", "exporter.parity.worker:measure", request)
+    # It computes in float32 and rounds: both must show, or nothing was lowered.
+    ran = "+".join(sorted({precision, "fp32"}))
+    types, facts = (precision, ran), {"by": f"{target.name}, every value rounded to its declared type"}
+    hop = _judged(outcome, "lowered", None, (None,), cases, common, RUNGS["low"], precision, types, facts)
+    if hop.precision is not None and hop.precision.ran == ran:
+        hop = replace(hop, precision=replace(hop.precision, ran=f"{precision}, emulated"))
+    return hop
+
+
 def artifact_hop(
     path_of: PathOf,
     manifest: Manifest,
     key: str,
     stages: Stages,
     extra_cases: Sequence[Mapping[str, Any]] = (),
+    extra_yardsticks: Mapping[str, Path] | None = None,
 ) -> Hop:
-    """The compiled hop of one target: every form over every case."""
+    """The compiled hop of one target: every form over every case.
+
+    Args:
+        path_of: where a file of the bundle lies.
+        manifest: the bundle's.
+        key: ``target/precision``.
+        stages: runs the children.
+        extra_cases: cases beside the bundle's.
+        extra_yardsticks: by precision, eager's own error over those.
+    """
     info = manifest.targets[key]
     target = registry.target(info.target)
     available = target.available()
@@ -74,13 +113,17 @@ def artifact_hop(
     common = interface_of(manifest, options_of(manifest, info.precision, info.threads))
     after = [{"step": step.step, "options": dict(step.options)} for step in manifest.after]
     common |= {"metrics": list(manifest.model.metrics), "after": after}
+    lowered = info.precision in manifest.yardsticks
+    if lowered:
+        more = [str((extra_yardsticks or {})[info.precision])] if extra_cases else []
+        common |= {"yardsticks": [str(path_of(manifest.yardsticks[info.precision])), *more]}
     artifact = packed(artifact_of(path_of, info))
     outcomes = []
     for form in info.forms:
         request = {**common, "target": info.target, "artifact": artifact, "form": form, "cases": cases}
         stage = f"verify {key}" + (f" {form}" if len(info.forms) > 1 else "")
         outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
-    rung, types = RUNGS[target.rung], target.precisions[info.precision]
+    rung, types = RUNGS["low" if lowered else target.rung], target.precisions[info.precision]
     advice = [*info.advice, *_moved_advice(info, available)]
     facts = {"fingerprint": dict(info.fingerprint), "advice": advice}
     return _judged(outcomes, "compiled", info.target, info.forms, cases, common, rung, info.precision, types, facts)

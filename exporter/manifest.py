@@ -21,7 +21,7 @@ from exporter.errors import ExporterError, Refused
 from exporter.spec import Dim, HostStep, State, Step, Stream, Tensor, factors_of
 
 SCHEMA_NAME = "exporter.bundle"
-SCHEMA_NUMBER = 1
+SCHEMA_NUMBER = 2
 SCHEMA = f"{SCHEMA_NAME}/{SCHEMA_NUMBER}"
 
 MAX_BYTES = 4 << 20
@@ -113,7 +113,11 @@ class CaseInfo:
 
 @dataclass(frozen=True)
 class TargetInfo:
-    """A compiled artifact, or the place kept for one that another machine has to make."""
+    """A compiled artifact, or the place kept for one that another machine has to make.
+
+    ``graphs`` are those it is compiled from where they are not the simplified ones (a lower precision is written into
+    them); ``options`` are the target's own.
+    """
 
     target: str
     precision: str
@@ -125,6 +129,8 @@ class TargetInfo:
     advice: tuple[str, ...] = ()
     status: str = "compiled"
     next: str = ""
+    graphs: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,10 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a bundle says of itself. ``files`` is filled in when the bundle is committed."""
+    """Everything a bundle says of itself. ``files`` is filled in when the bundle is committed.
+
+    ``yardsticks`` are files of eager's own error over the cases, one per precision below the model's own.
+    """
 
     model: ModelInfo
     weights: Weights
@@ -152,6 +161,7 @@ class Manifest:
     before: tuple[HostStep, ...] = ()
     after: tuple[HostStep, ...] = ()
     cases: tuple[CaseInfo, ...] = ()
+    yardsticks: dict[str, str] = field(default_factory=dict)
     targets: dict[str, TargetInfo] = field(default_factory=dict)
     reports: dict[str, str] = field(default_factory=dict)
     onnx_tests: tuple[str, ...] = ()
@@ -176,9 +186,13 @@ def mentioned(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield f"graphs.{name}.simplified", graph.simplified
     for index, case in enumerate(manifest.cases):
         yield f"cases[{index}].file", case.file
+    for name, file in manifest.yardsticks.items():
+        yield f"yardsticks.{name}", file
     for key, target in manifest.targets.items():
         for role, file in target.files.items():
             yield f"targets.{key}.files.{role}", file
+        for name, file in target.graphs.items():
+            yield f"targets.{key}.graphs.{name}", file
     for name, file in manifest.reports.items():
         yield f"reports.{name}", file
     for index, file in enumerate(manifest.onnx_tests):
@@ -339,7 +353,26 @@ def _float(text: str) -> float:
 
 
 # Functions that turn the JSON of schema N into that of schema N + 1, so that every old bundle still opens.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+def _with_lower_precisions(value: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2 knows graphs of a lower precision, their yardsticks, and options of a target."""
+    upgraded: dict[str, Any] = _added(value, "", yardsticks={}) | {"schema": f"{SCHEMA_NAME}/2"}
+    targets = value.get("targets")
+    if isinstance(targets, dict):
+        added = {key: _added(info, f"targets.{key}", graphs={}, options={}) for key, info in targets.items()}
+        upgraded["targets"] = added
+    return upgraded
+
+
+def _added(value: Any, place: str, **more: Any) -> Any:
+    """An object with keys that its schema did not have; what is no object is refused later, where types are read."""
+    if not isinstance(value, dict):
+        return value
+    for key in more.keys() & value.keys():
+        _wrong(_at(place, key), f"the key {key!r} is unknown in that schema")
+    return {**value, **more}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_lower_precisions}
 
 
 def _upgraded(value: Any) -> dict[str, Any]:
@@ -664,6 +697,10 @@ def _check_target(manifest: Manifest, key: str, target: TargetInfo, place: str) 
         _wrong(place, f"the key is not {target.target}/{target.precision}")
     _one_of(target.status, STATUSES, f"{place}.status")
     _within(target.threads, 0, MAX_COUNT, f"{place}.threads")
+    if target.graphs and target.precision not in manifest.yardsticks:
+        _wrong(f"{place}.graphs", f"there is no yardstick of {target.precision}", "it could not be judged")
+    if target.graphs and target.graphs.keys() != manifest.graphs.keys():
+        _wrong(f"{place}.graphs", "it names some of the graphs and not the others")
     # Of several graphs each has every form: a form is a role of theirs, not of the whole.
     prefixes = [""] if len(manifest.graphs) == 1 else [f"{graph}." for graph in manifest.graphs]
     for role in [prefix + form for form in target.forms for prefix in prefixes]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from exporter import registry, samples
+from exporter import lower, registry, samples
 from exporter.bundle import Bundle, Draft, editing
 from exporter.errors import Incomplete, NotProven, Refused, StageFailed, nearest
 from exporter.graph import sha256
@@ -123,7 +123,9 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         stages = Stages(draft.work / "logs", request.limits, progress)
         key = _key(definition, request, found)
         manifest, hops = _graph(draft, definition, request, key, stages)
-        manifest, hop = _compiled(draft, manifest, target, request, stages, str(path))
+        manifest, graphs, lowered_hops = _lowered(draft, manifest, target, request, stages)
+        hops += lowered_hops
+        manifest, hop = _compiled(draft, manifest, target, request, graphs, stages, str(path))
         verification = verification_of(manifest, [*hops, hop])
         measured = None
         if request.profile and hop.verdict in (Verdict.PASS, Verdict.FAIL):
@@ -358,7 +360,8 @@ def _joined(draft: Draft, manifest: Manifest, request: Request) -> Manifest:
         if request.replace:
             return manifest
         raise _other_graph(manifest.model.name, draft.old.path, "weights, dims, options or code")
-    return replace(manifest, targets=old.targets, reports=old.reports)
+    yardsticks = old.yardsticks if old.cases == manifest.cases else {}  # a case's file has its digest in its name
+    return replace(manifest, targets=old.targets, reports=old.reports, yardsticks=yardsticks)
 
 
 def _files_of(manifest: Manifest) -> dict[str, str]:
@@ -369,14 +372,45 @@ def _key_of(target: str, precision: str) -> str:
     return f"{target}/{precision}"
 
 
+def _lowered(
+    draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages
+) -> tuple[Manifest, dict[str, str], list[Hop]]:
+    """The graphs of a precision that the target takes from its graph, and their hop; the yardsticks of all precisions.
+
+    Those of targets that the bundle holds already are made again where its cases are new.
+    """
+    asked = {request.precision} & target.lowers
+    held = {info.precision for info in manifest.targets.values() if info.graphs}
+    for precision in sorted((asked | held) - manifest.yardsticks.keys()):
+        require_torch(f"the yardstick of {precision}")
+        file = draft.work / f"{precision}.safetensors"
+        lower.yardstick(manifest, _files(draft), request.build, precision, file, stages)
+        name = draft.add(file, f"yardsticks/{precision}.safetensors")
+        manifest = replace(manifest, yardsticks=manifest.yardsticks | {precision: name})
+    if not asked:
+        return manifest, {}, []
+    folder, precision = draft.work / "lowered", request.precision
+    yardstick = _files(draft)(manifest.yardsticks[precision])
+    found = lower.lowered(manifest, _files(draft), precision, [yardstick], folder, stages)
+    place = f"targets/{_key_of(target.name, precision)}/graphs"
+    graphs = {name: draft.add(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
+    return manifest, graphs, [found.hop]
+
+
 def _compiled(
-    draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages, where: str
+    draft: Draft,
+    manifest: Manifest,
+    target: Target,
+    request: Request,
+    lowered: Mapping[str, str],
+    stages: Stages,
+    where: str,
 ) -> tuple[Manifest, Hop]:
     """Compiles and verifies; a runtime that is absent leaves a place and the command to fill it."""
     key = _key_of(target.name, request.precision)
     available = target.available()
     if not available.present:
-        info = _absent(target, request, available, where)
+        info = _absent(target, request, lowered, available, where)
         hop = Hop(
             "compiled",
             target.name,
@@ -390,7 +424,7 @@ def _compiled(
     folder, graphs = draft.work / "artifact", {name: draft.work / f"{name}.onnx" for name in manifest.graphs}
     for name, copy in graphs.items():
         # A copy: a target that writes to what it is given, or gives it away, must not reach the bundle.
-        shutil.copyfile(_files(draft)(manifest.graphs[name].simplified), copy)
+        shutil.copyfile(_files(draft)(lowered.get(name, manifest.graphs[name].simplified)), copy)
     compile_request = {
         "target": target.name, "graphs": {name: str(path) for name, path in graphs.items()}, "folder": str(folder),
         "program": program_of(manifest).as_json(), "options": options.__dict__,
@@ -406,9 +440,31 @@ def _compiled(
     info = TargetInfo(
         target=target.name, precision=request.precision, files=files, forms=tuple(made["forms"]),
         fingerprint=made["fingerprint"], stored=made["stored"], threads=request.threads, advice=tuple(made["advice"]),
+        graphs=dict(lowered),
     )  # fmt: skip
     manifest = replace(manifest, targets=manifest.targets | {key: info})
     return manifest, artifact_hop(_files(draft), manifest, key, stages)
+
+
+def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Path) -> dict[str, str]:
+    """The graphs of a precision as an export wrote them: lowering takes PyTorch, for the yardstick.
+
+    Raises:
+        Refused: ``not-lowered`` where no export did.
+    """
+    if precision not in target.lowers:
+        return {}
+    info = manifest.targets.get(_key_of(target.name, precision))
+    if info is None or not info.graphs:
+        model, held = manifest.model.name, ", ".join(sorted(manifest.targets)) or "none"
+        raise Refused(
+            "not-lowered",
+            f"{path} holds no {precision} graph for {target.name}",
+            where=f"bundle {path}",
+            why=f"a lower precision is written into the graph where the model is traced; it holds {held}",
+            next=f"exporter {target.name} {model} -o {path} --precision {precision}, where PyTorch is",
+        )
+    return info.graphs
 
 
 def _refuse_foreign_files(target: Target, files: Mapping[str, str], folder: Path) -> None:
@@ -437,11 +493,14 @@ def _files(draft: Draft) -> Callable[[str], Path]:
     return path_of
 
 
-def _absent(target: Target, request: Request, available: Availability, where: str) -> TargetInfo:
+def _absent(
+    target: Target, request: Request, lowered: Mapping[str, str], available: Availability, where: str
+) -> TargetInfo:
+    precision = f" --precision {request.precision}" if request.precision != Request.precision else ""
     return TargetInfo(
         target=target.name, precision=request.precision, files={}, forms=(), fingerprint={}, stored="-",
         threads=request.threads, status="incomplete",
-        next=f"{available.next} && exporter compile {where} --target {target.name}",
+        next=f"{available.next} && exporter compile {where} --target {target.name}{precision}", graphs=dict(lowered),
     )  # fmt: skip
 
 
@@ -482,7 +541,8 @@ def compile_bundle(
                 next=available.next,
             )
         stages = Stages(draft.work / "logs", limits, progress)
-        manifest, hop = _compiled(draft, manifest, target, request, stages, str(path))
+        lowered = _prepared_graphs(manifest, target, precision, path)
+        manifest, hop = _compiled(draft, manifest, target, request, lowered, stages, str(path))
         draft.derived("USE.md", use_page(manifest))
         draft.commit(manifest)
     return Exported(path, verification_of(manifest, [hop]), tuple(stages.done), None)

@@ -6,8 +6,9 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from exporter import define, samples
+from exporter import define, lowered_eager, samples
 from exporter.bundle import read_tensors, under, write_tensors
 from exporter.errors import NotProven
 from exporter.isolate import Channel
@@ -103,6 +104,39 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     }
 
 
+def write_yardstick(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Child: how far eager in a lower precision is from the reference, over cases that have one already.
+
+    Args:
+        request: ``build`` (see :func:`define.eager`), ``precision``, ``cases`` (as :func:`write_cases` gave them) and
+            ``file``, the path to write: ``noise/CASE/OUTPUT`` and ``drift/CASE/OUTPUT`` of every case.
+        channel: gets a progress event per case.
+
+    Returns:
+        ``{"weights"}``, whose digest has to be that of the reference.
+    """
+    build, precision = request["build"], request["precision"]
+    definition = define.definition(build)
+    module, weights = define.weighted(definition, build["checkpoint"], build["seed"])
+    double, _, _ = _double(definition, module)
+    run = _Runs(
+        definition, lowered_eager.rounded_module(module, precision), double, partial(lowered_eager.rounding, precision)
+    )
+    cases = [Case(**{field.name: case[field.name] for field in fields(Case)}) for case in request["cases"]]
+    files = {case["name"]: Path(case["file"]) for case in request["cases"]}
+    draws, tensors = _draws(definition, cases), dict[str, Array]()
+    for index, case in enumerate(cases):
+        held = read_tensors(files[case.name])
+        noise, drift = run.floors(case, held, draws[case.name])
+        for name, floor in noise.items():
+            tensors[f"noise/{case.name}/{name}"] = np.array([floor.relative, floor.max_abs])
+        tensors |= {f"drift/{case.name}/{name}": errors for name, errors in drift.items()}
+        event = {"event": "progress", "what": f"{precision} {case.name}", "done": index + 1, "of": len(cases)}
+        channel.send(event)
+    write_tensors(Path(request["file"]), tensors)
+    return {"weights": weights.__dict__}
+
+
 def _volume(definition: ModelDef, case: Case) -> float:
     """How much work a case is, in elements: what the estimate of the whole is scaled by."""
     elements = sum(float(np.prod(t.sized(case.sizes))) for t in definition.inputs[:1])
@@ -123,10 +157,7 @@ def _case_tensors(
     ``drift/NAME`` is eager's relative error after each step. A real input has ``eager/`` too, for the task metrics.
     """
     y64, y32, noise = run.both(case, inputs)
-    for draw in range(1, draws):
-        again = planning.nearby(inputs, case, draw) if case.scale == "sample" else None
-        more = run.both(case, again or planning.generated_inputs(definition, case, draw))[2]
-        noise = {name: noise[name].joined(more[name]) for name in noise}
+    noise = run.joined_draws(case, inputs, noise, draws)
     tensors: dict[str, Array] = {f"input/{name}": value for name, value in inputs.items()}
     for tensor in definition.outputs:
         name, reference = tensor.name, y64[tensor.name]
@@ -135,10 +166,7 @@ def _case_tensors(
         tensors[f"noise/{name}"] = np.array([noise[name].relative, noise[name].max_abs, _moved(reference, first)])
     if case.scale == "sample":
         tensors |= {f"eager/{tensor.name}": y32[tensor.name] for tensor in definition.outputs}
-    stream = definition.stream
-    if case.steps > 1 and stream is not None:
-        name = stream.output
-        tensors[f"drift/{name}"] = np.array(step_errors(y32[name], y64[name], stream.axis, case.steps))
+    tensors |= {f"drift/{name}": errors for name, errors in run.drift(case, y64, y32).items()}
     return tensors
 
 
@@ -187,10 +215,17 @@ def _double(definition: ModelDef, module: nn.Module) -> tuple[nn.Module, str, li
 class _Runs:
     """The reference module and the eager module over cases, always on copies of the inputs."""
 
-    def __init__(self, definition: ModelDef, eager: nn.Module, double: nn.Module) -> None:
+    def __init__(
+        self,
+        definition: ModelDef,
+        eager: nn.Module,
+        double: nn.Module,
+        around_eager: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.definition = definition
         self._eager = eager
         self._double = double
+        self._around_eager = around_eager
 
     def eager(self, case: Case, inputs: Arrays) -> dict[str, Array]:
         """What eager PyTorch computes in the model's own precision."""
@@ -236,6 +271,33 @@ class _Runs:
         y64[stream.output], y32[stream.output] = (np.concatenate(pieces, stream.axis) for pieces in whole)
         return y64, y32, floors | {stream.output: self._errors(y64, y32)[stream.output]}
 
+    def floors(self, case: Case, held: Arrays, draws: int) -> tuple[dict[str, Floor], dict[str, Array]]:
+        """Eager's error per output over a case and its draws, and its drift, where ``held`` has the reference."""
+        inputs, y64 = under(held, "input/"), under(held, "reference/")
+        if case.steps == 1:
+            y32 = self.eager(case, inputs)
+            noise = self._errors(y64, y32)
+        else:  # what a state was after each step is not kept
+            y64, y32, noise = self.both(case, inputs)
+        return self.joined_draws(case, inputs, noise, draws), self.drift(case, y64, y32)
+
+    def joined_draws(self, case: Case, inputs: Arrays, noise: Mapping[str, Floor], draws: int) -> dict[str, Floor]:
+        """The error of a case joined with that of more of its kind."""
+        joined_noise = dict(noise)
+        for draw in range(1, draws):
+            again = planning.nearby(inputs, case, draw) if case.scale == "sample" else None
+            more = self.both(case, again or planning.generated_inputs(self.definition, case, draw))[2]
+            joined_noise = {name: floor.joined(more[name]) for name, floor in joined_noise.items()}
+        return joined_noise
+
+    def drift(self, case: Case, y64: Arrays, y32: Arrays) -> dict[str, Array]:
+        """Of a sequence, eager's relative error after each step of the streamed output."""
+        stream = self.definition.stream
+        if case.steps == 1 or stream is None:
+            return {}
+        name = stream.output
+        return {name: np.array(step_errors(y32[name], y64[name], stream.axis, case.steps))}
+
     def _errors(self, y64: Arrays, y32: Arrays) -> dict[str, Floor]:
         """Eager's relative and largest element error per output."""
         floors = {}
@@ -260,8 +322,10 @@ class _Runs:
     def _call(self, module: nn.Module, inputs: Arrays) -> dict[str, Array]:
         double = module is self._double and self._double is not self._eager
         dtype = torch.float64 if double else torch.get_default_dtype()
-        with define.in_float64(module) if double else nullcontext(), torch.inference_mode():
-            tensors = [_tensor(inputs[t.name], dtype) for t in self.definition.inputs]
+        around = define.in_float64(module) if double else self._around_eager()
+        with torch.inference_mode(), around:
+            # Made inside: what rounds every value rounds the inputs as well.
+            tensors = [_tensor(inputs[t.name], dtype).clone() for t in self.definition.inputs]
             copies = [tensor.clone() for tensor in tensors]
             counts = {name: int(inputs[name]) for name in self.definition.repeats}
             outputs = tree_leaves(module(*copies, **counts))

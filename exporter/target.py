@@ -113,6 +113,7 @@ class Target(ABC):
         name: what users type (the file's name with dashes).
         extra: the extra of ``pyproject.toml`` that installs the runtime, or None.
         precisions: for each precision users may ask, ``(stored, computed)`` types; anything else that ran is a FAIL.
+        lowers: those of ``precisions`` that are written into the types of the graph before it is compiled.
         rung: the rung of the parity ladder its artifacts must stand on (``exporter.parity.ladder``).
         runs_graphs: rank among targets that can run a plain ONNX graph for the traced and simplified hops (1 is
             asked first), or None.
@@ -123,6 +124,7 @@ class Target(ABC):
     name: ClassVar[str]
     extra: ClassVar[str | None] = None
     precisions: ClassVar[Mapping[str, tuple[str, str]]]
+    lowers: ClassVar[frozenset[str]] = frozenset()
     rung: ClassVar[str] = "compiled"
     runs_graphs: ClassVar[int | None] = None
     # Ten lines each for an application; {file} is the artifact, {input} and {output} are the first tensors' names.

@@ -93,8 +93,8 @@ def verify(
     keys = chosen(bundle, targets)
     with scratch() as folder:
         stages = Stages(folder, limits or Limits(seconds=STAGE_SECONDS), progress)
-        extra = _referenced(bundle, samples_path, checkpoint, folder, stages) if samples_path else []
-        hops = [artifact_hop(bundle.file, manifest, key, stages, extra) for key in keys]
+        extra = _referenced(bundle, keys, samples_path, checkpoint, folder, stages) if samples_path else ()
+        hops = [artifact_hop(bundle.file, manifest, key, stages, *extra) for key in keys]
     verification = verification_of(manifest, hops)
     if save:
         save_report(path, "verify", verification.as_json())
@@ -102,9 +102,9 @@ def verify(
 
 
 def _referenced(
-    bundle: Bundle, samples_path: Path, checkpoint: Path | None, folder: Path, stages: Stages
-) -> list[dict[str, Any]]:
-    """References of new samples, by PyTorch in a child.
+    bundle: Bundle, keys: Sequence[str], samples_path: Path, checkpoint: Path | None, folder: Path, stages: Stages
+) -> tuple[list[dict[str, Any]], dict[str, Path]]:
+    """References of new samples, and their yardsticks in the precisions of these targets, by PyTorch in children.
 
     Raises:
         Refused: ``samples-need-reference`` where PyTorch or the weights are not at hand.
@@ -140,7 +140,13 @@ def _referenced(
             next="give the checkpoint that the bundle was exported with",
         )
     # A sample moves every output or none; vacuity is judged by the bundle's own cases, which run beside it.
-    return [{key: case[key] for key in ("name", "scale", "steps", "file")} for case in made["cases"]]
+    cases = [{key: case[key] for key in ("name", "scale", "steps", "file")} for case in made["cases"]]
+    yardsticks = dict[str, Path]()
+    for precision in sorted({manifest.targets[key].precision for key in keys} & manifest.yardsticks.keys()):
+        yardsticks[precision] = folder / f"{precision}.safetensors"
+        asked = {"build": build, "precision": precision, "cases": made["cases"], "file": str(yardsticks[precision])}
+        stages.run(f"eager {precision}", "exporter.reference:write_yardstick", asked)
+    return cases, yardsticks
 
 
 def chosen(bundle: Bundle, targets: Sequence[str]) -> list[str]:

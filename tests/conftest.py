@@ -17,6 +17,24 @@ if "EXPORTER_FUZZ" not in os.environ:
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EXPORTER_DATA", ROOT.parent / "shared" / "data"))
 
+# Fixtures that take a model's name, and the folders whose files share bundles that take seconds to make.
+MODEL_FIXTURES = ("name", "it", "each", "model")
+SHARING = ("cli", "device", "targets")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Put tests that share something slow into one worker, so that it is made once.
+
+    Marked as they are collected, since xdist may read the groups before a conftest's next hook is called.
+    """
+    folder = item.path.relative_to(ROOT / "tests").parts[0]
+    given = getattr(getattr(item, "callspec", None), "params", {})
+    names = [given[fixture] for fixture in MODEL_FIXTURES if isinstance(given.get(fixture), str)]
+    if folder == "contract" and names:
+        item.add_marker(pytest.mark.xdist_group(names[0]))
+    elif folder in SHARING:
+        item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:

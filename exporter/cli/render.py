@@ -17,6 +17,7 @@ from exporter.errors import ExporterError
 from exporter.stages import silent
 
 PIPE_WIDTH = 400
+SHOWN = 8  # of a list whose rest is in the JSON
 COLOURS = {"PASS": "green", "SKIPPED": "yellow", "STABLE": "green", "NOISY": "yellow"}
 Event = Mapping[str, Any]
 Progress = Callable[[str, Event], None]
@@ -120,10 +121,23 @@ def verified(value: Event) -> None:
             out.print(f"  {hop['verdict']} {hop['hop']} {hop['target'] or ''}: {escape(hop['reason'])}")
         if hop["facts"].get("log"):
             out.print(f"  log: {escape(hop['facts']['log'])}")
-        for line in _metric_lines(hop):
+        for line in (*_kept_lines(hop), *_metric_lines(hop)):
             out.print(line)
         for line in hop["facts"].get("advice", []):
             out.print(f"  note, {hop['target'] or hop['hop']}: {escape(line)}")
+
+
+def _kept_lines(hop: Event) -> Iterator[str]:
+    """Which nodes of a lowered graph stay in float32, and why; the JSON has all of them."""
+    kept = hop["facts"].get("kept", {})
+    if not kept:
+        return
+    asked = hop["precision"]["asked"]
+    yield f"  {len(kept)} of {hop['facts']['nodes']} nodes stay in fp32, where {asked} would not do:"
+    for node, reason in list(kept.items())[:SHOWN]:
+        yield f"    {escape(node)}: {escape(reason)}"
+    if len(kept) > SHOWN:
+        yield f"    and {len(kept) - SHOWN} more: --json"
 
 
 def _metric_lines(hop: Event) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, isnan
 
-from exporter.parity.ladder import ELEMENT_GUARD, UNIT_ROUNDOFF, VACUOUS, Rung
+from exporter.parity.ladder import ELEMENT_GUARD, LARGEST_ERROR, UNIT_ROUNDOFF, VACUOUS, Rung
 from exporter.parity.measure import Measurement, relative
 from exporter.verdict import Result, Verdict
 
@@ -75,10 +75,11 @@ def _floors(measurements: Sequence[Measurement]) -> Mapping[tuple[str, str], Flo
 
 
 def _moved(measurements: Sequence[Measurement]) -> Mapping[str, bool]:
-    """Whether some case moves the output by more than its noise."""
+    """Whether some case moves the output by more than its noise, or by more than any answer may be off."""
+    enough = 2 * LARGEST_ERROR  # what lies half-way is off by more than the largest error from one of both
     moved: dict[str, bool] = {}
     for m in measurements:
-        moves = m.integer or m.moved > VACUOUS * max(m.noise, UNIT_ROUNDOFF["fp32"])
+        moves = m.integer or m.moved > min(VACUOUS * max(m.noise, UNIT_ROUNDOFF["fp32"]), enough)
         moved[m.output] = moved.get(m.output, False) or moves
     return moved
 
@@ -115,6 +116,9 @@ def _value_verdict(m: Measurement, floor: Floor, rung: Rung, precision: str) -> 
             f"error {error:.3g} is {amplification:.3g} times eager's own {floor.relative:.3g}; {rung.bound:g} allowed"
         )
         return Verdict.FAIL, reason
+    if error > LARGEST_ERROR:
+        own = f"eager's own is {floor.relative:.3g}"
+        return Verdict.FAIL, f"error {error:.3g} is above {LARGEST_ERROR:g}, whatever eager does ({own})"
     guard = ELEMENT_GUARD * max(floor.max_abs, UNIT_ROUNDOFF[precision] * m.reference_max)
     if m.max_abs > guard:
         return (

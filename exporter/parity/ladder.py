@@ -31,6 +31,10 @@ RUNGS = {
 # Right f32 artifacts measured: 1.2 to 7.2 times (docs/parity.md).
 ELEMENT_GUARD = 64.0
 
+# Whatever eager does in a precision, an output further off than this (20 dB) is not the model's: a bound that eager's
+# own collapse would stretch to cover anything could not fail.
+LARGEST_ERROR = 0.1
+
 UNIT_ROUNDOFF = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
 
 # A reference that moves less than this many times its noise between cases of one shape says nothing.

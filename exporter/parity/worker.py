@@ -34,7 +34,8 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
             ``options``;
             ``cases`` (``[{"name", "scale", "steps", "file"}]``); ``outputs`` (``{name: dtype}``); ``state``
             (``[{"input", "output"}]``); ``stream`` or None; optional ``metrics`` and ``after``, the task metrics of
-            real inputs and the host steps before them.
+            real inputs and the host steps before them; optional ``yardsticks``, files of eager's own error in a lower
+            precision, where that and not the model's own is to be compared with.
         channel: gets one progress event per case.
 
     Returns:
@@ -45,10 +46,11 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     measurements: list[Measurement] = []
     dims = [Dim(name, *bounds) for name, bounds in request["options"]["dims"].items()]
     task = TaskMetrics(request.get("metrics", []), [HostStep(**step) for step in request.get("after", [])], dims)
+    yardsticks = {k: v for path in request.get("yardsticks", []) for k, v in read_tensors(Path(path)).items()}
     with ExitStack() as stack:
         runner = stack.enter_context(opened(target, request))
         for index, case in enumerate(request["cases"]):
-            measurements += measure_case(runner, request, case, task)
+            measurements += measure_case(runner, request, case, task, yardsticks)
             channel.send(
                 {"event": "progress", "what": f"case {case['name']}", "done": index + 1, "of": len(request["cases"])}
             )
@@ -90,10 +92,16 @@ def unpacked(value: Mapping[str, Any]) -> Artifact:
 
 
 def measure_case(
-    runner: BaseRunner, request: Mapping[str, Any], case: Mapping[str, Any], task: TaskMetrics | None = None
+    runner: BaseRunner,
+    request: Mapping[str, Any],
+    case: Mapping[str, Any],
+    task: TaskMetrics | None = None,
+    yardsticks: Mapping[str, Array] | None = None,
 ) -> list[Measurement]:
     """Runs one case, once or as a sequence, and measures every output; a real input that ran well goes to ``task``."""
     tensors = read_tensors(Path(case["file"]))
+    if yardsticks:
+        tensors |= _lower_floors(case["name"], tensors, yardsticks)
     inputs = under(tensors, "input/")
     references, noises = under(tensors, "reference/"), under(tensors, "noise/")
     if case["steps"] > 1:
@@ -111,6 +119,14 @@ def measure_case(
     if task is not None and all(m.problem is None and not m.bad and not m.bad_reference for m in found):
         task.add(case["name"], outputs, tensors)
     return found
+
+
+def _lower_floors(case: str, tensors: Mapping[str, Array], yardsticks: Mapping[str, Array]) -> dict[str, Array]:
+    """The figures of eager in a lower precision in place of its own. A case without them is an error, never a pass."""
+    noise = under(yardsticks, f"noise/{case}/")
+    moved = {name: value[2:] for name, value in under(tensors, "noise/").items()}
+    floors = {f"noise/{name}": np.concatenate([noise[name], moved[name]]) for name in moved}
+    return floors | {f"drift/{name}": value for name, value in under(yardsticks, f"drift/{case}/").items()}
 
 
 def _infer(runner: BaseRunner, inputs: Mapping[str, Array]) -> dict[str, Array]:

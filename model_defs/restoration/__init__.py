@@ -67,7 +67,7 @@ def restormer(
     Args:
         variant: ``color`` (deraining, deblurring: ``WithBias``, 26,126,644 parameters), ``denoise`` (colour
             denoising: ``BiasFree``, 26,111,668), ``gray`` (26,109,076) or ``dual-pixel`` (left and right view on six
-            channels, 26,132,548).
+            channels, 26,132,548; ``exporter run`` takes both as one array of a .npz, no picture file holds them).
         dim: channels of the first level, even; each level doubles them, to 4096 at most.
         blocks: transformer blocks of the four levels.
         refinement: transformer blocks after the decoder.

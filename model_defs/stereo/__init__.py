@@ -26,6 +26,7 @@ from .declare import (
     NARROWEST,
     NEIGHBOURS,
     NORMALISED,
+    SAMPLERS,
 )
 
 if TYPE_CHECKING:
@@ -57,13 +58,16 @@ PYRAMID = ("pixel", "mean of 2 pixels", "mean of 4 pixels", "mean of 8 pixels")
 
 
 @model
-def raft_stereo(variant: str = "base", iterations: int = 8, max_height: int = 128, max_width: int = 128) -> ModelDef:
+def raft_stereo(
+    variant: str = "base", iterations: int = 8, sampler: str = "gather", max_height: int = 128, max_width: int = 128
+) -> ModelDef:
     """RAFT-Stereo, the iterations unrolled: ``left``, ``right (1, 3, H, W)`` to the flow, the negative disparity.
 
     Args:
         variant: ``base`` (11,116,176 parameters) or ``realtime`` (9,865,568: one trunk for features and context,
             stride 8, two levels, the coarser one updated twice as often).
         iterations: how often the flow is updated, 1 to 32.
+        sampler: ``gather`` reads the correlation without a sampling operator, ``grid`` with one, as published.
         max_height: pixels, a multiple of 32: the largest image.
         max_width: the same of its width.
 
@@ -73,6 +77,7 @@ def raft_stereo(variant: str = "base", iterations: int = 8, max_height: int = 12
     name = "raft-stereo"
     settings = Settings(name)
     settings.one_of("variant", variant, tuple(NARROWEST))
+    settings.one_of("sampler", sampler, SAMPLERS)
     settings.whole("iterations", iterations, most=MOST_ITERATIONS)
     factor, narrowest = 8 if variant == "realtime" else 4, NARROWEST[variant]
     low = Tensor("flow_low", (1, 2, f"H/{factor}", f"W/{factor}"), f"flow in pixels at 1/{factor}; across lines 0")
@@ -80,7 +85,7 @@ def raft_stereo(variant: str = "base", iterations: int = 8, max_height: int = 12
         name=name,
         family="stereo",
         build=partial(_raft, variant, iterations),
-        deploy=partial(_deployed, "deploy_raft"),
+        deploy=partial(_deployed, "deploy_raft", sampler=sampler),
         inputs=declare.images(),
         outputs=(low, declare.full("flow_up")),
         dims=declare.sizes(name, max_height, max_width, narrowest),
@@ -89,8 +94,11 @@ def raft_stereo(variant: str = "base", iterations: int = 8, max_height: int = 12
         undetectable=NORMALISED["fnet"] if variant == "base" else REALTIME_UNDETECTABLE,
         source=f"{RAFT}, github.com/princeton-vl/RAFT-Stereo",
         licence=LICENCE,
-        options={"variant": variant, "iterations": iterations, "max_height": max_height, "max_width": max_width},
-    )
+        options={
+            "variant": variant, "iterations": iterations, "sampler": sampler,
+            "max_height": max_height, "max_width": max_width,
+        },
+    )  # fmt: skip
 
 
 @model
@@ -99,6 +107,7 @@ def selective_raft(
     layers: int = 3,
     attention_map: bool = False,
     predictions: str = "last",
+    sampler: str = "gather",
     max_height: int = 128,
     max_width: int = 128,
 ) -> ModelDef:
@@ -110,6 +119,7 @@ def selective_raft(
             weights, of 3, fit no other number.
         attention_map: whether the attention map of each level is an output too.
         predictions: ``last``, or ``all``: also the flow at full size after every iteration.
+        sampler: ``gather`` reads the correlation without a sampling operator, ``grid`` with one, as published.
         max_height: pixels, a multiple of 32: the largest image.
         max_width: the same of its width.
 
@@ -119,6 +129,7 @@ def selective_raft(
     name = "selective-raft"
     settings = Settings(name)
     settings.one_of("predictions", predictions, ("last", "all"))
+    settings.one_of("sampler", sampler, SAMPLERS)
     settings.whole("iterations", iterations, most=MOST_ITERATIONS)
     settings.whole("layers", layers, most=len(LEVELS))
     settings.flag("attention_map", attention_map)
@@ -129,7 +140,7 @@ def selective_raft(
         name=name,
         family="stereo",
         build=partial(_selective, iterations, attention_map, predictions == "all", layers),
-        deploy=partial(_deployed, "deploy_selective"),
+        deploy=partial(_deployed, "deploy_selective", sampler=sampler),
         inputs=declare.images(),
         outputs=(declare.low(), declare.full("up"), *maps, *every),
         dims=declare.sizes(name, max_height, max_width, NARROWEST["base"]),
@@ -140,17 +151,20 @@ def selective_raft(
         licence=LICENCE,
         options={
             "iterations": iterations, "layers": layers, "attention_map": attention_map, "predictions": predictions,
-            "max_height": max_height, "max_width": max_width,
+            "sampler": sampler, "max_height": max_height, "max_width": max_width,
         },
     )  # fmt: skip
 
 
 @model
-def selective_raft_loop(attention_map: bool = False, max_height: int = 96, max_width: int = 128) -> ModelDef:
+def selective_raft_loop(
+    attention_map: bool = False, sampler: str = "gather", max_height: int = 96, max_width: int = 128
+) -> ModelDef:
     """Selective-RAFT as three graphs, so that the number of iterations is chosen at every run.
 
     Args:
         attention_map: whether the attention map of each level is an output too.
+        sampler: ``gather`` reads the correlation without a sampling operator, ``grid`` with one, as published.
         max_height: pixels, a multiple of 32: the largest image.
         max_width: the same of its width.
 
@@ -159,6 +173,7 @@ def selective_raft_loop(attention_map: bool = False, max_height: int = 96, max_w
     """
     name = "selective-raft-loop"
     Settings(name).flag("attention_map", attention_map)
+    Settings(name).one_of("sampler", sampler, SAMPLERS)
     state = (*declare.per_level("hidden", HIDDEN, "hidden state"), declare.low())
     following = tuple(Tensor(f"next_{t.name}", t.shape, f"the next {t.name}") for t in state)
     maps = declare.per_level("attention", 1, "weight of the small kernel, 0 to 1")
@@ -174,7 +189,7 @@ def selective_raft_loop(attention_map: bool = False, max_height: int = 96, max_w
         name=name,
         family="stereo",
         build=partial(_selective, 1, attention_map),
-        deploy=partial(_deployed, "deploy_selective"),
+        deploy=partial(_deployed, "deploy_selective", sampler=sampler),
         inputs=declare.images(),
         outputs=(declare.low(), declare.full("up"), *(maps if attention_map else ())),
         dims=(*declare.sizes(name, max_height, max_width, NARROWEST["base"]), Dim("iterations", 1, 8, MOST_ITERATIONS)),
@@ -195,8 +210,10 @@ def selective_raft_loop(attention_map: bool = False, max_height: int = 96, max_w
         undetectable=NORMALISED["fnet"],
         source=f"{SELECTIVE}, github.com/Windsrain/Selective-Stereo",
         licence=LICENCE,
-        options={"attention_map": attention_map, "max_height": max_height, "max_width": max_width},
-    )
+        options={
+            "attention_map": attention_map, "sampler": sampler, "max_height": max_height, "max_width": max_width
+        },
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------ blocks
@@ -350,7 +367,7 @@ def correlation_lookup(sampler: str = "gather", channels: int = INPUTS) -> Model
         Refused: ``bad-option``.
     """
     name = "correlation-lookup"
-    Settings(name).one_of("sampler", sampler, ("grid", "gather"))
+    Settings(name).one_of("sampler", sampler, SAMPLERS)
     Settings(name).whole("channels", channels, most=MOST_CHANNELS)
     sides = [declare.features(side, channels, -4.0) for side in ("left", "right")]
     flow = Tensor("flow", (1, 1, "H", "W"), "flow from left to right, pixels", low=-24.0, high=8.0)
@@ -456,10 +473,10 @@ def _selective(iterations: int, attention_map: bool, predictions: bool = False, 
     return SelectiveRaft(Shape(layers=layers), iterations, attention_map, predictions)
 
 
-def _deployed(rewrite: str, module: nn.Module) -> nn.Module:
+def _deployed(rewrite: str, module: nn.Module, **options: str) -> nn.Module:
     from . import deploy
 
-    deployed: nn.Module = getattr(deploy, rewrite)(module)
+    deployed: nn.Module = getattr(deploy, rewrite)(module, **options)
     return deployed
 
 

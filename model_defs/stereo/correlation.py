@@ -95,7 +95,7 @@ class GatherLookup(nn.Module):
         return found[..., :-1] * (1 - fraction) + found[..., 1:] * fraction
 
 
-SAMPLERS = {"grid": GridLookup, "gather": GatherLookup}
+LOOKUPS = {"grid": GridLookup, "gather": GatherLookup}
 
 
 class CorrelationLookup(nn.Module):
@@ -107,7 +107,7 @@ class CorrelationLookup(nn.Module):
 
     def __init__(self, sampler: str = "grid") -> None:
         super().__init__()
-        self.lookup = SAMPLERS[sampler]()
+        self.lookup = LOOKUPS[sampler]()
 
     def forward(self, left: Tensor, right: Tensor, disparity: Tensor) -> Tensor:
         """Features ``(B, C, h, w)`` twice and the flow to the right image ``(B, 1, h, w)`` to ``(B, 36, h, w)``."""

@@ -14,6 +14,8 @@ HIDDEN, INPUTS = 128, 256
 PREPARED = 6 * HIDDEN
 # RAFT's lookup: levels of the pyramid, how far it reads to both sides on each, its channels.
 PYRAMID_LEVELS, RADIUS = 4, 4
+# How a likeness is read between pixels: from two neighbours, or by a sampling operator, as published.
+SAMPLERS = ("gather", "grid")
 LOOKED_UP = PYRAMID_LEVELS * (2 * RADIUS + 1)
 # An upsampler mixes 3x3 coarse values.
 NEIGHBOURS = 9

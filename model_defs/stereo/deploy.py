@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .correlation import CorrelationLookup, GatherLookup
+from .correlation import LOOKUPS, CorrelationLookup
 from .gru import ContextConvGRU, RaftConvGRU, SelectiveConvGRU
 from .raft import RaftStereo
 from .rewriting import fold_batch_norms, in_float64
@@ -20,11 +20,16 @@ from .update import SelectiveUnits
 from .upsample import ConvexUpsample, ShiftedUpsample
 
 
-def deploy_raft(network: RaftStereo) -> RaftStereo:
-    """RAFT-Stereo without a sampler, an unfolding or a batch normalisation, the gates of a unit in one convolution."""
+def deploy_raft(network: RaftStereo, sampler: str = "gather") -> RaftStereo:
+    """RAFT-Stereo without an unfolding or a batch normalisation, the gates of a unit in one convolution.
+
+    Args:
+        network: the published network.
+        sampler: how the correlation is read, a key of :data:`correlation.LOOKUPS`.
+    """
 
     def rewrite(deployed: RaftStereo) -> None:
-        _without_sampler(deployed)
+        _without_unfolding(deployed, sampler)
         fold_batch_norms(deployed.cnet)
         units = ("gru08", "gru16", "gru32")[: deployed.shape.layers]
         for name in units:
@@ -33,11 +38,11 @@ def deploy_raft(network: RaftStereo) -> RaftStereo:
     return in_float64(network, rewrite)
 
 
-def deploy_selective(network: SelectiveRaft) -> SelectiveRaft:
+def deploy_selective(network: SelectiveRaft, sampler: str = "gather") -> SelectiveRaft:
     """Selective-RAFT likewise, and what its units take of the context computed before the first iteration."""
 
     def rewrite(deployed: SelectiveRaft) -> None:
-        _without_sampler(deployed)
+        _without_unfolding(deployed, sampler)
         fold_batch_norms(deployed.cnet)
         deployed.update_block = PreparedUpdate(deployed.update_block)
 
@@ -71,8 +76,8 @@ def deploy_lookup(_: CorrelationLookup) -> CorrelationLookup:
     return CorrelationLookup("gather")
 
 
-def _without_sampler(network: RaftStereo | SelectiveRaft) -> None:
-    network.lookup = GatherLookup()
+def _without_unfolding(network: RaftStereo | SelectiveRaft, sampler: str) -> None:
+    network.lookup = LOOKUPS[sampler]()
     network.upsampler = ShiftedUpsample(network.shape.factor)
 
 

@@ -59,7 +59,7 @@ class Training:
         Refused: ``bad-option``.
     """
 
-    epochs: int = _whole(5, 1, "passes over the material")
+    epochs: int = _whole(10, 1, "passes over the material")
     batch: int = _whole(32, 2, "largest number of images per step; a batch norm needs 2 to have a variance")
     learning_rate: float = _number(1.5e-3, "at the start; it falls to 0 on a cosine", above_zero=True)
     weight_decay: float = _number(0.05, "of AdamW, on matrices and kernels; norms, biases and tokens keep theirs")

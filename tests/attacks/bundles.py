@@ -48,14 +48,24 @@ def manifest(key: str = DIGEST, files: dict[str, FileInfo] | None = None, **name
         graphs={"step": GraphFiles(traced, simplified, inputs, outputs, (PassRecord("fold", "kept", "3 nodes less"),))},
         program=(Step("step", 1, (State("h", "h_next"),)),),
         cases=(CaseInfo("opt", "values", "normal", {"T": 3}, 1, case),),
+        yardsticks={"fp32": case},  # any declared file will do
         targets={
             "some/fp32": TargetInfo(
-                "some", "fp32", {"bin": artifact}, ("bin",), {"version": "1"}, "float32", 2, ("-",)
+                "some",
+                "fp32",
+                {"bin": artifact},
+                ("bin",),
+                {"version": "1"},
+                "float32",
+                2,
+                ("-",),
+                graphs={"step": simplified},
+                options={"workspace": 1},
             ),
             "some/int8": TargetInfo("some", "int8", {}, (), {}, "int8", 0, (), "incomplete", "exporter compile ."),
         },
         reports={},
-        onnx_tests=(artifact,),  # any declared file will do
+        onnx_tests=(artifact,),  # here too
         tools={"torch": "2.13.0"},
         files=files if files is not None else {name: FileInfo(DIGEST, 1) for name in all_names},
     )

@@ -68,8 +68,8 @@ def test_more_entries_than_are_read() -> None:
     [
         (b'"family":', b'"name": "other", "family":'),
         (b'"sha256":', b'"sha256": "' + b"0" * 64 + b'", "sha256":'),
-        (b'"schema":', b'"schema": "exporter.bundle/1", "schema":'),
-        (b'"schema":', b'"sch\\u0065ma": "exporter.bundle/1", "schema":'),
+        (b'"schema":', b'"schema": "exporter.bundle/2", "schema":'),
+        (b'"schema":', b'"sch\\u0065ma": "exporter.bundle/2", "schema":'),
     ],
 )
 def test_duplicate_keys(old: bytes, new: bytes) -> None:
@@ -99,7 +99,7 @@ def test_text_after_the_end() -> None:
 
 
 def test_a_newer_schema_asks_for_an_upgrade() -> None:
-    error = refusal(spoiled(lambda m: m.update(schema="exporter.bundle/2", unheard_of={})), "newer-schema")
+    error = refusal(spoiled(lambda m: m.update(schema="exporter.bundle/3", unheard_of={})), "newer-schema")
     assert "upgrade exporter" in error.next
 
 

@@ -255,7 +255,7 @@ def test_a_damaged_bundle_is_not_written_over_and_the_error_says_what_to_do(path
 def test_a_newer_bundle_is_not_written_over(path: Path) -> None:
     publish(path, "one")
     file = path / "manifest.json"
-    file.write_text(file.read_text().replace("exporter.bundle/1", "exporter.bundle/2"))
+    file.write_text(file.read_text().replace("exporter.bundle/2", "exporter.bundle/3"))
     before = contents(path)
     with pytest.raises(Refused) as caught, editing(path, "x"):
         pytest.fail("entered")

@@ -20,7 +20,15 @@ TARGETS = sorted((ROOT / "targets").glob("[!_]*.py"))
 MODELS = sorted(p for p in (ROOT / "model_defs").iterdir() if not p.name.startswith(("_", ".")))
 RUNTIMES = {"openvino", "onnxruntime", "tensorrt", "nncf", "coremltools", "tflite"}
 OWN = {"openvino.py": {"openvino"}, "mobile.py": {"onnxruntime"}, "tensorrt.py": {"tensorrt"}}
-TORCH = {"trace.py", "recurrent.py", "reference.py", "define.py", "checkpoint.py", "latency/worker.py"}
+TORCH = {
+    "trace.py",
+    "recurrent.py",
+    "reference.py",
+    "lowered_eager.py",
+    "define.py",
+    "checkpoint.py",
+    "latency/worker.py",
+}
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "onnxsim", *RUNTIMES}
 
 

@@ -27,7 +27,7 @@ def test_equal_manifests_are_equal_bytes() -> None:
     one = manifest()
     other = dataclasses.replace(one, files=dict(reversed(one.files.items())), tools=dict(one.tools))
     assert encode(one) == encode(other)
-    assert encode(one).startswith(b'{\n "schema": "exporter.bundle/1",')
+    assert encode(one).startswith(b'{\n "schema": "exporter.bundle/2",')
 
 
 def test_every_field_is_used_by_the_example() -> None:
@@ -65,12 +65,27 @@ def test_what_would_not_open_is_not_written(change: dict[str, Any]) -> None:
     assert caught.value.code == "bad-manifest"
 
 
-def test_an_older_schema_is_upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
-    # There is only one schema today; this holds the way for the next open.
-    data = encode(manifest())
-    monkeypatch.setattr(module, "SCHEMA_NUMBER", 2)
-    monkeypatch.setitem(module.UPGRADES, 1, lambda value: value | {"schema": "exporter.bundle/2"})
-    assert dataclasses.replace(decode(data), schema=module.SCHEMA) == manifest()
+def first_schema(**more: Any) -> dict[str, Any]:
+    """The manifest as schema 1 had it."""
+    value = json.loads(encode(manifest()))
+    del value["yardsticks"]
+    for target in value["targets"].values():
+        del target["graphs"], target["options"]
+    return value | {"schema": "exporter.bundle/1"} | more
+
+
+def test_an_older_schema_is_upgraded() -> None:
+    opened = decode(json.dumps(first_schema()).encode())
+    assert opened.schema == module.SCHEMA and opened.yardsticks == {}
+    assert all(target.graphs == {} and target.options == {} for target in opened.targets.values())
+    assert opened.cases == manifest().cases
+
+
+@pytest.mark.parametrize("more", [{"yardsticks": {}}, {"targets": {"some/fp32": {"graphs": {}}}}, {"targets": 1}])
+def test_an_older_schema_holds_no_key_of_a_later_one(more: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as caught:
+        decode(json.dumps(first_schema(**more)).encode())
+    assert caught.value.code == "bad-manifest"
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -152,8 +167,9 @@ def test_no_declared_key_may_be_absent(path: tuple[Any, ...]) -> None:
             value = value[key]
         del value[path[-1]]
 
-    free = {"options", "tools", "fingerprint", "sizes", "files", "targets"}  # dicts whose keys are data
-    if len(path) > 1 and (path[-2] in free or path[-3:-1] == ("before", 0)):
+    free = {"options", "tools", "fingerprint", "sizes", "files", "targets", "yardsticks"}  # dicts whose keys are data
+    of_target = len(path) > 2 and path[0] == "targets" and path[-2] == "graphs"
+    if len(path) > 1 and (path[-2] in free or path[-3:-1] == ("before", 0) or of_target):
         only_refused_or_faithful(spoiled(drop))
     else:
         with pytest.raises(Refused):

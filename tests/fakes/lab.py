@@ -10,18 +10,22 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import tempfile
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
-from exporter import hops, program, registry
+from exporter import hops, lower, program, registry
 from exporter.errors import ExporterError, NotProven, Refused, StageFailed
 from exporter.isolate import Outcome
+from exporter.lower import Lowered
+from exporter.manifest import Manifest
 from exporter.parity.worker import quiet_polygraphy
 from exporter.spec import Dim, ModelDef
+from exporter.stages import Stages
 from exporter.target import Artifact, Options, Target
 from exporter.verdict import Hop, Verdict
 
@@ -158,11 +162,27 @@ class Specimen:
         d = self.definition
         manifest = types.SimpleNamespace(
             targets={"it": info}, cases=listed, outputs=d.outputs, inputs=d.inputs, state=d.state, stream=d.stream,
-            dims=d.dims, after=d.after, program=d.program,
+            dims=d.dims, after=d.after, program=d.program, yardsticks={},
             graph_tensors=d.graph_tensors, model=types.SimpleNamespace(metrics=d.metrics),
         )  # fmt: skip
         with standing_in(target, stand_in):
             return hops.artifact_hop(Path, manifest, "it", stages or Here())  # type: ignore[arg-type]
+
+    def lowered(self, precision: str) -> Lowered:
+        """The graphs in a lower precision and their hop; the yardstick is made once."""
+        manifest = types.SimpleNamespace(
+            cases=[types.SimpleNamespace(**case) for case in self.reference["cases"]],
+            graphs={n: types.SimpleNamespace(simplified=str(path)) for n, path in self.simplified_graphs.items()},
+            weights=types.SimpleNamespace(**self.reference["weights"]),
+            model=types.SimpleNamespace(name=self.build["model"]),
+            outputs=self.definition.outputs, state=self.definition.state, stream=self.definition.stream,
+            dims=self.definition.dims, program=self.definition.program, graph_tensors=self.definition.graph_tensors,
+        )  # fmt: skip
+        file, stages = self.folder / f"{precision}.safetensors", cast("Stages", Here())
+        if not file.is_file():
+            lower.yardstick(cast("Manifest", manifest), Path, self.build, precision, file, stages)
+        place = Path(tempfile.mkdtemp(dir=self.folder)) / precision
+        return lower.lowered(cast("Manifest", manifest), Path, precision, [file], place, stages)
 
 
 @contextlib.contextmanager

@@ -280,6 +280,30 @@ class Absent(Good):
         return Availability(False, reason="fakeruntime is not installed", next="pip install fakeruntime")
 
 
+class Halves(Absent):
+    """Takes its precision from the graph; absent like the other."""
+
+    name = "fake-halves"
+    precisions = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp16")}
+    lowers = frozenset({"fp16"})
+
+    def ran(self, runner) -> Ran:
+        import onnx
+
+        kinds = {tensor.data_type for tensor in onnx.load(str(runner._path)).graph.initializer}
+        kind = "fp16" if kinds == {onnx.TensorProto.FLOAT16} else "fp32"
+        return Ran(kind, {kind: 1}, {"fake": 1})
+
+
+class HalvesIgnored(Halves):
+    """Asked for half precision it builds single precision and says nothing, as real ones did."""
+
+    name = "fake-halves-ignored"
+
+    def ran(self, runner) -> Ran:
+        return Ran("fp32", {"fp32": 1}, {"fake": 1})
+
+
 class Unsupported(Good):
     name = "fake-unsupported"
 

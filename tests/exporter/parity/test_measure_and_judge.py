@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.parity.judge import judge
-from exporter.parity.ladder import ELEMENT_GUARD, RUNGS, UNIT_ROUNDOFF, VACUOUS, Rung
+from exporter.parity.ladder import ELEMENT_GUARD, LARGEST_ERROR, RUNGS, UNIT_ROUNDOFF, VACUOUS, Rung
 from exporter.parity.measure import Measurement, compare, extra_outputs, l2, relative, step_errors
 from exporter.verdict import SEVERITY, Result, Verdict, worst
 
@@ -207,6 +207,16 @@ def test_one_broken_element_is_not_averaged_away() -> None:
     assert verdict_of(measured(y, y64, "float64")).verdict is Verdict.PASS
 
 
+def test_a_yardstick_that_collapsed_covers_nothing() -> None:
+    """Where eager in a precision is off by 40 %, twice that would pass an output of zeros."""
+    y64 = reference()
+    for error, verdict in ((0.99 * LARGEST_ERROR, Verdict.PASS), (1.01 * LARGEST_ERROR, Verdict.FAIL)):
+        found = verdict_of(measured(off(y64, error / NOISE), y64, "float64", noise=0.4, noise_max_abs=4.0))
+        assert found.verdict is verdict and found.amplification is not None and found.amplification < 1
+    zeros = verdict_of(measured(np.zeros(256), y64, "float64", noise=0.6, noise_max_abs=4.0))
+    assert zeros.verdict is Verdict.FAIL and "whatever eager does" in str(zeros.reason)
+
+
 def test_judging_knows_no_order() -> None:
     y64 = reference()
     several = [
@@ -262,4 +272,4 @@ def test_the_inputs_of_compare_are_left_alone() -> None:
 def test_the_table_of_rungs() -> None:
     assert {name: rung.bound for name, rung in RUNGS.items()} == {"portable": 4.0, "compiled": 16.0, "low": 2.0}
     assert all(rung.reason for rung in RUNGS.values())
-    assert ELEMENT_GUARD == 64.0
+    assert ELEMENT_GUARD == 64.0 and LARGEST_ERROR == 0.1

@@ -14,6 +14,7 @@ from exporter import define, host, registry, trace
 from exporter.errors import Refused
 from exporter.graph import sha256
 from exporter.host import files
+from exporter.verdict import Verdict
 from model_defs.gtcrn.published import CACHES, METADATA, join_caches, split_caches
 from model_defs.gtcrn.stream import STATES
 from tests.model_defs.restoration.specimens import specimen
@@ -122,6 +123,14 @@ def test_what_is_deployed_carries_it_as_well(tmp_path: Path) -> None:
 def test_the_authors_graph_carries_none(peer: ort.InferenceSession) -> None:
     """So the keys are those that sherpa-onnx asks for, and not copied from there."""
     assert peer.get_modelmeta().custom_metadata_map == {}
+
+
+@pytest.mark.slow
+def test_it_passes_on_both_targets(tmp_path: Path) -> None:
+    it = specimen("gtcrn-stream", tmp_path, signature="published")
+    for target in ("openvino", "mobile"):
+        hop = it.verify(target)
+        assert hop.verdict is Verdict.PASS, (target, hop.reason)
 
 
 @pytest.mark.parametrize("signature", ["sherpa", "publish", "", True, 1, None, ["published"]])

@@ -50,6 +50,16 @@ def test_every_variant_of_restormer_passes_on_both_targets(variant: str, tmp_pat
         assert hop.verdict is Verdict.PASS, hop.reason
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["denoise", "gray", "dual-pixel"])
+def test_every_variant_passes_at_its_published_size(variant: str, tmp_path: Path) -> None:
+    """The colour one is exported with every card; of the others the smallest image shows all there is."""
+    it = specimen("restormer", tmp_path, ("H=64:72:72", "W=64:64:72"), variant=variant)
+    for target in TARGETS:
+        hop = it.verify(target)
+        assert hop.verdict is Verdict.PASS, hop.reason
+
+
 @pytest.mark.parametrize("name", ["pixel-unshuffle", "pixel-shuffle"])
 def test_rearranged_pixels_are_those_of_pytorch_bit_by_bit(name: str, tmp_path: Path) -> None:
     """ONNX's SpaceToDepth orders channels otherwise (DCR); with one channel nobody would notice.

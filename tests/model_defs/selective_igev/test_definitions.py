@@ -66,6 +66,11 @@ def test_the_network_passes_on_both_targets(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_widest_range_of_disparities_passes_on_both_targets(tmp_path: Path) -> None:
+    passes(specimen("selective-igev", tmp_path, ("H=64:64:64", "W=64:64:96"), iterations=1, max_disparity=768))
+
+
+@pytest.mark.slow
 def test_the_loop_passes_on_both_targets(tmp_path: Path) -> None:
     passes(specimen("selective-igev-loop", tmp_path, ("H=64:64:96", "W=64:64:128", "iterations=1:2:4")))
 

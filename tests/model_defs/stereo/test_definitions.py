@@ -45,6 +45,9 @@ def test_a_block_passes_on_both_targets(name: str, options: dict[str, Any], tmp_
     ("name", "options", "dims"),
     [
         ("raft-stereo", {"iterations": 2}, ("H=64:64:96",)),
+        ("raft-stereo", {"iterations": 2, "sampler": "grid"}, ("H=64:64:96",)),
+        ("selective-raft", {"iterations": 2, "sampler": "grid"}, ("H=64:64:96",)),
+        ("selective-raft-loop", {"sampler": "grid"}, ("H=64:64:96", "iterations=1:2:5")),
         ("raft-stereo", {"variant": "realtime", "iterations": 3, "max_width": 192}, ()),
         ("selective-raft", {"iterations": 2, "attention_map": True, "predictions": "all"}, ("H=64:64:96",)),
         ("selective-raft", {"iterations": 2, "layers": 1}, ("H=64:64:96",)),
@@ -82,6 +85,7 @@ def test_the_lookup_has_the_operators_asked_for(sampler: str, samplers: int, gat
         ("selective-conv-gru-fused", "large", 4),
         ("channel-attention", "ratio", 129),
         ("correlation-lookup", "sampler", "nearest"),
+        *((name, "sampler", "nearest") for name in ("raft-stereo", "selective-raft", "selective-raft-loop")),
         ("convex-upsample", "factor", 0),
     ],
 )

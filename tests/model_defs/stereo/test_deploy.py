@@ -21,6 +21,7 @@ from .specimens import built, drawn, meta, pair
         ("raft-stereo", {}, 64),
         ("raft-stereo", {"variant": "realtime"}, 128),
         ("selective-raft", {"attention_map": True, "predictions": "all"}, 64),
+        ("selective-raft", {"sampler": "grid"}, 64),
         pytest.param("selective-raft", {"layers": 1}, 64, marks=pytest.mark.slow),
         pytest.param("selective-raft", {"layers": 2}, 96, marks=pytest.mark.slow),
     ],
@@ -76,6 +77,8 @@ def test_what_the_deployed_form_has_lost(name: str) -> None:
     network = meta(name, iterations=1)
     assert operators(network) >= lost
     assert not operators(registry.model(name).deploy(network)) & lost
+    sampled = registry.model(name, {"sampler": "grid"}).deploy(network)
+    assert operators(sampled) & lost == {"grid_sampler"}, "the sampler alone stays where it is asked for"
 
 
 def macs(network: nn.Module) -> float:

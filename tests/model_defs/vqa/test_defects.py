@@ -100,6 +100,8 @@ def test_no_constructor_needs_a_network(monkeypatch: pytest.MonkeyPatch) -> None
         lambda: EfficientNetExtractor("efficientnet_b0", D),
         lambda: ViTExtractor("vit_tiny_patch16_224", D),
         lambda: ConvNeXtExtractor("convnext_tiny", D),
+        lambda: MultiScaleExtractor(EfficientNetExtractor("efficientnet_b0", D), 64, (32, 64), D),
+        lambda: VQA(VQAConfig(backbone="efficientnet_b0", second_backbone="convnext_tiny")),
     ):
         make()
 

@@ -78,6 +78,11 @@ def test_a_branch_passes_on_both_targets(name: str, options: dict[str, Any], tmp
         ("extractor-efficientnet", {"backbone": "efficientnet_b0"}),
         ("extractor-efficientnet", {"backbone": "tf_efficientnet_b0", "size": 96, "gate": False}),
         ("multi-scale-extractor", {"size": 96, "scales": "32,64,96"}),
+        # Of the larger sizes some of each kind: they differ in widths, in depths, and in how they pad.
+        ("extractor-efficientnet", {"backbone": "efficientnet_b3", "size": 96}),
+        ("extractor-efficientnet", {"backbone": "tf_efficientnet_b5", "size": 64}),
+        ("extractor-vit", {"backbone": "vit_small_patch16_224"}),
+        ("extractor-convnext", {"backbone": "convnext_small", "size": 64}),
     ],
 )
 def test_a_branch_on_efficientnet_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path: Path) -> None:

@@ -401,6 +401,19 @@ def test_the_command_trains_and_says_how_to_export(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.usefixtures("of_tiny")
+def test_a_terminal_sees_how_far_an_epoch_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a file or a pipe does not: there it is a line per epoch alone."""
+    assert train.main(words_of(tmp_path / "piped")) == 0
+    assert "\r" not in (piped := capsys.readouterr().out) and "100%" not in piped
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert train.main(words_of(tmp_path / "shown")) == 0
+    shown = capsys.readouterr().out
+    assert "training" in shown and "100%" in shown and shown.count("SRCC") == piped.count("SRCC")
+
+
+@pytest.mark.usefixtures("of_tiny")
 def test_the_command_resumes_what_was_started_and_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

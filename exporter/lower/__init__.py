@@ -1,0 +1,88 @@
+"""Lower: a simplified float32 graph becomes one that computes in a lower precision, written into its types.
+
+For targets that take the precision from the graph. What stays in float32 is found by measuring (:mod:`ranges`) and
+named with its reason. The lowered graph has a hop of its own, judged on this machine before anything is compiled: every
+value rounded to its declared type (:mod:`rounding`), against eager in the same precision
+(:mod:`exporter.lowered_eager`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import NotProven
+from exporter.hops import PathOf, lowered_hop, options_of
+from exporter.manifest import Manifest
+from exporter.program import program_of
+from exporter.stages import Stages
+from exporter.verdict import Hop
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The graphs of a precision and their verdict."""
+
+    graphs: Mapping[str, Path]
+    hop: Hop
+
+
+def yardstick(
+    manifest: Manifest, path_of: PathOf, build: Mapping[str, Any], precision: str, file: Path, stages: Stages
+) -> None:
+    """Writes eager's own error in a precision over the bundle's cases.
+
+    Raises:
+        NotProven: ``unstable-weights`` if the module that was built again is not the one of the references.
+    """
+    cases = [case.__dict__ | {"file": str(path_of(case.file))} for case in manifest.cases]
+    asked = {"build": build, "precision": precision, "cases": cases, "file": str(file)}
+    made = stages.run(f"eager {precision}", "exporter.reference:write_yardstick", asked)
+    if made["weights"]["digest"] != manifest.weights.digest:
+        raise NotProven(
+            "unstable-weights",
+            "two builds of the model gave different weights",
+            where=f"model {manifest.model.name}",
+            why="the yardstick and the reference would be of two models",
+            next="make the definition's build depend on its arguments alone",
+        )
+
+
+def lowered(
+    manifest: Manifest, path_of: PathOf, precision: str, yardsticks: Sequence[Path], folder: Path, stages: Stages
+) -> Lowered:
+    """Lowers every graph of a bundle and judges what came of it.
+
+    Args:
+        manifest: a bundle's, with its graphs and cases.
+        path_of: where a file of it lies.
+        precision: the precision to write into the graphs.
+        yardsticks: files of eager's own error in it.
+        folder: an empty place to write to.
+        stages: runs the children.
+    """
+    folder.mkdir(parents=True)
+    graphs = {name: folder / f"{name}.{precision}.onnx" for name in manifest.graphs}
+    rounded = {name: folder / f"{name}.{precision}.rounded.onnx" for name in manifest.graphs}
+    cases = [{"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))} for c in manifest.cases]
+    asked = {
+        "precision": precision,
+        "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
+        "lowered": {name: str(path) for name, path in graphs.items()},
+        "rounded": {name: str(path) for name, path in rounded.items()},
+        "cases": cases,
+        "program": program_of(manifest).as_json(),
+        "options": options_of(manifest, "fp32", 0).__dict__,
+    }
+    made = stages.run(f"lower {precision}", "exporter.lower.worker:stage", asked)
+    hop = lowered_hop(stages, rounded, manifest, cases, yardsticks, precision)
+    several = len(graphs) > 1
+    kept = {
+        f"{name}.{node}" if several else node: why
+        for name, nodes in made["kept"].items()
+        for node, why in nodes.items()
+    }
+    facts = {"kept": kept, "nodes": sum(made["nodes"].values())}
+    return Lowered(graphs, replace(hop, facts={**hop.facts, **facts}))

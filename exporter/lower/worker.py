@@ -1,0 +1,108 @@
+"""The child that lowers graphs: it measures ranges, decides what stays in float32, and writes the types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from exporter import program, registry
+from exporter.bundle import read_tensors, under
+from exporter.errors import NotProven
+from exporter.graph import Graph
+from exporter.isolate import Channel
+from exporter.lower import ranges
+from exporter.lower.rounding import rounded
+from exporter.lower.types import named, typed
+from exporter.parity import worker
+from exporter.simplify.passes import content
+from exporter.target import Options
+
+# The scales whose ranges count. Near zero everything vanishes in fp16, eager's values too: that is judged, not lowered.
+SCALES = ("normal", "wide", "sparse", "sample")
+
+
+def stage(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Child: lowers every graph of a program to a precision.
+
+    Args:
+        request: ``precision``; ``graphs`` (simplified) and ``lowered`` and ``rounded`` (paths to write) by name;
+            ``cases``; and ``program`` and ``options`` as :func:`worker.measure` takes them.
+        channel: gets a progress event per case.
+
+    Returns:
+        ``{"kept": {graph: {node: reason}}, "nodes": {graph: count}}``.
+
+    Raises:
+        NotProven: ``unsupported`` for a graph with control flow inside.
+    """
+    worker.quiet_polygraphy()
+    precision = request["precision"]
+    models = {name: named(Graph(Path(path)).load()) for name, path in request["graphs"].items()}
+    _refuse_control_flow(models)
+    lost = _measured(models, request, channel)
+    kept, nodes = {}, {}
+    for name, model in models.items():
+        kept[name] = ranges.keeping(model, lost[name] | ranges.constant_losses(model, precision), precision)
+        nodes[name] = len(model.graph)
+        low = ir.to_proto(typed(model, precision, kept[name]))
+        onnx.checker.check_model(low, full_check=True)
+        Path(request["lowered"][name]).write_bytes(content(low))
+        Path(request["rounded"][name]).write_bytes(content(rounded(low)))
+    return {"kept": kept, "nodes": nodes}
+
+
+def _measured(
+    models: Mapping[str, ir.Model], request: Mapping[str, Any], channel: Channel
+) -> dict[str, dict[str, ranges.Loss]]:
+    """What rounding loses of every value, by running the float32 graphs over the cases."""
+    runner_of = registry.graph_runners()[0]
+    steps, options = program.Program.from_json(request["program"]), Options(**request["options"])
+    paths, names = {}, {}
+    for name, model in models.items():
+        probe, names[name] = ranges.probed(model, request["precision"])
+        _rename_probe(probe, name)
+        paths[name] = Path(request["lowered"][name]).with_suffix(".probe.onnx")
+        paths[name].write_bytes(content(probe))
+    asked = replace(steps, outputs=tuple(_probe(name) for name in models))
+    tables: dict[str, list[Any]] = {name: [] for name in models}
+    chosen = [case for case in request["cases"] if case["scale"] in SCALES and case["steps"] == 1]
+    with program.open_graphs(runner_of, asked, paths, options) as runner:
+        for index, case in enumerate(chosen):
+            channel.send({"event": "progress", "what": f"ranges {case['name']}", "done": index, "of": len(chosen)})
+            inputs = under(read_tensors(Path(case["file"])), "input/")
+            outputs = runner.infer(inputs, check_inputs=False)
+            for name in models:
+                tables[name].append(np.array(outputs[_probe(name)]))
+    for path in paths.values():
+        path.unlink()
+    return {name: ranges.losses(names[name], tables[name]) for name in models}
+
+
+def _probe(graph: str) -> str:
+    return f"{ranges.PROBE}/{graph}"
+
+
+def _rename_probe(model: onnx.ModelProto, graph: str) -> None:
+    """One name per graph, so that those of several do not meet."""
+    model.graph.node[-1].output[0] = model.graph.output[-1].name = _probe(graph)
+
+
+def _refuse_control_flow(models: Mapping[str, ir.Model]) -> None:
+    inside: Sequence[str] = [
+        f"{node.name} ({node.op_type})" for model in models.values() for node in model.graph
+        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
+    ]  # fmt: skip
+    if inside:
+        raise NotProven(
+            "unsupported",
+            f"a lower precision cannot be written into {', '.join(inside)}",
+            where=f"graph {', '.join(models)}",
+            why="what runs inside control flow has ranges of its own in every round, which are not measured",
+            next="--precision fp32, or unroll it in the definition",
+        )
