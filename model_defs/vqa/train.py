@@ -413,6 +413,10 @@ def _train(asked: argparse.Namespace) -> None:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("training", total=len(trainer.learnt))
 
+        def show(done: int, of: int) -> None:
+            # Painted at once when whole: an epoch shorter than the bar's own clock would end unseen.
+            bar.update(task, completed=done, total=of, refresh=done == of)
+
         def report(epoch: Epoch) -> None:
             console.print(
                 f"epoch {epoch.epoch + 1:3d}  loss {epoch.loss:.4f}  held out {epoch.held_out_loss:.4f}  "
@@ -420,7 +424,7 @@ def _train(asked: argparse.Namespace) -> None:
             )
             bar.update(task, completed=0)
 
-        best = trainer.fit(asked.output, lambda done, of: bar.update(task, completed=done, total=of), report)
+        best = trainer.fit(asked.output, show, report)
     minutes, seconds = divmod(round(time.monotonic() - begun), 60)
     console.print(f"best: epoch {best.epoch + 1}, SRCC {best.srcc:.3f}, PLCC {best.plcc:.3f}")
     console.print(f"took {minutes} min {seconds} s")
