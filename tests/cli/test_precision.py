@@ -80,6 +80,7 @@ def test_what_no_export_lowered_is_not_compiled(prepared: Path, tmp_path: Path) 
     assert f"exporter fake-halves-ignored tiny -o {bundle} --precision fp16" in said
 
 
+@pytest.mark.slow
 def test_other_cases_bring_another_yardstick(tmp_path: Path) -> None:
     """A second export with samples of its own: what the bundle held is judged on them too."""
     first = run("fake-halves", "tiny", "--precision", "fp16", "--no-profile", cwd=tmp_path, env=THERE)
@@ -93,6 +94,7 @@ def test_other_cases_bring_another_yardstick(tmp_path: Path) -> None:
     assert again.code == 0, again
 
 
+@pytest.mark.slow
 def test_the_page_for_applications_names_the_file_of_the_precision(tmp_path: Path) -> None:
     run("fake-halves", "tiny", "--precision", "fp16", "--no-profile", cwd=tmp_path, env=THERE)
     assert re.search(r"^## fake-halves, fp16", (tmp_path / "tiny.bundle" / "USE.md").read_text(), re.MULTILINE)

@@ -102,6 +102,7 @@ def test_a_picture_larger_than_a_tile_is_restored(tmp_path: Path) -> None:
     assert np.abs(corner - restored[:8, :32]).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_metric_against_the_truth_is_printed_without_torch(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     bundle = made("restormer", SMALL_RESTORMER, {"H": 128, "W": 128})

@@ -177,7 +177,7 @@ def test_a_target_that_is_deleted_is_missed_by_nothing_else(tmp_path: Path) -> N
     assert python_m(place, "verify", "tiny.bundle", cwd=tmp_path).returncode == 0
 
 
-@pytest.mark.parametrize("how", ["command", "-m"])
+@pytest.mark.parametrize("how", ["command", pytest.param("-m", marks=pytest.mark.slow)])
 def test_folders_of_the_user_do_not_shadow_ours(tmp_path: Path, how: str) -> None:
     for name in ("targets", "model_defs"):
         (tmp_path / name).mkdir()

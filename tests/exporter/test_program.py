@@ -154,7 +154,7 @@ class FilesTarget:
 
     name = "files"
 
-    def compile(self, graph: Any, options: Options, folder: Any) -> Artifact:
+    def compile(self, graph: Any, options: Options, folder: Any, progress: Any = None) -> Artifact:
         path = folder / "model.bin"
         path.write_text(f"{graph.path.name} {sorted(options.shapes)}")
         return Artifact("fp32", {"bin": path}, ("bin",), {"files": "1"}, "fp32", (f"about {graph.path.name}",))

@@ -52,7 +52,7 @@ class TamperedTarget(Target):
     def available(self) -> Any:
         return self._right.available()
 
-    def compile(self, graph: Any, options: Options, folder: Any) -> Artifact:
+    def compile(self, graph: Any, options: Options, folder: Any, progress: Any = None) -> Artifact:
         return self._right.compile(graph, options, folder)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:

@@ -66,7 +66,7 @@ def all_gone(pids: set[int]) -> None:
 @pytest.mark.parametrize(
     ("who", "number"), [("group", signal.SIGINT), ("parent", signal.SIGINT), ("parent", signal.SIGTERM)]
 )
-@pytest.mark.parametrize("there", ["a bundle", "nothing"])
+@pytest.mark.parametrize("there", ["a bundle", pytest.param("nothing", marks=pytest.mark.slow)])
 def test_interrupted(work: Path, notes: Path, who: str, number: signal.Signals, there: str) -> None:
     bundle = copied(work) if there == "a bundle" else work / "tiny.bundle"
     before = contents(work)
@@ -142,7 +142,14 @@ def killed_at(line: str, bundle: Path, delay: float, *command: object) -> str | 
 
 
 @pytest.mark.parametrize(
-    ("stage", "delay"), [("trace", 0.0), ("trace", 1.0), ("simplify", 0.2), ("verify traced", 0.1)]
+    ("stage", "delay"),
+    [
+        ("trace", 1.0),
+        *(
+            pytest.param(*at, marks=pytest.mark.slow)
+            for at in [("trace", 0.0), ("simplify", 0.2), ("verify traced", 0.1)]
+        ),
+    ],
 )
 def test_killed_in_a_first_export(work: Path, stage: str, delay: float) -> None:
     bundle = work / "tiny.bundle"
@@ -153,7 +160,10 @@ def test_killed_in_a_first_export(work: Path, stage: str, delay: float) -> None:
     assert_whole(bundle)
 
 
-@pytest.mark.parametrize(("stage", "delay"), [("compile", d / 10) for d in range(0, 14, 2)])
+@pytest.mark.parametrize(
+    ("stage", "delay"),
+    [pytest.param("compile", d / 10, marks=[] if d in {2, 8} else [pytest.mark.slow]) for d in range(0, 14, 2)],
+)
 def test_killed_while_a_bundle_is_added_to(work: Path, stage: str, delay: float) -> None:
     """The graph is there already: what is killed is a compile, a verification, the publication, or the end."""
     bundle = copied(work)
@@ -204,7 +214,7 @@ def disturbed(number: int, how: str, *command: object) -> Ended:
 
 def effects() -> list[int]:
     """Some of the effects of a publication; tests/faults/test_publish.py ends each of them, without the pipeline."""
-    return [1, 4, 7, 10, 14, 18, 21, 24, 27, 31]
+    return [1, 10, 21, 31]
 
 
 @pytest.mark.slow
@@ -242,7 +252,7 @@ def exporter_targets(bundle: Path) -> set[str]:
 # ------------------------------------------------------------------------------------------------- no room left
 
 
-@pytest.mark.parametrize("number", [1, 6, 14, 20])
+@pytest.mark.parametrize("number", [1, 14, *(pytest.param(n, marks=pytest.mark.slow) for n in (6, 20))])
 def test_no_room_in_a_real_export(work: Path, number: int) -> None:
     bundle = copied(work)
     before = contents(work)

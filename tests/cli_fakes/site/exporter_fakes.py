@@ -120,7 +120,7 @@ class Good(Target):
     def available(self) -> Availability:
         return Availability(True, "1.0")
 
-    def compile(self, graph, options, folder: Path) -> Artifact:
+    def compile(self, graph, options, folder: Path, progress=None) -> Artifact:
         shutil.copyfile(graph.path, folder / "model.fake")
         return Artifact(options.precision, {"model": folder / "model.fake"}, ("model",), {"fake": "1.0"}, "fp32")
 
@@ -166,7 +166,7 @@ class Runner(BaseRunner):
 class Segv(Good):
     name = "fake-segv"
 
-    def compile(self, graph, options, folder):
+    def compile(self, graph, options, folder, progress=None):
         print("the builder is about to fall", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -174,7 +174,7 @@ class Segv(Good):
 class Abort(Good):
     name = "fake-abort"
 
-    def compile(self, graph, options, folder):
+    def compile(self, graph, options, folder, progress=None):
         os.abort()
 
 
@@ -183,7 +183,7 @@ class Hang(Good):
 
     name = "fake-hang"
 
-    def compile(self, graph, options, folder):
+    def compile(self, graph, options, folder, progress=None):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         helper = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
@@ -198,7 +198,7 @@ class Hang(Good):
 class Hungry(Good):
     name = "fake-hungry"
 
-    def compile(self, graph, options, folder):
+    def compile(self, graph, options, folder, progress=None):
         held = []
         while True:
             held.append(np.ones(1 << 22))
@@ -208,14 +208,14 @@ class Hungry(Good):
 class Raise(Good):
     name = "fake-raise"
 
-    def compile(self, graph, options, folder):
+    def compile(self, graph, options, folder, progress=None):
         raise RuntimeError("the builder says no: [red]not[/] today \x1b[31m")
 
 
 class Garbage(Good):
     name = "fake-garbage"
 
-    def compile(self, graph, options, folder):
+    def compile(self, graph, options, folder, progress=None):
         return {"model": "of no use"}
 
 
@@ -224,7 +224,7 @@ class Elsewhere(Good):
 
     name = "fake-elsewhere"
 
-    def compile(self, graph, options, folder):
+    def compile(self, graph, options, folder, progress=None):
         return Artifact(options.precision, {"model": folder / "never.fake"}, ("model",), {}, "fp32")
 
 
@@ -233,7 +233,7 @@ class Lazy(Good):
 
     name = "fake-lazy"
 
-    def compile(self, graph, options, folder):
+    def compile(self, graph, options, folder, progress=None):
         return Artifact(options.precision, {"model": graph.path}, ("model",), {}, "fp32")
 
 

@@ -29,7 +29,7 @@ from .specimens import SMALL, TARGETS, specimen
         ("multi-head-attention", {"mask": True}),
         ("pixel-unshuffle", {"factor": 4, "channels": 8}),
         ("pixel-shuffle", {}),
-        ("restormer", {**SMALL, "variant": "dual-pixel"}),
+        pytest.param("restormer", {**SMALL, "variant": "dual-pixel"}, marks=pytest.mark.slow),
     ],
 )
 def test_it_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path: Path) -> None:
