@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from exporter import pipeline, registry
 from exporter.bundle import Bundle
 from exporter.errors import Incomplete
-from exporter.hops import artifact_of, options_of
 from exporter.latency import subjects
+from exporter.preflight import Opening, ready
 from exporter.program import open_artifact, program_of
 from exporter.run import run_file
+from exporter.target_options import target_options
 from exporter.verification import Verification, chosen, refuse_missing_checkpoint, verify
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def export(
     threads: int = 0,
     replace: bool = False,
     profile: bool = True,
+    options: Mapping[str, Any] | None = None,
+    device: int = 0,
 ) -> pipeline.Exported:
     """Exports a model for one target into a bundle.
 
@@ -55,6 +58,8 @@ def export(
         threads: CPU threads; 0 leaves it to the runtime.
         replace: whether to give up a bundle of another graph at ``output``.
         profile: whether to measure latency.
+        options: options of the target alone, by name (``exporter targets``).
+        device: which accelerator of the machine, where the target has several.
 
     Returns:
         Verification, stages with seconds and peak memory in MB, and the latency profile in milliseconds.
@@ -67,6 +72,7 @@ def export(
     Source:
         The stages are described in ``docs/parity.md`` and ``docs/measuring.md``.
     """
+    asked = options or {}
     return pipeline.export(
         pipeline.Request(
             model=model,
@@ -81,6 +87,8 @@ def export(
             threads=threads,
             replace=replace,
             profile=profile,
+            extra=target_options(registry.target(target), [f"{name}={value}" for name, value in asked.items()]),
+            device=device,
         )
     )
 
@@ -115,12 +123,14 @@ class OpenBundle:
         """Names, shapes, dims, state, weights, cases and targets of the bundle."""
         return self._bundle.manifest
 
-    def verify(self, *targets: str, save: bool = False) -> Verification:
+    def verify(self, *targets: str, save: bool = False, device: int = 0, trust_engine: bool = False) -> Verification:
         """Compares every artifact with the float64 references; needs no PyTorch.
 
         Args:
             targets: only these; all of them when none is named.
             save: whether to keep the report in the bundle.
+            device: which accelerator of the machine, where a target has several.
+            trust_engine: whether to open artifacts that bring code of their own and were built by someone else.
 
         Returns:
             The verdict, a hop per target and what was compared; an artifact that crashes is ``CRASHED`` there.
@@ -128,10 +138,16 @@ class OpenBundle:
         Raises:
             Refused: an unknown target, or a file that is not what the manifest says.
         """
-        return verify(self.path, targets, save=save)
+        return verify(self.path, targets, save=save, opening=Opening(device, trust_engine))
 
     def profile(
-        self, *targets: str, threads: int = 0, seconds: float = 6.0, checkpoint: AnyPath | None = None
+        self,
+        *targets: str,
+        threads: int = 0,
+        seconds: float = 6.0,
+        checkpoint: AnyPath | None = None,
+        device: int = 0,
+        trust_engine: bool = False,
     ) -> Profile:
         """Times artifacts, and eager PyTorch where it can be rebuilt, interleaved; figures in milliseconds.
 
@@ -140,6 +156,8 @@ class OpenBundle:
             threads: CPU threads of every subject; 0 is all cores.
             seconds: how long to measure in all.
             checkpoint: the weights, so that eager can be rebuilt where they are not seeded.
+            device: which accelerator of the machine, where a target has several.
+            trust_engine: whether to open artifacts that bring code of their own and were built by someone else.
 
         Returns:
             Medians with intervals per subject, ratios between them, and whether to believe them.
@@ -149,9 +167,10 @@ class OpenBundle:
         """
         weights = None if checkpoint is None else Path(checkpoint)
         refuse_missing_checkpoint(weights)
-        return subjects.profile(self.path, targets, weights, threads=threads, budget_seconds=seconds)
+        opening = Opening(device, trust_engine)
+        return subjects.profile(self.path, targets, weights, threads=threads, budget_seconds=seconds, opening=opening)
 
-    def runner(self, target: str) -> BaseRunner:
+    def runner(self, target: str, device: int = 0, trust_engine: bool = False) -> BaseRunner:
         """A Polygraphy runner of the target's artifact, in this process; use it in a ``with`` block.
 
         ``runner.infer({"spec": array})`` takes and returns numpy arrays by name, in the shapes and units that
@@ -159,20 +178,22 @@ class OpenBundle:
 
         Args:
             target: the target to open.
+            device: which accelerator of the machine, where the target has several.
+            trust_engine: whether to open an artifact that brings code of its own and was built by someone else.
 
         Raises:
-            Refused: an unknown target.
+            Refused: an unknown target, or an artifact that does not belong here.
             Incomplete: its runtime is absent, or it is not compiled yet.
         """
-        info = self.manifest.targets[chosen(self._bundle, [target])[0]]
+        key = chosen(self._bundle, [target])[0]
+        info = self.manifest.targets[key]
         available = registry.target(info.target).available()
         if info.status != "compiled" or not available.present:
             why = "an artifact runs in its own runtime"
             what = f"{target} cannot run here: {available.reason or 'not compiled yet'}"
             raise Incomplete("runtime-absent", what, where=str(self.path), why=why, next=available.next or info.next)
-        options = options_of(self.manifest, info.precision, info.threads)
-        artifact = artifact_of(self._bundle.file, info)
-        return open_artifact(registry.target(info.target), program_of(self.manifest), artifact, options)
+        made = ready(self._bundle.file, self.manifest, key, None, Opening(device, trust_engine))
+        return open_artifact(registry.target(info.target), program_of(self.manifest), made.artifact, made.options)
 
     def run(self, target: str, input: AnyPath, output: AnyPath) -> dict[str, Any]:
         """One real input file through an artifact, with the model's steps before and after.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,13 @@ from exporter.manifest import Manifest, TargetInfo
 from exporter.parity.judge import judge
 from exporter.parity.ladder import RUNGS, Rung
 from exporter.parity.measure import Measurement
-from exporter.parity.worker import packed
+from exporter.preflight import Opening, PathOf, options_of, ready
 from exporter.program import program_of
 from exporter.stages import Stages
-from exporter.target import Artifact, Availability, Options
+from exporter.target import Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
 
-PathOf = Callable[[str], Path]
-
-
-def options_of(interface: Any, precision: str, threads: int) -> Options:
-    dims = {d.name: (d.min, d.opt, d.max, d.step) for d in interface.dims}
-    return Options(precision, threads, dims)
+SHOWN = 5  # of the nodes that ran in another type; the JSON has all
 
 
 def interface_of(interface: Any, options: Options) -> dict[str, Any]:
@@ -89,6 +84,7 @@ def artifact_hop(
     stages: Stages,
     extra_cases: Sequence[Mapping[str, Any]] = (),
     extra_yardsticks: Mapping[str, Path] | None = None,
+    opening: Opening | None = None,
 ) -> Hop:
     """The compiled hop of one target: every form over every case.
 
@@ -99,6 +95,7 @@ def artifact_hop(
         stages: runs the children.
         extra_cases: cases beside the bundle's.
         extra_yardsticks: by precision, eager's own error over those.
+        opening: how the user wants it opened.
     """
     info = manifest.targets[key]
     target = registry.target(info.target)
@@ -110,33 +107,34 @@ def artifact_hop(
         precision = Precision(info.precision, info.stored)
         return Hop("compiled", info.target, Verdict.SKIPPED, reason, precision, facts=unfinished)
     cases = [*case_files(path_of, manifest), *extra_cases]
-    common = interface_of(manifest, options_of(manifest, info.precision, info.threads))
+    made = ready(path_of, manifest, key, stages, opening or Opening())
+    common = interface_of(manifest, made.options) | made.as_request()
     after = [{"step": step.step, "options": dict(step.options)} for step in manifest.after]
     common |= {"metrics": list(manifest.model.metrics), "after": after}
     lowered = info.precision in manifest.yardsticks
     if lowered:
         more = [str((extra_yardsticks or {})[info.precision])] if extra_cases else []
         common |= {"yardsticks": [str(path_of(manifest.yardsticks[info.precision])), *more]}
-    artifact = packed(artifact_of(path_of, info))
     outcomes = []
     for form in info.forms:
-        request = {**common, "target": info.target, "artifact": artifact, "form": form, "cases": cases}
+        request = {**common, "target": info.target, "form": form, "cases": cases}
         stage = f"verify {key}" + (f" {form}" if len(info.forms) > 1 else "")
         outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
     rung, types = RUNGS["low" if lowered else target.rung], target.precisions[info.precision]
-    advice = [*info.advice, *_moved_advice(info, available)]
-    facts = {"fingerprint": dict(info.fingerprint), "advice": advice}
-    return _judged(outcomes, "compiled", info.target, info.forms, cases, common, rung, info.precision, types, facts)
+    advice = [*made.advice, *info.advice, *_moved_advice(info, available)]
+    facts = {"fingerprint": dict(made.artifact.fingerprint), "advice": list(dict.fromkeys(advice))}
+    return _judged(
+        outcomes, "compiled", info.target, info.forms, cases, common, rung, info.precision, types, facts, mixed=lowered
+    )
 
 
 def _moved_advice(info: TargetInfo, available: Availability) -> list[str]:
     """What to know of an artifact that is opened by another version than the one it was compiled with."""
-    here = available.version
-    return [
-        f"compiled with {tool} {built}, verified with {here}: compile again where this version is to stay"
-        for tool, built in info.fingerprint.items()
-        if here is not None and built != here
-    ]
+    here, tool = available.version, next(iter(info.fingerprint), "")
+    if len(info.fingerprint) != 1 or here is None or info.fingerprint[tool] == here:
+        return []  # a target with more to its fingerprint says in its preflight what differs
+    built = info.fingerprint[tool]
+    return [f"compiled with {tool} {built}, verified with {here}: compile again where this version is to stay"]
 
 
 def _judged(
@@ -150,12 +148,13 @@ def _judged(
     precision: str,
     types: tuple[str, str],
     facts: Mapping[str, Any],
+    mixed: bool = False,
 ) -> Hop:
     """The hop's verdict from what its children measured, one per form; a child that did not answer decides it."""
     several = [outcomes] if isinstance(outcomes, Outcome) else list(outcomes)
     expected = [(case["name"], output) for case in cases for output in common["outputs"]]
     results: list[Result] = []
-    known, ran = dict(facts), set[str]()
+    known, ran, differing = dict(facts), set[str](), dict[str, str]()
     stored, computed = types
     for form, outcome in zip(forms, several, strict=True):
         if outcome.error is not None:
@@ -165,6 +164,7 @@ def _judged(
         measured = [Measurement.from_json(value) for value in outcome.value["measurements"]]
         results += judge(measured, expected, hop=hop, target=target, form=form, rung=rung, precision=precision)
         ran.add(outcome.value["ran"]["precision"])
+        differing |= outcome.value["ran"]["differing"]
         known[form or "ran"] = outcome.value["ran"]
         known |= _drift_facts(measured)
         if outcome.value["metrics"]:
@@ -173,21 +173,31 @@ def _judged(
     verdict = worst(result.verdict for result in results)
     bad = next((result for result in results if result.verdict is verdict and result.reason), None)
     reason = f"{bad.case}, {bad.output}: {bad.reason}" if bad else None
-    if ran != {computed}:
-        mismatch = f"asked for {precision}, {found.ran} ran"
+    mismatch = _mismatch(precision, computed, ran, differing, mixed)
+    if mismatch:
         return Hop(hop, target, Verdict.FAIL, mismatch, found, tuple(results), known)
     return Hop(hop, target, verdict, reason, found, tuple(results), known)
+
+
+def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[str, str], mixed: bool) -> str:
+    """What ran and was not asked for; nothing where what ran is what was asked.
+
+    A graph of a lower precision may keep nodes in float32; a node that ran in another type than its graph declares may
+    not.
+    """
+    if differing:
+        named = ", ".join(f"{node} in {kind}" for node, kind in list(differing.items())[:SHOWN])
+        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        return f"asked for {precision}, but {named}{more} ran otherwise than the graph declares"
+    asked, kinds = set(computed.split("+")), {kind for each in ran for kind in each.split("+")}
+    right = asked <= kinds <= asked | {"fp32"} if mixed else all(set(each.split("+")) == asked for each in ran)
+    return "" if ran and right else f"asked for {precision}, {'+'.join(sorted(ran))} ran"
 
 
 def _drift_facts(measured: Sequence[Measurement]) -> dict[str, Any]:
     """The drift curves of sequences: the error after each step, and eager's own."""
     curves = {m.case: {"output": m.output, "error": m.drift, "eager": m.drift_noise} for m in measured if m.drift}
     return {"drift": curves} if curves else {}
-
-
-def artifact_of(path_of: PathOf, info: TargetInfo) -> Artifact:
-    files = {role: path_of(name) for role, name in info.files.items()}
-    return Artifact(info.precision, files, info.forms, info.fingerprint, info.stored, info.advice)
 
 
 def case_files(path_of: PathOf, manifest: Manifest) -> list[dict[str, Any]]:

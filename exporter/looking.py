@@ -73,13 +73,16 @@ def _target(name: str) -> dict[str, Any]:
         target = registry.target(name)
         found = target.available()
         precisions = list(target.precisions)
+        options = {name: setting.__dict__ for name, setting in target.settings.items()}
     except (ImportError, ExporterError) as error:
-        return {"name": name, "available": False, "version": None, "precisions": [], "reason": str(error), "next": ""}
+        return {"name": name, "available": False, "version": None, "precisions": [], "options": {},
+                "reason": str(error), "next": ""}  # fmt: skip
     return {
         "name": name,
         "available": found.present,
         "version": found.version,
         "precisions": precisions,
+        "options": options,
         "reason": found.reason,
         "next": found.next,
     }

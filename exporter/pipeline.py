@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,14 +15,15 @@ from typing import Any
 
 from exporter import lower, registry, samples
 from exporter.bundle import Bundle, Draft, editing
-from exporter.errors import Incomplete, NotProven, Refused, StageFailed, nearest
+from exporter.compile import compiled, prepared
+from exporter.errors import Incomplete, NotProven, Refused, nearest
 from exporter.graph import sha256
-from exporter.hops import artifact_hop, graph_hop, interface_of, options_of
+from exporter.hops import artifact_hop, graph_hop, interface_of
 from exporter.isolate import Limits
 from exporter.latency import profile as timing
 from exporter.latency.subjects import timed
 from exporter.manifest import CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, TargetInfo, Weights
-from exporter.program import program_of
+from exporter.preflight import Opening, options_of
 from exporter.spec import ModelDef
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
 from exporter.target import Availability, Target
@@ -75,6 +75,8 @@ class Request:
         threads: CPU threads of the artifact and of eager while profiling; 0 is as many as there are cores.
         replace: whether another graph's bundle may be replaced.
         profile: whether to measure latency.
+        extra: options of the target alone, as :func:`exporter.target_options.target_options` reads them.
+        device: which accelerator of the machine to compile, verify and time on.
         limits: time and memory of each stage.
     """
 
@@ -90,6 +92,8 @@ class Request:
     threads: int = 0
     replace: bool = False
     profile: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    device: int = 0
     limits: Limits = field(default_factory=lambda: Limits(seconds=STAGE_SECONDS))
 
     @property
@@ -132,7 +136,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
             checkpoint = request.checkpoint.resolve() if request.checkpoint else None
             measured = timed(
                 _files(draft), manifest, [_key_of(target.name, request.precision)], stages,
-                checkpoint=checkpoint, seed=request.seed, threads=request.threads,
+                checkpoint=checkpoint, seed=request.seed, threads=request.threads, opening=Opening(request.device),
             )  # fmt: skip
         exported = Exported(path, verification, tuple(stages.done), measured, _published(definition, request))
         report = json.dumps(exported.as_json(), indent=1, sort_keys=True).encode()
@@ -409,8 +413,12 @@ def _compiled(
     """Compiles and verifies; a runtime that is absent leaves a place and the command to fill it."""
     key = _key_of(target.name, request.precision)
     available = target.available()
+    options = replace(options_of(manifest, request.precision, request.threads, request.extra), device=request.device)
+    folder = draft.work / "artifact"
+    graphs = {name: _files(draft)(lowered.get(name, graph.simplified)) for name, graph in manifest.graphs.items()}
     if not available.present:
-        info = _absent(target, request, lowered, available, where)
+        ahead = prepared(stages, target, manifest, graphs, options, folder) if target.prepares else {}
+        info = _absent(target, request, lowered, _added(draft, key, ahead, folder), available, where)
         hop = Hop(
             "compiled",
             target.name,
@@ -420,30 +428,14 @@ def _compiled(
             facts={"advice": [f"finish it where the runtime is: {info.next}"]},
         )
         return replace(manifest, targets=manifest.targets | {key: info}), hop
-    options = options_of(manifest, request.precision, request.threads)
-    folder, graphs = draft.work / "artifact", {name: draft.work / f"{name}.onnx" for name in manifest.graphs}
-    for name, copy in graphs.items():
-        # A copy: a target that writes to what it is given, or gives it away, must not reach the bundle.
-        shutil.copyfile(_files(draft)(lowered.get(name, manifest.graphs[name].simplified)), copy)
-    compile_request = {
-        "target": target.name, "graphs": {name: str(path) for name, path in graphs.items()}, "folder": str(folder),
-        "program": program_of(manifest).as_json(), "options": options.__dict__,
-    }  # fmt: skip
-    made = stages.run("compile", "exporter.compile:stage", compile_request)
-    _refuse_foreign_files(target, made["files"], folder)
-    made_files = {role: Path(path) for role, path in made["files"].items()}
-    root = folder.resolve()
-    files = {
-        role: draft.add(path, f"targets/{key}/{path.resolve().relative_to(root).as_posix()}")
-        for role, path in made_files.items()
-    }
+    made = compiled(stages, "compile", target, manifest, graphs, options, folder)
     info = TargetInfo(
-        target=target.name, precision=request.precision, files=files, forms=tuple(made["forms"]),
-        fingerprint=made["fingerprint"], stored=made["stored"], threads=request.threads, advice=tuple(made["advice"]),
-        graphs=dict(lowered),
+        target=target.name, precision=request.precision, files=_added(draft, key, made.files, folder),
+        forms=tuple(made.forms), fingerprint=dict(made.fingerprint), stored=made.stored, threads=request.threads,
+        advice=tuple(made.advice), graphs=dict(lowered), options=dict(request.extra),
     )  # fmt: skip
     manifest = replace(manifest, targets=manifest.targets | {key: info})
-    return manifest, artifact_hop(_files(draft), manifest, key, stages)
+    return manifest, artifact_hop(_files(draft), manifest, key, stages, opening=Opening(request.device))
 
 
 def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Path) -> dict[str, str]:
@@ -467,19 +459,13 @@ def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: P
     return info.graphs
 
 
-def _refuse_foreign_files(target: Target, files: Mapping[str, str], folder: Path) -> None:
-    """An artifact is moved into the bundle: what a target did not write where it was told to is not its to give."""
-    for role, name in files.items():
-        path = Path(name)
-        there = path.is_file() and not path.is_symlink()
-        if not there or folder.resolve() not in path.resolve().parents:
-            raise StageFailed(
-                "stage-failed",
-                f"compile gave {path.name} as {role}, " + ("which it did not write" if there else "and there is none"),
-                where=f"target {target.name}, file {path}",
-                why="an artifact is made of regular files under the folder that compile is given, and of no others",
-                next=f"mend compile() of {target.name}: write {role} under its folder",
-            )
+def _added(draft: Draft, key: str, files: Mapping[str, Path], folder: Path) -> dict[str, str]:
+    """The names that files of a target have in the bundle."""
+    root = folder.resolve()
+    return {
+        role: draft.add(path, f"targets/{key}/{path.resolve().relative_to(root).as_posix()}")
+        for role, path in files.items()
+    }
 
 
 def _files(draft: Draft) -> Callable[[str], Path]:
@@ -494,13 +480,19 @@ def _files(draft: Draft) -> Callable[[str], Path]:
 
 
 def _absent(
-    target: Target, request: Request, lowered: Mapping[str, str], available: Availability, where: str
+    target: Target,
+    request: Request,
+    lowered: Mapping[str, str],
+    files: Mapping[str, str],
+    available: Availability,
+    where: str,
 ) -> TargetInfo:
     precision = f" --precision {request.precision}" if request.precision != Request.precision else ""
     return TargetInfo(
-        target=target.name, precision=request.precision, files={}, forms=(), fingerprint={}, stored="-",
+        target=target.name, precision=request.precision, files=dict(files), forms=(), fingerprint={}, stored="-",
         threads=request.threads, status="incomplete",
         next=f"{available.next} && exporter compile {where} --target {target.name}{precision}", graphs=dict(lowered),
+        options=dict(request.extra),
     )  # fmt: skip
 
 
@@ -521,16 +513,30 @@ def _hop_from_json(value: Mapping[str, Any]) -> Hop:
 
 
 def compile_bundle(
-    path: Path, target_name: str, precision: str, limits: Limits, progress: Progress = silent
+    path: Path,
+    target_name: str,
+    precision: str,
+    limits: Limits,
+    progress: Progress = silent,
+    extra: Mapping[str, Any] | None = None,
+    device: int = 0,
 ) -> Exported:
-    """Compiles a bundle's graph for a target on the machine that has its runtime, and verifies it there."""
+    """Compiles a bundle's graph for a target on the machine that has its runtime, and verifies it there.
+
+    Options that the export was given hold unless ``extra`` says otherwise.
+    """
     target = registry.target(target_name)
     _refuse_precision(target, precision)
-    Bundle.open(path)
+    held = Bundle.open(path).manifest.targets.get(_key_of(target_name, precision))
+    chosen = {**(held.options if held else {}), **(extra or {})}
     with editing(path, f"exporter compile --target {target_name}") as draft:
         assert draft.old is not None
         manifest = draft.old.manifest
-        request = Request(manifest.model.name, target_name, precision=precision, limits=limits)
+        threads = held.threads if held else 0
+        request = Request(
+            manifest.model.name, target_name, precision=precision, threads=threads, extra=chosen, device=device,
+            limits=limits,
+        )  # fmt: skip
         available = target.available()
         if not available.present:
             raise Incomplete(

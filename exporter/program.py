@@ -21,7 +21,7 @@ from polygraphy.common import TensorMetadata
 from exporter.errors import Refused
 from exporter.graph import Graph
 from exporter.spec import State, Step, Tensor
-from exporter.target import Artifact, Options, Problem, Ran, Target
+from exporter.target import Artifact, Layer, Options, Problem, Progress, Ran, Target, silent
 
 Array = NDArray[np.generic]
 
@@ -94,21 +94,46 @@ def problems(target: Target, program: Program, graphs: Mapping[str, Path], optio
     ]
 
 
-def compile_graphs(
+def prepare_graphs(
     target: Target, program: Program, graphs: Mapping[str, Path], options: Options, folder: Path
+) -> dict[str, Path]:
+    """What compiling reads, of all graphs; the files of several are told apart by ``GRAPH.ROLE``."""
+    made: dict[str, Path] = {}
+    for name in program.graphs:
+        found = target.prepare(Graph(graphs[name]), _options(program, name, options), _place(program, name, folder))
+        made |= {_role(program, name, role): path for role, path in found.items()}
+    return made
+
+
+def compile_graphs(
+    target: Target,
+    program: Program,
+    graphs: Mapping[str, Path],
+    options: Options,
+    folder: Path,
+    progress: Progress = silent,
 ) -> Artifact:
     """One artifact of all graphs; the files of several are told apart by ``GRAPH.ROLE``."""
     made = {}
     for name in program.graphs:
-        place = folder if len(program.graphs) == 1 else folder / name
-        place.mkdir(parents=True, exist_ok=True)
-        made[name] = target.compile(Graph(graphs[name]), _options(program, name, options), place)
+        place = _place(program, name, folder)
+        made[name] = target.compile(Graph(graphs[name]), _options(program, name, options), place, progress)
     if len(made) == 1:
         return next(iter(made.values()))
     first = next(iter(made.values()))
-    files = {f"{name}.{role}": path for name, part in made.items() for role, path in part.files.items()}
+    files = {_role(program, name, role): path for name, part in made.items() for role, path in part.files.items()}
     advice = dict.fromkeys(f"{name}: {line}" for name, part in made.items() for line in part.advice)
     return replace(first, files=files, advice=tuple(advice))
+
+
+def _place(program: Program, graph: str, folder: Path) -> Path:
+    place = folder if len(program.graphs) == 1 else folder / graph
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _role(program: Program, graph: str, role: str) -> str:
+    return role if len(program.graphs) == 1 else f"{graph}.{role}"
 
 
 def open_artifact(
@@ -133,11 +158,25 @@ def ran(target: Target, runner: BaseRunner) -> Ran:
         return target.ran(runner)
     found = [target.ran(part) for part in runner.parts.values()]
     layers, providers = Counter[str](), Counter[str]()
-    for each in found:
+    differing: dict[str, str] = {}
+    for name, each in zip(runner.parts, found, strict=True):
         layers.update(each.layers)
         providers.update(each.providers)
+        differing |= {f"{name}.{node}": kind for node, kind in each.differing.items()}
     kinds = {kind for each in found for kind in each.precision.split("+")}
-    return Ran("+".join(sorted(kinds - {"none"})) or "none", layers, providers)
+    return Ran("+".join(sorted(kinds - {"none"})) or "none", layers, providers, differing)
+
+
+def layers(target: Target, runner: BaseRunner, feeds: Mapping[str, Array], runs: int) -> list[Layer]:
+    """What each layer of a model takes; of several graphs, each is timed on what it is given in a run of the model."""
+    if not isinstance(runner, ProgramRunner):
+        return target.layers(runner, feeds, runs)
+    found = []
+    for name, given in runner.fed(feeds).items():
+        each = target.layers(runner.parts[name], given, runs)
+        found += [replace(layer, name=f"{name}.{layer.name}", nodes=tuple(f"{name}.{n}" for n in layer.nodes))
+                  for layer in each]  # fmt: skip
+    return found
 
 
 def timer(target: Target, runner: BaseRunner, feeds: Mapping[str, Array]) -> Callable[[], Mapping[str, Array]]:
@@ -201,15 +240,28 @@ class ProgramRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no 
         return metadata
 
     def infer_impl(self, feed_dict: Mapping[str, Array]) -> OrderedDict[str, Array]:
-        values = dict(feed_dict)
+        values = self._run(feed_dict)
+        return OrderedDict((name, values[name]) for name in self.program.outputs)
+
+    def fed(self, feeds: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+        """What each graph is given when it first runs."""
+        given: dict[str, dict[str, Array]] = {}
+        self._run(feeds, given)
+        return given
+
+    def _run(self, feeds: Mapping[str, Array], given: dict[str, dict[str, Array]] | None = None) -> dict[str, Array]:
+        values = dict(feeds)
         for step in self.program.steps:
             part = self.parts[step.graph]
             wanted = list(self.program.shapes[step.graph])
             for _ in range(_count(step, values)):
-                outputs = part.infer({name: values[name] for name in wanted}, check_inputs=False)
+                inputs = {name: values[name] for name in wanted}
+                if given is not None:
+                    given.setdefault(step.graph, inputs)
+                outputs = part.infer(inputs, check_inputs=False)
                 values |= outputs
                 values |= {state.input: outputs[state.output] for state in step.state}
-        return OrderedDict((name, values[name]) for name in self.program.outputs)
+        return values
 
 
 def _count(step: Step, values: Mapping[str, Array]) -> int:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from exporter import host, registry
 from exporter.bundle import Bundle
 from exporter.errors import Incomplete, Refused, nearest
-from exporter.hops import artifact_of, options_of
 from exporter.host import files
 from exporter.isolate import Channel, Limits
-from exporter.parity.worker import packed, quiet_polygraphy, unpacked
+from exporter.parity.worker import quiet_polygraphy, unpacked
+from exporter.preflight import Opening, ready
 from exporter.program import open_artifact, program_of
 from exporter.samples import prepare, sizes_of
 from exporter.stages import Progress, Stages, scratch, silent
@@ -159,6 +159,7 @@ def run_file(
     limits: Limits | None = None,
     progress: Progress = silent,
     dims: Sequence[str] = (),
+    opening: Opening | None = None,
 ) -> dict[str, Any]:
     """Runs one real input through one artifact of a bundle, with its host steps before and after.
 
@@ -170,6 +171,7 @@ def run_file(
         limits: time and memory of the child.
         progress: told what happens.
         dims: ``NAME=COUNT`` of parts whose repetitions are chosen at run time.
+        opening: on which device, and whether an artifact of a stranger is trusted.
 
     Raises:
         Refused: an unknown target, an input that does not fit the model, an output that cannot be written.
@@ -190,13 +192,11 @@ def run_file(
             next=available.next or info.next,
         )
     request = {
-        "bundle": str(path.resolve()), "target": info.target, "artifact": packed(artifact_of(bundle.file, info)),
-        "options": options_of(bundle.manifest, info.precision, info.threads).__dict__,
+        "bundle": str(path.resolve()), "target": info.target, "repeats": _repeats(bundle.manifest, dims),
         "input": str(input_path.resolve()), "output": str(output.resolve()),
-        "repeats": _repeats(bundle.manifest, dims),
     }  # fmt: skip
     with scratch() as folder:
-        value: dict[str, Any] = Stages(folder, limits or Limits(), progress).run(
-            "run", "exporter.run:run_in_child", request
-        )
-    return value
+        stages = Stages(folder, limits or Limits(), progress)
+        made = ready(bundle.file, bundle.manifest, key, stages, opening or Opening())
+        value: dict[str, Any] = stages.run("run", "exporter.run:run_in_child", request | made.as_request())
+    return value | ({"advice": list(made.advice)} if made.advice else {})

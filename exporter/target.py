@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,6 +40,26 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """An option of one target alone: ``--option NAME=VALUE``.
+
+    Args:
+        default: what holds where it is not given; its type is the option's.
+        meaning: one line for ``exporter targets``.
+        choices: the values that are allowed; all of that type when empty.
+        low, high: the range of a number, both included.
+        when: ``build`` where compiling reads it, ``run`` where it may be chosen again at every run.
+    """
+
+    default: bool | int | str
+    meaning: str
+    choices: Sequence[int | str] = ()
+    low: int = 0
+    high: int = 1 << 62
+    when: str = "build"
+
+
+@dataclass(frozen=True)
 class Options:
     """How to compile and open.
 
@@ -48,7 +68,9 @@ class Options:
         threads: CPU threads of the runtime; 0 leaves the choice to the runtime.
         dims: ``{name: (min, opt, max, step)}`` of every dynamic dim.
         shapes: the shape of every input, a string naming a dim, or a part or multiple of one.
-        extra: options of one target alone, by name.
+        extra: options of one target alone, by name (:attr:`Target.settings`).
+        device: which accelerator of the machine, where there are several.
+        host_code: whether the artifact may run code of its own on the host: only one that was built here.
     """
 
     precision: str = "fp32"
@@ -56,6 +78,8 @@ class Options:
     dims: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    device: int = 0
+    host_code: bool = False
 
     @property
     def dynamic(self) -> list[str]:
@@ -99,11 +123,75 @@ class Ran:
         precision: the type the arithmetic ran in: one name, or several joined by ``+`` when mixed.
         layers: how many layers ran in each type.
         providers: how many nodes each execution provider or device took.
+        differing: nodes that ran in another type than their graph declares, with that type.
     """
 
     precision: str
     layers: Mapping[str, int]
     providers: Mapping[str, int]
+    differing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How long one layer of a runtime took.
+
+    Attributes:
+        name: what the runtime calls it.
+        kind: the runtime's own kind of it.
+        nodes: the graph's nodes that it computes; empty for one of the runtime's own making.
+        ns: nanoseconds, the median over the runs.
+        precision: the type it ran in.
+    """
+
+    name: str
+    kind: str
+    nodes: tuple[str, ...]
+    ns: float
+    precision: str = ""
+
+
+LOAD, REBUILD, REFUSE = "load", "rebuild", "refuse"
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Whether an artifact may be opened on this machine: ``load``, ``rebuild`` from the graph, or ``refuse``."""
+
+    action: str = LOAD
+    reason: str = ""
+
+
+class DeviceCall(ABC):
+    """A bound call on a device of its own, which is timed by that device's clock and leaves its outputs there."""
+
+    @abstractmethod
+    def __call__(self) -> Any:
+        """Runs once and waits for the end; copies nothing."""
+
+    @abstractmethod
+    def elapsed_ns(self) -> float:
+        """What the last call took, by the device's own clock."""
+
+    @abstractmethod
+    def copies_ns(self) -> tuple[float, float]:
+        """What copying the inputs there and the outputs back takes, by the same clock; measured now, once."""
+
+    @abstractmethod
+    def outputs(self) -> Mapping[str, np.ndarray]:
+        """What the last call wrote, copied to the host."""
+
+    @abstractmethod
+    def spoil(self) -> None:
+        """Overwrites the outputs there, so that a call that computes nothing is found out."""
+
+
+def silent(what: str, done: int = 0, of: int = 0) -> None:
+    """A progress that nobody watches."""
+
+
+# Told what a compile does, and how far it is where that is known.
+Progress = Callable[[str, int, int], None]
 
 
 class Target(ABC):
@@ -115,6 +203,12 @@ class Target(ABC):
         precisions: for each precision users may ask, ``(stored, computed)`` types; anything else that ran is a FAIL.
         lowers: those of ``precisions`` that are written into the types of the graph before it is compiled.
         rung: the rung of the parity ladder its artifacts must stand on (``exporter.parity.ladder``).
+        device: what it computes on, as PyTorch calls it: eager is timed there too.
+        settings: its own options, by name.
+        prepares: whether ``problems`` and ``prepare`` work without the runtime, on any machine.
+        guarded: whether opening an artifact runs code that came with it: then only what this user's machine built is
+            opened (:mod:`exporter.trust`).
+        opset: the operator set its graphs are written in, or None where any will do.
         runs_graphs: rank among targets that can run a plain ONNX graph for the traced and simplified hops (1 is
             asked first), or None.
         python_example: how an application runs the artifact from Python, for ``USE.md``.
@@ -126,6 +220,11 @@ class Target(ABC):
     precisions: ClassVar[Mapping[str, tuple[str, str]]]
     lowers: ClassVar[frozenset[str]] = frozenset()
     rung: ClassVar[str] = "compiled"
+    device: ClassVar[str] = "cpu"
+    settings: ClassVar[Mapping[str, Setting]] = {}
+    prepares: ClassVar[bool] = False
+    guarded: ClassVar[bool] = False
+    opset: ClassVar[int | None] = None
     runs_graphs: ClassVar[int | None] = None
     # Ten lines each for an application; {file} is the artifact, {input} and {output} are the first tensors' names.
     python_example: ClassVar[str] = ""
@@ -139,9 +238,17 @@ class Target(ABC):
         """Every node the target refuses or gets wrong, all at once, before any compile."""
         return []
 
+    def prepare(self, graph: Graph, options: Options, folder: Path) -> Mapping[str, Path]:  # noqa: ARG002
+        """Files by role that compiling reads, made under ``folder`` on any machine where the target ``prepares``."""
+        return {}
+
     @abstractmethod
-    def compile(self, graph: Graph, options: Options, folder: Path) -> Artifact:
+    def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         """Compiles the graph into files under ``folder``. Runs in a child of its own and may crash there."""
+
+    def preflight(self, artifact: Artifact, options: Options) -> Preflight:  # noqa: ARG002
+        """Whether the artifact fits this machine; asked before anything of it is opened. Never raises."""
+        return Preflight()
 
     @abstractmethod
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
@@ -162,5 +269,14 @@ class Target(ABC):
     def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
         """A bound call without arguments on preallocated buffers of this active runner: what the profiler times.
 
-        The call returns the outputs by name (they may be the runtime's own buffers, overwritten by the next call).
+        The call returns the outputs by name (they may be the runtime's own buffers, overwritten by the next call); a
+        target of another device returns a :class:`DeviceCall`.
         """
+
+    def layers(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray], runs: int) -> list[Layer]:
+        """What each layer of this active runner takes, over so many runs."""
+        raise NotImplementedError(f"{self.name} cannot time its layers")
+
+    def conditions(self, device: int) -> Mapping[str, Any]:  # noqa: ARG002
+        """Clocks, temperature and throttling of the device that timings depend on; read, never changed."""
+        return {}

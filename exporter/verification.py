@@ -15,6 +15,7 @@ from exporter.errors import Refused, nearest
 from exporter.hops import artifact_hop
 from exporter.isolate import Limits
 from exporter.manifest import Manifest, Weights
+from exporter.preflight import Opening
 from exporter.stages import STAGE_SECONDS, Progress, Stages, scratch, silent
 from exporter.use import use_page
 from exporter.verdict import Hop, Verdict, worst
@@ -71,6 +72,7 @@ def verify(
     limits: Limits | None = None,
     progress: Progress = silent,
     save: bool = False,
+    opening: Opening | None = None,
 ) -> Verification:
     """Verifies a bundle's artifacts against its references; needs neither PyTorch nor the model's code.
 
@@ -83,6 +85,7 @@ def verify(
         limits: time and memory of each stage.
         progress: told what happens.
         save: whether to keep the report in the bundle.
+        opening: how artifacts are opened: on which device, and whether those of strangers are trusted.
 
     Raises:
         Refused: no such bundle or target, or a file of it is not what its manifest says.
@@ -93,8 +96,10 @@ def verify(
     keys = chosen(bundle, targets)
     with scratch() as folder:
         stages = Stages(folder, limits or Limits(seconds=STAGE_SECONDS), progress)
-        extra = _referenced(bundle, keys, samples_path, checkpoint, folder, stages) if samples_path else ()
-        hops = [artifact_hop(bundle.file, manifest, key, stages, *extra) for key in keys]
+        more, yardsticks = (
+            _referenced(bundle, keys, samples_path, checkpoint, folder, stages) if samples_path else ([], {})
+        )
+        hops = [artifact_hop(bundle.file, manifest, key, stages, more, yardsticks, opening) for key in keys]
     verification = verification_of(manifest, hops)
     if save:
         save_report(path, "verify", verification.as_json())

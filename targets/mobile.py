@@ -15,6 +15,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.backend.onnxrt import OnnxrtRunner
 
 from exporter.graph import Graph
-from exporter.target import Artifact, Availability, Options, Problem, Ran, Target
+from exporter.target import Artifact, Availability, Layer, Options, Problem, Progress, Ran, Target, silent
 
 PROVIDER = "CPUExecutionProvider"
 # ONNX Runtime's names of the types arithmetic can run in.
@@ -80,7 +81,7 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
         found += [Problem(n.name or n.op_type, f"{n.op_type} is no ONNX operator", remedy) for n in foreign]
         return found
 
-    def compile(self, graph: Graph, options: Options, folder: Path) -> Artifact:
+    def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         portable = folder / "model.onnx"
         shutil.copyfile(graph.path, portable)
         reduced, operators = _convert(portable, folder)
@@ -104,6 +105,10 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
         assert isinstance(runner, MobileRunner)
         return runner.bound(feeds)
 
+    def layers(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray], runs: int) -> list[Layer]:
+        assert isinstance(runner, MobileRunner)
+        return runner.layers(feeds, runs)
+
 
 class MobileRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy carries no types
     """Polygraphy's runner of one file, with its first run observed: the provider and type of every node.
@@ -114,6 +119,7 @@ class MobileRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy carries no
     def __init__(self, path: Path, options: Options) -> None:
         self._events = Path(tempfile.mkdtemp(prefix="exporter-"))
         super().__init__(lambda: _session(path, options, self._events / "events"), name=f"mobile-{path.suffix[1:]}")
+        self._path, self._options = path, options
         self._ran: Ran | None = None
         self._runs = 0
 
@@ -134,6 +140,21 @@ class MobileRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy carries no
         if self._ran is None:
             self._ran = _observed(json.loads(Path(self.sess.end_profiling()).read_text(encoding="utf-8")))
         return self._ran
+
+    def layers(self, feeds: Mapping[str, np.ndarray], runs: int) -> list[Layer]:
+        """Each node's median, in a session of its own with the runtime's profiler on: it costs time."""
+        session = _session(self._path, self._options, self._events / "layers")
+        for _ in range(runs + 1):
+            session.run(None, dict(feeds))
+        spent: dict[str, list[float]] = {}
+        kinds: dict[str, tuple[str, str]] = {}
+        for event in _kernels(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))):
+            name = event["name"].removesuffix("_kernel_time")
+            spent.setdefault(name, []).append(event["dur"] * 1e3)
+            types = _float_outputs(event["args"])
+            kinds[name] = event["args"]["op_name"], FLOATS[types[0]] if types else ""
+        # The first run allocates.
+        return [Layer(name, kinds[name][0], _nodes(name), median(ns[1:]), kinds[name][1]) for name, ns in spent.items()]
 
     def bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
         """A call on bound inputs and outputs; the runtime allocates outputs once and writes to them again."""
@@ -181,8 +202,24 @@ def _session(path: Path, options: Options, events: Path) -> Any:
     return ort.InferenceSession(str(path), settings, providers=[PROVIDER])
 
 
+def _kernels(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [e for e in events if e.get("cat") == "Node" and str(e.get("name", "")).endswith("_kernel_time")]
+
+
+def _nodes(name: str) -> tuple[str, ...]:
+    """The graph's node behind a node of the optimised graph, where its name still says so.
+
+    ``node_matmul/MatmulTransposeFusion/`` is ``node_matmul``; ``conv2d_nchwc`` is named after what ``node_conv2d``
+    gives; a reordering of memory is the runtime's own.
+    """
+    if name.startswith("Reorder"):
+        return ()
+    first = name.partition("/")[0]
+    return (f"node_{first.removesuffix('_nchwc')}",) if first.endswith("_nchwc") else (first,)
+
+
 def _observed(events: list[dict[str, Any]]) -> Ran:
-    nodes = [e["args"] for e in events if e.get("cat") == "Node" and str(e.get("name", "")).endswith("_kernel_time")]
+    nodes = [event["args"] for event in _kernels(events)]
     # A node computes in floating point when it gives floating point: a Shape or a Gather of indices does not.
     given = [FLOATS[kind] for node in nodes for kind in _float_outputs(node)]
     layers = dict(Counter(given))

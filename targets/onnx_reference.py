@@ -19,7 +19,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from exporter.graph import Graph
-from exporter.target import Artifact, Availability, Options, Ran, Target
+from exporter.target import Artifact, Availability, Options, Progress, Ran, Target, silent
 
 
 class OnnxReference(Target):
@@ -37,7 +37,7 @@ class OnnxReference(Target):
         except PackageNotFoundError:
             return Availability(False, reason="onnx is not installed", next="pip install 'exporter[trace]'")
 
-    def compile(self, graph: Graph, options: Options, folder: Path) -> Artifact:
+    def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         path = folder / "model.onnx"
         shutil.copyfile(graph.path, path)
         return Artifact(options.precision, {"onnx": path}, ("onnx",), {"onnx": version("onnx")}, "fp32")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from exporter.graph import Graph
-from exporter.target import Artifact, Availability, Options, Problem, Ran, Target
+from exporter.target import Artifact, Availability, Layer, Options, Problem, Progress, Ran, Target, silent
 
 # OpenVINO's names of the types arithmetic can run in. Layers of other types (shapes, indices) are no arithmetic.
 FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
@@ -64,7 +65,7 @@ const float* result = request.get_tensor("{output}").data<float>();
         remedy = "write it with operators of https://docs.openvino.ai, or run this model on another target"
         return [Problem(op.get_friendly_name(), "OpenVINO has no such ONNX operator", remedy) for op in unknown]
 
-    def compile(self, graph: Graph, options: Options, folder: Path) -> Artifact:
+    def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         import openvino as ov
 
         model = ov.Core().read_model(str(graph.path))
@@ -87,6 +88,10 @@ const float* result = request.get_tensor("{output}").data<float>();
     def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
         assert isinstance(runner, OpenVINORunner)
         return runner.bound(feeds)
+
+    def layers(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray], runs: int) -> list[Layer]:
+        assert isinstance(runner, OpenVINORunner)
+        return runner.layers(feeds, runs)
 
 
 def _bounded_shapes(options: Options) -> dict[str, Any]:
@@ -162,11 +167,33 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
 
         return call
 
+    def layers(self, feeds: Mapping[str, np.ndarray], runs: int) -> list[Layer]:
+        """Each layer's median, in a model compiled once more with the plugin's counters on: those cost time."""
+        import openvino as ov
+
+        core = ov.Core()
+        settings = _properties(self._options) | {"PERF_COUNT": True}
+        compiled = core.compile_model(core.read_model(str(self._xml), str(self._weights)), self.device, settings)
+        request, spent = compiled.create_infer_request(), dict[str, list[float]]()
+        for _ in range(runs):
+            request.infer(dict(feeds))
+            for entry in request.profiling_info:
+                spent.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e9)
+        found = {op.get_friendly_name(): op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()}
+        return [_layer(name, found[name], median(ns)) for name, ns in spent.items() if name in found and any(ns)]
+
     def layer_types(self) -> dict[str, int]:
         """How many layers of the compiled model run in each type, as the plugin itself reports."""
         kinds = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ordered_ops()]
         layers = [kind for kind in kinds if kind["layerType"].value not in ("Input", "Output", "Const")]
         return dict(Counter(layer["runtimePrecision"].value for layer in layers))
+
+
+def _layer(name: str, info: Any, ns: float) -> Layer:
+    """What the plugin says of a layer: one that it made itself has no node of the graph behind it."""
+    nodes = tuple(node for node in info["originalLayersNames"].value.split(",") if node)
+    kind = info["runtimePrecision"].value
+    return Layer(name, info["layerType"].value, nodes, ns, FLOATS.get(kind, kind))
 
 
 def _set(request: Any, tensors: Mapping[str, Any]) -> None:

@@ -28,6 +28,14 @@ Timeout = Annotated[float, typer.Option("--timeout", help="Seconds each stage ma
 Memory = Annotated[Optional[int], typer.Option("--memory", help="Megabytes each stage may use.")]  # noqa: UP045
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 Targets = Annotated[Optional[list[str]], typer.Option("--target", help="Only this target; may be repeated.")]  # noqa: UP045
+TargetOptions = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--option", metavar="NAME=VALUE", help="An option of the target alone: exporter targets."),
+]
+Device = Annotated[int, typer.Option("--device", min=0, help="Which accelerator, where the machine has several.")]
+TrustEngine = Annotated[
+    bool, typer.Option("--trust-engine", help="Open engines that this user's machine did not build.")
+]
 OptionalPath = Optional[Path]  # noqa: UP045  # typer reads it at run time, where Python 3.10 has no X | None in Annotated
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
@@ -60,6 +68,12 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
+def _target_options(target: str, pairs: list[str] | None, when: str = "") -> dict[str, Any]:
+    from exporter.target_options import target_options
+
+    return target_options(registry.target(target), pairs, when) if pairs else {}
+
+
 def _export_command(target: str) -> Callable[..., None]:
     def export(
         model: Annotated[str, typer.Argument(help="A model's name: exporter models.")],
@@ -76,6 +90,8 @@ def _export_command(target: str) -> Callable[..., None]:
         replace: Annotated[bool, typer.Option("--replace", help="Give up another graph in the bundle.")] = False,
         profile: Annotated[bool, typer.Option("--profile/--no-profile", help="Measure latency.")] = True,
         strict: Annotated[bool, typer.Option("--strict", help="Fail unless the profile is STABLE.")] = False,
+        option: TargetOptions = None,
+        device: Device = 0,
         timeout: Timeout = 1800.0,
         memory: Memory = None,
         json: Json = False,
@@ -87,7 +103,8 @@ def _export_command(target: str) -> Callable[..., None]:
         request = Request(
             model=model, target=target, output=folder, checkpoint=checkpoint, precision=precision,
             dims=tuple(dim or ()), settings=_settings(setting or []), samples=samples, seed=seed, threads=threads,
-            replace=replace, profile=profile, limits=_limits(timeout, memory),
+            replace=replace, profile=profile, extra=_target_options(target, option), device=device,
+            limits=_limits(timeout, memory),
         )  # fmt: skip
         with render.progress(json) as progress:
             exported = run(request, progress)
@@ -99,6 +116,16 @@ def _export_command(target: str) -> Callable[..., None]:
     return export
 
 
+def _run_options(targets: list[str], pairs: list[str] | None) -> dict[str, Any]:
+    """Options chosen anew at this run, of the one target that was named."""
+    if not pairs:
+        return {}
+    if len(targets) != 1:
+        why = "an option is one target's own: another may not have it, or mean another thing by it"
+        raise Refused("bad-option", "--option needs one --target", why=why, next=f"--target TARGET --option {pairs[0]}")
+    return _target_options(targets[0].partition("/")[0], pairs, "run")
+
+
 for _target in registry.target_names():
     app.command(_target, rich_help_panel=EXPORTS)(_export_command(_target))
 
@@ -108,6 +135,8 @@ def compile_(
     bundle: BundlePath,
     target: Annotated[str, typer.Option(help="The target to compile for.")],
     precision: Annotated[str, typer.Option(help="Precision to compile for.")] = "fp32",
+    option: TargetOptions = None,
+    device: Device = 0,
     timeout: Timeout = 1800.0,
     memory: Memory = None,
     json: Json = False,
@@ -116,8 +145,9 @@ def compile_(
     from exporter import pipeline
     from exporter.cli import render
 
+    extra = _target_options(target, option)
     with render.progress(json) as progress:
-        exported = pipeline.compile_bundle(bundle, target, precision, _limits(timeout, memory), progress)
+        exported = pipeline.compile_bundle(bundle, target, precision, _limits(timeout, memory), progress, extra, device)
     output.show(exported.as_json(), json, render.exported)
     raise typer.Exit(exported.verification.verdict.exit_code)
 
@@ -130,18 +160,24 @@ def verify(
     checkpoint: Annotated[OptionalPath, typer.Option(help="The weights, for the reference of --samples.")] = None,
     junit: Annotated[OptionalPath, typer.Option(help="Also write the verdicts as JUnit XML.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep the report in the bundle.")] = False,
+    device: Device = 0,
+    trust_engine: TrustEngine = False,
     timeout: Timeout = 1800.0,
     memory: Memory = None,
     json: Json = False,
 ) -> None:
     """Verify a bundle's artifacts here; needs neither PyTorch nor the model's code."""
     from exporter.cli import render
+    from exporter.preflight import Opening
     from exporter.verification import verify as check
 
+    opening = Opening(device, trust_engine)
     if junit is not None:
         output.refuse_junit(junit)
     with render.progress(json) as progress:
-        verification = check(bundle, target or (), samples, checkpoint, _limits(timeout, memory), progress, save)
+        verification = check(
+            bundle, target or (), samples, checkpoint, _limits(timeout, memory), progress, save, opening
+        )
     if junit is not None:
         output.write_junit(junit, verification)
     output.show(verification.as_json(), json, render.verified)
@@ -158,16 +194,22 @@ def profile(
     seed: Annotated[int, typer.Option(help="Seeds the order of blocks.")] = 0,
     save: Annotated[bool, typer.Option("--save", help="Keep the report, with every sample, in the bundle.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail unless STABLE.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Also time every layer, and name its graph nodes.")] = False,
+    option: TargetOptions = None,
+    device: Device = 0,
+    trust_engine: TrustEngine = False,
     json: Json = False,
 ) -> None:
     """Time a bundle's artifacts and eager PyTorch (where it is) against one another."""
     from exporter.cli import render
     from exporter.latency.subjects import profile as measure
+    from exporter.preflight import Opening
     from exporter.verification import refuse_missing_checkpoint
 
     refuse_missing_checkpoint(checkpoint)
+    opening = Opening(device, trust_engine, _run_options(target or [], option))
     with render.progress(json) as progress:
-        measured = measure(bundle, target or (), checkpoint, seed, threads, seconds, progress, save)
+        measured = measure(bundle, target or (), checkpoint, seed, threads, seconds, progress, save, opening, layers)
     output.show(measured.as_json(), json, render.profiled)
     raise typer.Exit(output.profile_code(measured) or output.strict_code(strict, measured))
 
@@ -185,14 +227,17 @@ def run(
     target: Annotated[str, typer.Option(help="The target to run.")],
     to: Annotated[Path, typer.Option("-o", "--output", help="The file to write: .wav, .png, .pfm, .json or .npz.")],
     dim: Annotated[list[str] | None, typer.Option(metavar="NAME=COUNT", help="How often a repeated part runs.")] = None,
+    device: Device = 0,
+    trust_engine: TrustEngine = False,
     json: Json = False,
 ) -> None:
     """Run one real input through an artifact, with the model's steps before and after; needs no PyTorch."""
     from exporter.cli import render
+    from exporter.preflight import Opening
     from exporter.run import run_file
 
     with render.progress(json) as progress:
-        value = run_file(bundle, target, input, to, None, progress, dim or ())
+        value = run_file(bundle, target, input, to, None, progress, dim or (), Opening(device, trust_engine))
     output.show({"schema": "exporter.run/1", "output": str(to), **value}, json, render.ran)
 
 

@@ -17,7 +17,7 @@ from exporter.errors import ExporterError
 from exporter.stages import silent
 
 PIPE_WIDTH = 400
-SHOWN = 8  # of a list whose rest is in the JSON
+SHOWN, LAYERS_SHOWN = 8, 20  # of lists whose rest is in the JSON
 COLOURS = {"PASS": "green", "SKIPPED": "yellow", "STABLE": "green", "NOISY": "yellow"}
 Event = Mapping[str, Any]
 Progress = Callable[[str, Event], None]
@@ -189,6 +189,9 @@ def profiled(value: Event) -> None:
     for subject in value["subjects"]:
         table.add_row(*_subject_row(subject))
     out.print(table)
+    for subject in value["subjects"]:
+        for line in (*_device_lines(subject), *_layer_lines(subject)):
+            out.print(line)
     for ratio in value["ratios"]:
         low, high = ratio["interval"]
         out.print(
@@ -198,6 +201,33 @@ def profiled(value: Event) -> None:
         )
     for warning in value["warnings"]:
         out.print(f"  warning: {escape(str(warning.get('what', '')))}; {escape(str(warning.get('advice', '')))}")
+
+
+def _device_lines(subject: Event) -> Iterator[str]:
+    """What a device's own clock leaves out, and what was decided before the artifact was opened."""
+    if subject["copies_ms"] and subject["host_ms"] is not None:
+        there, back = subject["copies_ms"]["in"], subject["copies_ms"]["out"]
+        yield (
+            f"  {escape(subject['name'])}: by the device's clock; copies apart, {there:.4g} ms in and {back:.4g} ms "
+            f"out; {subject['host_ms']:.4g} ms a call by the host's"
+        )
+    for line in subject["advice"]:
+        yield f"  note, {escape(subject['name'])}: {escape(line)}"
+
+
+def _layer_lines(subject: Event) -> Iterator[str]:
+    """The slowest layers, with the graph's nodes behind them; the JSON has all of them."""
+    layers = subject.get("layer_times", [])
+    total = sum(layer["ms"] for layer in layers)
+    if not total:
+        return
+    yield f"  layers of {escape(subject['name'])}, {total:.4g} ms in all:"
+    for layer in layers[:LAYERS_SHOWN]:
+        nodes = ", ".join(layer["nodes"]) or "of the runtime's own"
+        share = f"{layer['ms'] / total:6.1%}"
+        yield f"    {layer['ms']:9.4g} ms {share}  {layer['precision']:<5} {escape(layer['kind'])}: {escape(nodes)}"
+    if len(layers) > LAYERS_SHOWN:
+        yield f"    and {len(layers) - LAYERS_SHOWN} more: --json"
 
 
 def _subject_row(subject: Event) -> list[str]:
@@ -222,6 +252,8 @@ def _subject_row(subject: Event) -> list[str]:
 def ran(value: Event) -> None:
     """Where the output of a run lies."""
     _out().print(f"wrote {escape(value['output'])} after {value['calls']} calls of the graph")
+    for line in value.get("advice", []):
+        _out().print(f"  note: {escape(line)}")
 
 
 def inspected(value: Event) -> None:
@@ -271,6 +303,17 @@ def targets(value: Event) -> None:
         for t in value["targets"]
     ]
     _listing(_out(), rows, ("target", "runs here", "version", "precisions", "what is missing"))
+    options = [
+        (t["name"], f"{name}={_option(option['default'])}", option["meaning"])
+        for t in value["targets"]
+        for name, option in t["options"].items()
+    ]
+    if options:
+        _listing(_out(), options, ("target", "--option, with its default", "meaning"))
+
+
+def _option(value: bool | int | str) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def doctor(value: Event) -> None:

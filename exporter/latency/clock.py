@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from exporter.target import DeviceCall
 
 
 class Clock(Protocol):
@@ -62,3 +65,13 @@ def time_total(call: Callable[[], Any], calls: int, clock: Clock) -> tuple[list[
     for _ in repeats:
         last = call()
     return [clock.ns() - start], last
+
+
+def time_device(call: DeviceCall, calls: int, clock: Clock) -> tuple[list[float], float]:
+    """Nanoseconds of every call by the clock of the device it runs on, and those of all together by the host's."""
+    spent = [0.0] * calls
+    start = clock.ns()
+    for index in range(calls):
+        call()
+        spent[index] = call.elapsed_ns()
+    return spent, clock.ns() - start

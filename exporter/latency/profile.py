@@ -70,6 +70,8 @@ class Subject:
         stored: the precision its weights are stored in.
         baseline: whether the others are compared with it (eager); it gets no twin.
         skipped: why it cannot run here; then it is listed with this reason and nothing is started.
+        device: what it computes on; subjects of different devices are not compared with each other's baseline.
+        advice: what was decided before it was opened.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Subject:
     stored: str
     baseline: bool = False
     skipped: str = ""
+    device: str = "cpu"
+    advice: tuple[str, ...] = ()
 
 
 Starter = Callable[[Subject, int, Path], Child]
@@ -183,12 +187,23 @@ class Measured:
             "layers": self.ran.get("layers", {}),
             "providers": self.ran.get("providers", {}),
             "errors": self.opened.get("check", {}).get("errors", {}),
+            "device": self.subject.device,
+            "clock": "device" if "copies_ns" in self.ran else "host",
+            "copies_ms": {way: _ms(ns) for way, ns in self.ran.get("copies_ns", {}).items()},
+            "host_ms": _ms(self.ran.get("host_ns")),
+            "advice": list(self.subject.advice),
         }
+        if "layer_times" in self.ran:
+            value["layer_times"] = [_layer_json(layer) for layer in self.ran["layer_times"]]
         return value | ({"raw": self._raw()} if raw else {})
 
     def _raw(self) -> dict[str, Any]:
         blocks = [{"calls": block.calls, "ns": list(block.ns)} for block in self.blocks]
         return {"warm_ns": list(self.warm_ns), "blocks": blocks}
+
+
+def _layer_json(layer: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in layer.items() if name != "ns"} | {"ms": _ms(layer["ns"])}
 
 
 @dataclass(frozen=True)
@@ -227,6 +242,7 @@ class Profile:
         reasons: what speaks against the run as a whole.
         budget_seconds: what was allowed for blocks.
         seconds: what blocks took.
+        devices: clocks and throttling of the subjects' devices before the first child and after the last block.
     """
 
     subjects: tuple[Measured, ...]
@@ -240,6 +256,7 @@ class Profile:
     reasons: tuple[Reason, ...]
     budget_seconds: float
     seconds: float
+    devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def noise_floor(self) -> float | None:
@@ -278,7 +295,7 @@ class Profile:
             "seconds": _rounded(self.seconds),
             "subjects": [measured.as_json(raw) for measured in self.subjects],
             "ratios": [ratio.as_json() for ratio in self.ratios],
-            "environment": self.environment.as_json(),
+            "environment": self.environment.as_json() | {"devices": self.devices},
             "warnings": [warned.as_json() for warned in self.warnings],
         }
         if raw:
@@ -297,6 +314,7 @@ def profile(
     progress: Progress | None = None,
     packages: Sequence[str] = (),
     starter: Starter | None = None,
+    conditions: Callable[[], Mapping[str, Any]] = dict,
 ) -> Profile:
     """Times subjects against one another.
 
@@ -310,6 +328,7 @@ def profile(
         progress: told in a line what happens next.
         packages: distributions whose versions belong into the result.
         starter: starts a child; tests fake it.
+        conditions: reads clocks and throttling of the devices that subjects compute on, by target.
 
     Returns:
         A profile in which every subject asked for is listed.
@@ -321,23 +340,32 @@ def profile(
     if len(set(names)) != len(names):
         raise ValueError(f"subjects need names of their own: {names}")
     threads = threads or surroundings.usable_cores()
-    facts = surroundings.read(packages)
+    facts, before = surroundings.read(packages), conditions()
     run = _Run(starter or _start, threads, log_folder, seed, progress or _quiet)
     try:
         run.open_all(subjects)
         plan = run.plan(budget_seconds)
         seconds = run.time_all(plan)
+        devices = {"before": before, "after": conditions()} if before else {}
         run.learn_facts()
     finally:
         run.end()
-    return _concluded(run, plan, facts, budget_seconds=budget_seconds, seconds=seconds)
+    return _concluded(run, plan, facts, devices, budget_seconds=budget_seconds, seconds=seconds)
 
 
 def _quiet(line: str) -> None:
     """Tells nobody."""
 
 
-def _concluded(run: _Run, plan: Schedule, facts: Environment, *, budget_seconds: float, seconds: float) -> Profile:
+def _concluded(
+    run: _Run,
+    plan: Schedule,
+    facts: Environment,
+    devices: Mapping[str, Mapping[str, Any]],
+    *,
+    budget_seconds: float,
+    seconds: float,
+) -> Profile:
     """What may be said of a run that is over."""
     measured = tuple(unit.measured() for name, unit in run.units.items() if name != run.twin)
     twin = run.units[run.twin].measured() if run.twin else None
@@ -345,6 +373,7 @@ def _concluded(run: _Run, plan: Schedule, facts: Environment, *, budget_seconds:
     twins = _ratio(twin, by_name[run.twin.removesuffix(TWIN)], plan.seed) if twin and run.twin else None
     ratios = _ratios(measured, stats.noise_floor(twins), plan.seed)
     warned = [*surroundings.warnings(facts, run.threads), *_on_budget(plan, budget_seconds), *_on_twin(twins, measured)]
+    warned += _on_devices(devices)
     return Profile(
         subjects=measured,
         twin=twin,
@@ -357,7 +386,19 @@ def _concluded(run: _Run, plan: Schedule, facts: Environment, *, budget_seconds:
         reasons=stats.twin_reasons(twins),
         budget_seconds=budget_seconds,
         seconds=seconds,
+        devices=devices,
     )
+
+
+def _on_devices(devices: Mapping[str, Mapping[str, Any]]) -> list[Warned]:
+    """What a target says of its device's clocks, before or after, once."""
+    said = {
+        (target, what): advice
+        for moment in devices.values()
+        for target, conditions in moment.items()
+        for what, advice in conditions.get("problems", [])
+    }
+    return [Warned("device", f"{target}: {what}", advice) for (target, what), advice in said.items()]
 
 
 def _ratios(measured: Sequence[Measured], floor: float | None, seed: int) -> tuple[Ratio, ...]:
@@ -365,7 +406,9 @@ def _ratios(measured: Sequence[Measured], floor: float | None, seed: int) -> tup
     base = [one for one in measured if one.subject.baseline]
     rest = [one for one in measured if not one.subject.baseline]
     found = []
-    for of, to in [*((a, b) for b in base for a in rest), *combinations(rest, 2)]:
+    # Eager on one device says nothing of an artifact on another.
+    with_base = ((a, b) for b in base for a in rest if a.subject.device == b.subject.device)
+    for of, to in [*with_base, *combinations(rest, 2)]:
         estimate = _ratio(of, to, seed)
         if estimate is not None:
             found.append(Ratio(of.subject.name, to.subject.name, estimate, stats.concluded(estimate, floor)))
@@ -515,7 +558,7 @@ class _Run:
         first = next(alive, None)
         if first is not None:
             self.twin = first.name + TWIN
-            self._open(replace(first, name=self.twin))
+            self._open(replace(first, name=self.twin, request={**first.request, "layers": False}))
 
     def _open(self, subject: Subject) -> None:
         unit = self.units[subject.name] = _Unit(subject, self.threads, self.seed)

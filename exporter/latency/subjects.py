@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from exporter import registry
 from exporter.bundle import Bundle, read_tensors
-from exporter.hops import PathOf, artifact_of, options_of
 from exporter.isolate import Limits
 from exporter.latency import profile as timing
 from exporter.manifest import CaseInfo, Manifest
-from exporter.parity.ladder import RUNGS, UNIT_ROUNDOFF, Rung
-from exporter.parity.worker import packed
+from exporter.parity.ladder import RUNGS, UNIT_ROUNDOFF
+from exporter.preflight import Opening, PathOf, ready
 from exporter.program import program_of
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, silent
 from exporter.verification import chosen, save_report
@@ -28,6 +29,8 @@ def profile(
     budget_seconds: float = timing.BUDGET_SECONDS,
     progress: Progress = silent,
     save: bool = False,
+    opening: Opening | None = None,
+    layers: bool = False,
 ) -> timing.Profile:
     """Times a bundle's artifacts, and eager PyTorch where it can be rebuilt here, against one another.
 
@@ -40,6 +43,8 @@ def profile(
         budget_seconds: how long blocks should take in all.
         progress: told what happens.
         save: whether to keep the report, with every timing, in the bundle.
+        opening: how artifacts are opened: on which device, whether those of strangers are trusted, with which options.
+        layers: whether to time each layer too, apart from the figures that are compared.
     """
     bundle = Bundle.open(path)
     keys = chosen(bundle, targets)
@@ -47,7 +52,8 @@ def profile(
         stages = Stages(folder, Limits(seconds=STAGE_SECONDS), progress)
         found = timed(
             bundle.file, bundle.manifest, keys, stages,
-            checkpoint=checkpoint, seed=seed, threads=threads, budget_seconds=budget_seconds,
+            checkpoint=checkpoint, seed=seed, threads=threads, budget_seconds=budget_seconds, opening=opening,
+            layers=layers,
         )  # fmt: skip
     if save:
         save_report(path, "profile", found.as_json(raw=True))
@@ -64,20 +70,31 @@ def timed(
     seed: int,
     threads: int,
     budget_seconds: float = timing.BUDGET_SECONDS,
+    opening: Opening | None = None,
+    layers: bool = False,
 ) -> timing.Profile:
     """Times the targets of these keys beside eager, on the normal case at the opt sizes."""
-    tensors = str(path_of(_timed_case(manifest).file))
-    subjects = [_eager_subject(manifest, checkpoint, tensors)]
-    subjects += [_artifact_subject(path_of, manifest, key, tensors) for key in keys]
+    tensors, opening = str(path_of(_timed_case(manifest).file)), opening or Opening()
+    artifacts = [_artifact_subject(path_of, manifest, key, tensors, stages, opening, layers) for key in keys]
+    devices = dict.fromkeys(subject.device for subject in artifacts)
+    eager = [_eager_subject(path_of, manifest, checkpoint, tensors, device, opening.device) for device in devices]
     return timing.profile(
-        subjects,
+        [*eager, *artifacts],
         seed=seed,
         threads=threads,
         log_folder=stages.folder,
         budget_seconds=budget_seconds,
         progress=lambda line: stages.progress("profile", {"what": line}),
         packages=("exporter", "numpy", "polygraphy", *TOOLS),
+        conditions=partial(_conditions, manifest, keys, opening.device),
     )
+
+
+def _conditions(manifest: Manifest, keys: Sequence[str], device: int) -> dict[str, Mapping[str, Any]]:
+    """Clocks and throttling of the devices that these targets compute on, by target."""
+    names = dict.fromkeys(manifest.targets[key].target for key in keys)
+    found = {name: registry.target(name).conditions(device) for name in names}
+    return {name: conditions for name, conditions in found.items() if conditions}
 
 
 def _timed_case(manifest: Manifest) -> CaseInfo:
@@ -87,35 +104,56 @@ def _timed_case(manifest: Manifest) -> CaseInfo:
     return next((case for case in single if case.sizes == opt), single[0])
 
 
-def _artifact_subject(path_of: PathOf, manifest: Manifest, key: str, tensors: str) -> timing.Subject:
+def _artifact_subject(
+    path_of: PathOf,
+    manifest: Manifest,
+    key: str,
+    tensors: str,
+    stages: Stages,
+    opening: Opening,
+    layers: bool,
+) -> timing.Subject:
     info = manifest.targets[key]
     target = registry.target(info.target)
     available = target.available()
     absent = "" if available.present else f"runtime absent: {available.reason}"
     skipped = absent or ("" if info.status == "compiled" else "not compiled yet")
-    options = options_of(manifest, info.precision, 0)
-    request = {
+    request: dict[str, Any] = {
         "target": info.target,
-        "artifact": packed(artifact_of(path_of, info)) if not skipped else {},
         "form": info.forms[0] if info.forms else None,
-        "dims": {name: list(sizes) for name, sizes in options.dims.items()},
         "program": program_of(manifest).as_json(),
         "tensors": tensors,
-        "allowed": _allowed(manifest, RUNGS[target.rung], tensors),
+        "layers": layers,
+        "allowed": _allowed(path_of, manifest, info.precision, target.rung, tensors),
     }
+    advice: tuple[str, ...] = ()
+    if not skipped:
+        made = ready(path_of, manifest, key, stages, opening)
+        request |= made.as_request()
+        advice = made.advice
     name = info.target if info.precision == "fp32" else key
-    return timing.Subject(name, timing.ARTIFACT, request, info.precision, info.stored, skipped=skipped)
+    return timing.Subject(
+        name, timing.ARTIFACT, request, info.precision, info.stored, skipped=skipped, device=target.device,
+        advice=advice,
+    )  # fmt: skip
 
 
-def _allowed(manifest: Manifest, rung: Rung, tensors: str) -> dict[str, float]:
+def _allowed(path_of: PathOf, manifest: Manifest, precision: str, rung: str, tensors: str) -> dict[str, float]:
     """The largest relative error a timed call may have: the rung times eager's own noise on this case."""
-    content = read_tensors(Path(tensors))
-    noises = {t.name: max(float(content[f"noise/{t.name}"][0]), UNIT_ROUNDOFF["fp32"]) for t in manifest.outputs}
-    return {name: rung.bound * noise for name, noise in noises.items()}
+    content, lowered = read_tensors(Path(tensors)), precision in manifest.yardsticks
+    rows = {t.name: content[f"noise/{t.name}"] for t in manifest.outputs}
+    if lowered:
+        case, yardsticks = _timed_case(manifest).name, read_tensors(path_of(manifest.yardsticks[precision]))
+        rows = {t.name: yardsticks[f"noise/{case}/{t.name}"] for t in manifest.outputs}
+    roundoff = UNIT_ROUNDOFF[precision if lowered else "fp32"]
+    bound = RUNGS["low" if lowered else rung].bound
+    return {name: bound * max(float(row[0]), roundoff) for name, row in rows.items()}
 
 
-def _eager_subject(manifest: Manifest, checkpoint: Path | None, tensors: str) -> timing.Subject:
-    """Eager PyTorch with the weights the artifacts were made from."""
+def _eager_subject(
+    path_of: PathOf, manifest: Manifest, checkpoint: Path | None, tensors: str, device: str, index: int
+) -> timing.Subject:
+    """Eager PyTorch with the weights the artifacts were made from, on the device that they compute on."""
     weights = manifest.weights
     request = {
         "build": {
@@ -125,10 +163,12 @@ def _eager_subject(manifest: Manifest, checkpoint: Path | None, tensors: str) ->
         "inputs": [t.name for t in manifest.inputs],
         "repeats": list(manifest.repeats),
         "outputs": [t.name for t in manifest.outputs],
-        "tensors": tensors, "allowed": _allowed(manifest, RUNGS["portable"], tensors),
+        "tensors": tensors, "allowed": _allowed(path_of, manifest, "fp32", "portable", tensors),
+        "device": device if device == "cpu" else f"{device}:{index}",
     }  # fmt: skip
     skipped = _why_no_eager(manifest, checkpoint)
-    return timing.Subject("eager", timing.EAGER, request, "fp32", "fp32", baseline=True, skipped=skipped)
+    name = "eager" if device == "cpu" else f"eager on {device}"
+    return timing.Subject(name, timing.EAGER, request, "fp32", "fp32", baseline=True, skipped=skipped, device=device)
 
 
 def _why_no_eager(manifest: Manifest, checkpoint: Path | None) -> str:

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from exporter.errors import Incomplete, Refused
-from exporter.latency.clock import Clock, Monotonic, resolution_ns, time_each, time_total
+from exporter.latency.clock import Clock, Monotonic, resolution_ns, time_device, time_each, time_total
+from exporter.target import DeviceCall, Layer
 
 if TYPE_CHECKING:
     from polygraphy.backend.base import BaseRunner
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, np.ndarray]
 
 INPUT, REFERENCE = "input/", "reference/"
+# Enough for a median of each layer; layers are looked at, not compared.
+LAYER_RUNS = 20
 # A model of microseconds would fill a message with its warm-up; every k-th call is record enough.
 WARM_RECORD = 2000
 
@@ -76,10 +79,9 @@ def artifact(request: Mapping[str, Any], channel: Channel) -> None:
     """Times a compiled artifact.
 
     Args:
-        request: ``target``; ``artifact`` with ``precision``, ``files`` (role to absolute path), ``forms``,
-            ``fingerprint`` and ``stored``; ``form`` or null; ``threads``; ``dims``; optional ``extra``; ``tensors``,
-            a safetensors file with ``input/NAME`` and ``reference/NAME``; ``allowed``, the largest relative L2 per
-            output.
+        request: ``target``; ``artifact`` and ``options`` (:meth:`exporter.preflight.Ready.as_request`); ``program``;
+            ``form`` or null; ``threads``; ``tensors``, a safetensors file with ``input/NAME`` and ``reference/NAME``;
+            ``allowed``, the largest relative L2 per output; optional ``layers``, whether to time those as well.
         channel: the conversation with the parent.
     """
     serve(_opened_artifact, request, channel)
@@ -147,6 +149,7 @@ class Session:
         self._opened, self._clock = opened, clock
         self._call = opened.bind()
         self._last = self._call()
+        self._host_ns: float | None = None
         self._feeds, self._untouched = feeds, untouched
         self._references, self._allowed = references, allowed
         # What loading left behind stays: collecting before every block then looks only at what came since.
@@ -173,7 +176,24 @@ class Session:
         if do == "check":
             return self.check()
         assert do == "facts", do
-        return self._opened.facts()
+        return self._opened.facts() | self._device_facts()
+
+    def _spent(self, calls: int, each: bool) -> list[float]:
+        """Nanoseconds of every call, or of all; by the device's own clock where there is one."""
+        if isinstance(self._call, DeviceCall):
+            own, total = time_device(self._call, calls, self._clock)
+            self._host_ns = total / calls
+            return own if each else [sum(own)]
+        timed = time_each if each else time_total
+        spent, self._last = timed(self._call, calls, self._clock)
+        return [float(ns) for ns in spent]
+
+    def _device_facts(self) -> dict[str, Any]:
+        """What the device's clock leaves out: copies, and the host's part of a call."""
+        if not isinstance(self._call, DeviceCall):
+            return {}
+        there, back = self._call.copies_ns()
+        return {"copies_ns": {"in": there, "out": back}, "host_ns": self._host_ns}
 
     def warm(self, runs: int, seconds: float, most_seconds: float) -> dict[str, Any]:
         """Runs at least so often and so long, whatever the timings look like; a slow model stops at the upper bound.
@@ -181,10 +201,10 @@ class Session:
         The rule is fixed: warming up "until it looks stable" would drop different amounts in different runs (pyperf's
         manual; Barrett et al., "Virtual machine warmup blows hot and cold", OOPSLA 2017). Drift is tested after.
         """
-        spent: list[int] = []
-        total = 0
+        spent: list[float] = []
+        total = 0.0
         while total < most_seconds * 1e9 and (len(spent) < runs or total < seconds * 1e9):
-            one, self._last = time_each(self._call, 1, self._clock)
+            one = self._spent(1, each=True)
             spent += one
             total += one[0]
         return {"ns": spent[:: max(1, len(spent) // WARM_RECORD)], "runs": len(spent)}
@@ -197,8 +217,7 @@ class Session:
         try:
             for _ in range(settle):
                 self._last = self._call()
-            timed = time_each if each else time_total
-            spent, self._last = timed(self._call, calls, self._clock)
+            spent = self._spent(calls, each)
         finally:
             gc.enable()
         return {"ns": spent}
@@ -283,24 +302,14 @@ def tensors(path: str, prefix: str) -> dict[str, np.ndarray]:
 def _opened_artifact(request: Mapping[str, Any], feeds: Arrays) -> Opened:
     """Opens through the target alone; loading ends when the runner is active."""
     from exporter import program
+    from exporter.parity.worker import unpacked
     from exporter.registry import target
-    from exporter.target import Artifact, Options
+    from exporter.target import Options
 
-    said = request["artifact"]
-    compiled = Artifact(
-        precision=said["precision"],
-        files={role: Path(path) for role, path in said["files"].items()},
-        forms=tuple(said["forms"]),
-        fingerprint=said["fingerprint"],
-        stored=said["stored"],
-    )
-    dims = {
-        name: (int(low), int(opt), int(high), int(step)) for name, (low, opt, high, step) in request["dims"].items()
-    }
-    options = Options(compiled.precision, request["threads"], dims, extra=request.get("extra", {}))
+    options = Options(**{**request["options"], "threads": request["threads"]})
     runtime = target(request["target"])
     steps = program.Program.from_json(request["program"])
-    runner = program.open_artifact(runtime, steps, compiled, options, request.get("form"))
+    runner = program.open_artifact(runtime, steps, unpacked(request["artifact"]), options, request.get("form"))
     runner.activate()
 
     def first() -> Any:
@@ -311,9 +320,32 @@ def _opened_artifact(request: Mapping[str, Any], feeds: Arrays) -> Opened:
 
     def facts() -> dict[str, Any]:
         ran = program.ran(runtime, runner)
-        return {"precision": ran.precision, "layers": dict(ran.layers), "providers": dict(ran.providers)}
+        found: dict[str, Any] = {
+            "precision": ran.precision,
+            "layers": dict(ran.layers),
+            "providers": dict(ran.providers),
+        }
+        if request.get("layers"):
+            found["layer_times"] = _layer_times(program.layers(runtime, runner, feeds, LAYER_RUNS))
+        return found
 
-    return Opened(first, bind, dict, lambda last: spoil(last, feeds), facts, lambda: _deactivated(runner))
+    return Opened(first, bind, _arrays, lambda last: _spoil(last, feeds), facts, lambda: _deactivated(runner))
+
+
+def _layer_times(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """The slowest first: what there is to gain stands on top."""
+    return [layer.__dict__ | {"nodes": list(layer.nodes)} for layer in sorted(layers, key=lambda layer: -layer.ns)]
+
+
+def _arrays(last: Any) -> Arrays:
+    return last.outputs() if isinstance(last, DeviceCall) else dict(last)
+
+
+def _spoil(last: Any, feeds: Arrays) -> None:
+    if isinstance(last, DeviceCall):
+        last.spoil()
+    else:
+        spoil(last, feeds)
 
 
 def _deactivated(runner: BaseRunner) -> None:
@@ -350,19 +382,56 @@ def _opened_eager(request: Mapping[str, Any], feeds: Arrays) -> Opened:
     def call() -> Any:
         return module(*inputs, **counts)
 
-    @torch.inference_mode()
-    def synchronised() -> Any:
-        outputs = module(*inputs, **counts)
-        torch.cuda.synchronize()  # a launch is not a result
-        return outputs
-
     def facts() -> dict[str, Any]:
         kinds = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
         return {"precision": "+".join(_short(kind) for kind in kinds) or "fp32", "layers": {}, "providers": {}}
 
-    bound = synchronised if device.type == "cuda" else call
+    if device.type == "cuda":
+        timed = _CudaCall(call, inputs, names)
+        return Opened(timed, lambda: timed, _arrays, lambda last: last.spoil(), facts, lambda: None)
     # Eager returns tensors of its own making, which may be views of its inputs or weights: never write into them.
-    return Opened(bound, lambda: bound, lambda last: _named(last, names), lambda _: None, facts, lambda: None)
+    return Opened(call, lambda: call, lambda last: _named(last, names), lambda _: None, facts, lambda: None)
+
+
+class _CudaCall(DeviceCall):
+    """Eager on a GPU, timed as a compiled artifact there is: between two events of one stream, copies apart."""
+
+    def __init__(self, call: Callable[[], Any], inputs: Sequence[Any], names: Sequence[str]) -> None:
+        import torch
+
+        self._call, self._inputs, self._names, self._last = call, inputs, names, None
+        self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+
+    def __call__(self) -> _CudaCall:
+        self._start.record()
+        self._last = self._call()
+        self._end.record()
+        self._end.synchronize()  # a launch is not a result
+        return self
+
+    def elapsed_ns(self) -> float:
+        return float(self._start.elapsed_time(self._end)) * 1e6
+
+    def copies_ns(self) -> tuple[float, float]:
+        hosts = [tensor.cpu().pin_memory() for tensor in self._inputs]
+        outputs = _flat(self._last)
+        return (
+            self._timed(lambda: [host.to(tensor.device) for host, tensor in zip(hosts, self._inputs, strict=True)]),
+            self._timed(lambda: [tensor.cpu() for tensor in outputs]),
+        )
+
+    def _timed(self, work: Callable[[], Any]) -> float:
+        self._start.record()
+        work()
+        self._end.record()
+        self._end.synchronize()
+        return self.elapsed_ns()
+
+    def outputs(self) -> Arrays:
+        return _named(self._last, self._names)
+
+    def spoil(self) -> None:
+        """Nothing: eager returns tensors of its own making, which may be views of its inputs or weights."""
 
 
 def _eager_dtype(precision: str) -> Any:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import NotProven
-from exporter.hops import PathOf, lowered_hop, options_of
+from exporter.hops import lowered_hop
 from exporter.manifest import Manifest
+from exporter.preflight import PathOf, options_of
 from exporter.program import program_of
 from exporter.stages import Stages
 from exporter.verdict import Hop

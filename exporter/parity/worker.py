@@ -39,7 +39,7 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         channel: gets one progress event per case.
 
     Returns:
-        ``{"measurements": [...], "metrics": [...], "ran": {"precision", "layers", "providers"}}``.
+        ``{"measurements": [...], "metrics": [...], "ran": {"precision", "layers", "providers", "differing"}}``.
     """
     quiet_polygraphy()
     target = registry.target(request["target"])
@@ -58,8 +58,11 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     return {
         "measurements": [m.as_json() for m in measurements],
         "metrics": task.as_json(),
-        "ran": {"precision": ran.precision, "layers": dict(ran.layers), "providers": dict(ran.providers)},
-    }
+        "ran": {
+            "precision": ran.precision, "layers": dict(ran.layers), "providers": dict(ran.providers),
+            "differing": dict(ran.differing),
+        },
+    }  # fmt: skip
 
 
 def quiet_polygraphy() -> None:
