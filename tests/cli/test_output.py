@@ -103,7 +103,7 @@ def test_one_model(tmp_path: Path) -> None:
 def test_targets(tmp_path: Path) -> None:
     value = quick("targets", "--json", cwd=tmp_path).json
     assert value["schema"] == "exporter.targets/1"
-    keys = {"name", "available", "version", "precisions", "reason", "next"}
+    keys = {"name", "available", "version", "precisions", "options", "reason", "next"}
     by_name = {target["name"]: target for target in value["targets"]}
     assert all(set(target) == keys for target in by_name.values())
     assert by_name["fake-good"]["available"] and not by_name["fake-absent"]["available"]

@@ -17,7 +17,7 @@ from exporter.parity.ladder import RUNGS, UNIT_ROUNDOFF, VACUOUS
 from exporter.program import open_graphs
 from exporter.spec import factors_of, size_of
 from exporter.verdict import Verdict
-from tests.contract.selection import every_model
+from tests.contract.selection import every_model, every_model_thoroughly
 from tests.contract.weights import Weights
 from tests.fakes.lab import Here, Specimen, build_of
 
@@ -30,6 +30,11 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def it(name: str, specimens: Callable[..., Specimen]) -> Specimen:
     return specimens(name)
+
+
+@pytest.fixture(params=every_model_thoroughly())
+def model(request: pytest.FixtureRequest, specimens: Callable[..., Specimen]) -> Specimen:
+    return specimens(request.param)
 
 
 def test_the_definition_says_all_there_is_to_say(name: str) -> None:
@@ -79,12 +84,12 @@ def test_it_builds_twice_with_the_same_weights(name: str) -> None:
     assert first.digest == define.weights_digest(define.eager(build_of(name)))
 
 
-def test_the_same_inputs_give_the_same_graph(it: Specimen, tmp_path: Path) -> None:
-    again = {name: tmp_path / f"{name}.onnx" for name in it.traced_graphs}
-    request = {"build": it.build, "outputs": {name: str(path) for name, path in again.items()}}
+def test_the_same_inputs_give_the_same_graph(model: Specimen, tmp_path: Path) -> None:
+    again = {name: tmp_path / f"{name}.onnx" for name in model.traced_graphs}
+    request = {"build": model.build, "outputs": {name: str(path) for name, path in again.items()}}
     Here().run("trace", "exporter.trace:stage", request)
     for name, path in again.items():
-        assert path.read_bytes() == it.traced_graphs[name].read_bytes(), name
+        assert path.read_bytes() == model.traced_graphs[name].read_bytes(), name
 
 
 @pytest.mark.parametrize("graph", ["traced", "simplified"])
@@ -166,12 +171,12 @@ def test_the_references_are_float64_and_move(it: Specimen) -> None:
     assert all(moved.values()), moved
 
 
-def test_every_weight_is_seen(it: Specimen) -> None:
+def test_every_weight_is_seen(model: Specimen) -> None:
     """Each tensor times 1.01 moves some planned case over its rung, or is listed as undetectable; the list is exact."""
-    weights = Weights(it)
+    weights = Weights(model)
     assert weights.moves(None) == 0.0
     unseen = {name for name in weights.names if not weights.seen(name, RUNGS["portable"].bound)}
-    assert unseen == set(it.definition.undetectable)
+    assert unseen == set(model.definition.undetectable)
 
 
 def test_options_carry_every_dim(it: Specimen) -> None:

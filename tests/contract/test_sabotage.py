@@ -29,6 +29,10 @@ from tests.fakes.lab import Here, Silent, Specimen, specimen, standing_in
 TARGETS = [n for n in registry.target_names() if registry.target(n).runs_graphs != 9]
 
 everywhere = pytest.mark.parametrize("target", TARGETS)
+# What is asked of the judge rather than of the runtime is quick on the runtime that is.
+once = pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=[] if name == "mobile" else [pytest.mark.slow]) for name in TARGETS]
+)
 
 
 @pytest.fixture(params=every_model())
@@ -225,7 +229,7 @@ def test_a_stale_state_is_caught_in_the_sequence(it: Specimen, target: str) -> N
 # ------------------------------------------------------------------------------------------------ wrong graphs
 
 
-@everywhere
+@once
 def test_the_largest_weight_of_each_block_times_1_01_is_caught(each: Specimen, target: str, tmp_path: Path) -> None:
     missed = {}
     for part, block, name, graph in largest_weights(each):

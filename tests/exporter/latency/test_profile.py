@@ -376,7 +376,14 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Subje
         save_file({"input/x": values, "reference/y": factor * values.astype(np.float64) ** 2}, tensors)
         files = {"onnx": str(tmp_path / "m.onnx")}
         artifact = {"precision": "fp32", "files": files, "forms": ["onnx"], "fingerprint": {}, "stored": "fp32"}
-        request = {"target": "onnx-reference", "artifact": artifact, "form": None, "dims": {}, "tensors": str(tensors)}
+        artifact |= {"advice": []}
+        request = {
+            "target": "onnx-reference",
+            "artifact": artifact,
+            "options": {},
+            "form": None,
+            "tensors": str(tensors),
+        }
         request["program"] = {
             "steps": [{"graph": "model", "repeat": 1, "state": []}],
             "shapes": {"model": {}},
