@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import onnx
 
 
+# The operator set graphs are traced in; a target that wants another is given its own (``Target.opset``).
+OPSET = 18
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file, read in pieces."""
     digest = hashlib.sha256()

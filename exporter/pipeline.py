@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from exporter import lower, registry, samples
+from exporter import lower, program, registry, samples
 from exporter.bundle import Bundle, Draft, editing
 from exporter.compile import compiled, prepared
 from exporter.errors import Incomplete, NotProven, Refused, nearest
@@ -24,6 +24,7 @@ from exporter.latency import profile as timing
 from exporter.latency.subjects import timed
 from exporter.manifest import CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, TargetInfo, Weights
 from exporter.preflight import Opening, options_of
+from exporter.program import program_of
 from exporter.spec import ModelDef
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
 from exporter.target import Availability, Target
@@ -379,23 +380,23 @@ def _key_of(target: str, precision: str) -> str:
 def _lowered(
     draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages
 ) -> tuple[Manifest, dict[str, str], list[Hop]]:
-    """The graphs of a precision that the target takes from its graph, and their hop; the yardsticks of all precisions.
+    """The graphs that the target wants other than the simplified ones, and their hop; the yardsticks of all precisions.
 
     Those of targets that the bundle holds already are made again where its cases are new.
     """
     asked = {request.precision} & target.lowers
-    held = {info.precision for info in manifest.targets.values() if info.graphs}
+    held = {info.precision for info in manifest.targets.values() if info.graphs} - {Request.precision}
     for precision in sorted((asked | held) - manifest.yardsticks.keys()):
         require_torch(f"the yardstick of {precision}")
         file = draft.work / f"{precision}.safetensors"
         lower.yardstick(manifest, _files(draft), request.build, precision, file, stages)
         name = draft.add(file, f"yardsticks/{precision}.safetensors")
         manifest = replace(manifest, yardsticks=manifest.yardsticks | {precision: name})
-    if not asked:
+    if not lower.rewrites(target, request.precision):
         return manifest, {}, []
     folder, precision = draft.work / "lowered", request.precision
-    yardstick = _files(draft)(manifest.yardsticks[precision])
-    found = lower.lowered(manifest, _files(draft), precision, [yardstick], folder, stages)
+    yardsticks = [_files(draft)(manifest.yardsticks[name]) for name in asked]
+    found = lower.lowered(manifest, _files(draft), precision, yardsticks, folder, stages, target.opset)
     place = f"targets/{_key_of(target.name, precision)}/graphs"
     graphs = {name: draft.add(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
     return manifest, graphs, [found.hop]
@@ -415,17 +416,18 @@ def _compiled(
     available = target.available()
     options = replace(options_of(manifest, request.precision, request.threads, request.extra), device=request.device)
     folder = draft.work / "artifact"
-    graphs = {name: _files(draft)(lowered.get(name, graph.simplified)) for name, graph in manifest.graphs.items()}
+    graphs = {name: _files(draft)(file) for name, file in _named_graphs(manifest, lowered).items()}
     if not available.present:
         ahead = prepared(stages, target, manifest, graphs, options, folder) if target.prepares else {}
-        info = _absent(target, request, lowered, _added(draft, key, ahead, folder), available, where)
+        by_hand = program.by_hand(target, program_of(manifest), _named_graphs(manifest, lowered), options)
+        info = _absent(target, request, lowered, _added(draft, key, ahead, folder), available, where, by_hand)
         hop = Hop(
             "compiled",
             target.name,
             Verdict.SKIPPED,
             f"runtime absent: {available.reason}",
             Precision(request.precision, "-"),
-            facts={"advice": [f"finish it where the runtime is: {info.next}"]},
+            facts={"advice": [f"finish it where the runtime is: {info.next}", *by_hand]},
         )
         return replace(manifest, targets=manifest.targets | {key: info}), hop
     made = compiled(stages, "compile", target, manifest, graphs, options, folder)
@@ -444,7 +446,7 @@ def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: P
     Raises:
         Refused: ``not-lowered`` where no export did.
     """
-    if precision not in target.lowers:
+    if not lower.rewrites(target, precision):
         return {}
     info = manifest.targets.get(_key_of(target.name, precision))
     if info is None or not info.graphs:
@@ -457,6 +459,11 @@ def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: P
             next=f"exporter {target.name} {model} -o {path} --precision {precision}, where PyTorch is",
         )
     return info.graphs
+
+
+def _named_graphs(manifest: Manifest, lowered: Mapping[str, str]) -> dict[str, str]:
+    """The files that a target is compiled from."""
+    return {name: lowered.get(name, graph.simplified) for name, graph in manifest.graphs.items()}
 
 
 def _added(draft: Draft, key: str, files: Mapping[str, Path], folder: Path) -> dict[str, str]:
@@ -486,13 +493,14 @@ def _absent(
     files: Mapping[str, str],
     available: Availability,
     where: str,
+    by_hand: tuple[str, ...],
 ) -> TargetInfo:
     precision = f" --precision {request.precision}" if request.precision != Request.precision else ""
     return TargetInfo(
         target=target.name, precision=request.precision, files=dict(files), forms=(), fingerprint={}, stored="-",
         threads=request.threads, status="incomplete",
         next=f"{available.next} && exporter compile {where} --target {target.name}{precision}", graphs=dict(lowered),
-        options=dict(request.extra),
+        options=dict(request.extra), advice=by_hand,
     )  # fmt: skip
 
 

@@ -105,6 +105,12 @@ def prepare_graphs(
     return made
 
 
+def by_hand(target: Target, program: Program, graphs: Mapping[str, str], options: Options) -> tuple[str, ...]:
+    """How to compile each graph without this program, where the target has such a way."""
+    lines = [target.by_hand(graphs[name], _options(program, name, options)) for name in program.graphs]
+    return tuple(f"by hand: {line}" for line in lines if line)
+
+
 def compile_graphs(
     target: Target,
     program: Program,
@@ -179,7 +185,7 @@ def layers(target: Target, runner: BaseRunner, feeds: Mapping[str, Array], runs:
     return found
 
 
-def timer(target: Target, runner: BaseRunner, feeds: Mapping[str, Array]) -> Callable[[], Mapping[str, Array]]:
+def timer(target: Target, runner: BaseRunner, feeds: Mapping[str, Array]) -> Callable[[], Any]:
     """A bound call of the model. Of several graphs, their values travel between them as they do for a user."""
     if not isinstance(runner, ProgramRunner):
         return target.timer(runner, feeds)

@@ -242,6 +242,10 @@ class Target(ABC):
         """Files by role that compiling reads, made under ``folder`` on any machine where the target ``prepares``."""
         return {}
 
+    def by_hand(self, graph: str, options: Options) -> str:  # noqa: ARG002
+        """The command that compiles a graph as :meth:`compile` does, for a machine without Python; or nothing."""
+        return ""
+
     @abstractmethod
     def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         """Compiles the graph into files under ``folder``. Runs in a child of its own and may crash there."""
@@ -266,7 +270,7 @@ class Target(ABC):
         """What ran in this active runner: asked of the very session that gave the answers (ADR 0002)."""
 
     @abstractmethod
-    def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
+    def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
         """A bound call without arguments on preallocated buffers of this active runner: what the profiler times.
 
         The call returns the outputs by name (they may be the runtime's own buffers, overwritten by the next call); a

@@ -23,11 +23,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from exporter import recurrent
 from exporter.errors import NotProven
-from exporter.graph import Graph
+from exporter.graph import OPSET, Graph
 from exporter.spec import Dim, ModelDef, Tensor, factors_of
 
-# 18: every target of ours reads it, and GridSample at 20 is wrong in some TensorRT versions (NVIDIA/TensorRT 4646).
-OPSET = 18
 OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 

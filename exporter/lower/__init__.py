@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import NotProven
+from exporter.graph import OPSET
 from exporter.hops import lowered_hop
 from exporter.manifest import Manifest
 from exporter.preflight import PathOf, options_of
 from exporter.program import program_of
 from exporter.stages import Stages
+from exporter.target import Target
 from exporter.verdict import Hop
 
 
@@ -51,10 +53,21 @@ def yardstick(
         )
 
 
+def rewrites(target: Target, precision: str) -> bool:
+    """Whether a target takes other graphs than the simplified ones: of a lower precision, or another operator set."""
+    return precision in target.lowers or target.opset not in (None, OPSET)
+
+
 def lowered(
-    manifest: Manifest, path_of: PathOf, precision: str, yardsticks: Sequence[Path], folder: Path, stages: Stages
+    manifest: Manifest,
+    path_of: PathOf,
+    precision: str,
+    yardsticks: Sequence[Path],
+    folder: Path,
+    stages: Stages,
+    opset: int | None = None,
 ) -> Lowered:
-    """Lowers every graph of a bundle and judges what came of it.
+    """Writes every graph of a bundle as a target wants it, and judges what came of it.
 
     Args:
         manifest: a bundle's, with its graphs and cases.
@@ -63,6 +76,7 @@ def lowered(
         yardsticks: files of eager's own error in it.
         folder: an empty place to write to.
         stages: runs the children.
+        opset: the operator set to write them in; None leaves it.
     """
     folder.mkdir(parents=True)
     graphs = {name: folder / f"{name}.{precision}.onnx" for name in manifest.graphs}
@@ -70,6 +84,7 @@ def lowered(
     cases = [{"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))} for c in manifest.cases]
     asked = {
         "precision": precision,
+        "opset": opset,
         "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
         "lowered": {name: str(path) for name, path in graphs.items()},
         "rounded": {name: str(path) for name, path in rounded.items()},

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnx_ir as ir
 
 from exporter import program, registry
@@ -18,7 +19,7 @@ from exporter.graph import Graph
 from exporter.isolate import Channel
 from exporter.lower import ranges
 from exporter.lower.rounding import rounded
-from exporter.lower.types import named, typed
+from exporter.lower.types import TYPES, named, typed
 from exporter.parity import worker
 from exporter.simplify.passes import content
 from exporter.target import Options
@@ -28,11 +29,11 @@ SCALES = ("normal", "wide", "sparse", "sample")
 
 
 def stage(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """Child: lowers every graph of a program to a precision.
+    """Child: writes every graph of a program as a target wants it: in a lower precision, in another operator set.
 
     Args:
-        request: ``precision``; ``graphs`` (simplified) and ``lowered`` and ``rounded`` (paths to write) by name;
-            ``cases``; and ``program`` and ``options`` as :func:`worker.measure` takes them.
+        request: ``precision``; ``opset`` or None; ``graphs`` (simplified), ``lowered`` and ``rounded``
+            (paths to write) by name; ``cases``; and ``program`` and ``options`` as :func:`worker.measure` takes them.
         channel: gets a progress event per case.
 
     Returns:
@@ -42,7 +43,9 @@ def stage(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         NotProven: ``unsupported`` for a graph with control flow inside.
     """
     worker.quiet_polygraphy()
-    precision = request["precision"]
+    precision, opset = request["precision"], request["opset"]
+    if precision not in TYPES:
+        return _in_another_opset(request, opset)
     models = {name: named(Graph(Path(path)).load()) for name, path in request["graphs"].items()}
     _refuse_control_flow(models)
     lost = _measured(models, request, channel)
@@ -50,11 +53,44 @@ def stage(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     for name, model in models.items():
         kept[name] = ranges.keeping(model, lost[name] | ranges.constant_losses(model, precision), precision)
         nodes[name] = len(model.graph)
-        low = ir.to_proto(typed(model, precision, kept[name]))
+        low = in_opset(ir.to_proto(typed(model, precision, kept[name])), opset)
         onnx.checker.check_model(low, full_check=True)
         Path(request["lowered"][name]).write_bytes(content(low))
         Path(request["rounded"][name]).write_bytes(content(rounded(low)))
     return {"kept": kept, "nodes": nodes}
+
+
+def _in_another_opset(request: Mapping[str, Any], opset: int | None) -> dict[str, Any]:
+    """The float32 graphs in an operator set of the target's choice."""
+    nodes = {}
+    for name, path in request["graphs"].items():
+        model = in_opset(Graph(Path(path)).load(), opset)
+        onnx.checker.check_model(model, full_check=True)
+        nodes[name] = len(model.graph.node)
+        for place in ("lowered", "rounded"):
+            Path(request[place][name]).write_bytes(content(model))
+    return {"kept": {name: {} for name in nodes}, "nodes": nodes}
+
+
+def in_opset(model: onnx.ModelProto, opset: int | None) -> onnx.ModelProto:
+    """The model in an operator set, by ONNX's own converter; itself where it is in it already.
+
+    Raises:
+        NotProven: ``unsupported`` where the converter knows no way.
+    """
+    now = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset is None or opset == now:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except Exception as error:  # the converter has no type of its own for what it cannot do
+        raise NotProven(
+            "unsupported",
+            f"the graph cannot be written in opset {opset}: {error}",
+            where=f"graph {model.graph.name}, opset {now}",
+            why="the target reads its graphs in an operator set of its own",
+            next="write the node that it names with older operators, or choose another target",
+        ) from error
 
 
 def _measured(

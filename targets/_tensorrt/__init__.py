@@ -1,0 +1,1 @@
+"""The parts of the TensorRT target, one concern per file; :mod:`targets.tensorrt` puts them together."""

@@ -1,0 +1,130 @@
+"""The build recipe: all that an engine is built from beside its graph, written on any machine, read where the GPU is.
+
+One dim declaration becomes one optimisation profile: its min, opt and max are the sizes that the engine takes, and the
+opt ones those that it is fastest at. Precision is not in here: it is in the types of the graph, and the network is
+strongly typed, on 10.x by a flag and on 11.x because there is no other.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.target import Options, Setting
+from exporter.target_options import completed
+
+from .facts import NEWEST, OPSET, VERSIONS
+
+if TYPE_CHECKING:
+    import onnx
+
+    from exporter.target import Target
+
+SCHEMA = "exporter.tensorrt-recipe/1"
+COMPATIBILITY = ("none", "ampere-plus", "same-compute-capability")
+
+SETTINGS: Mapping[str, Setting] = {
+    "version": Setting(NEWEST, "the TensorRT to check the graph for, where none is installed", tuple(VERSIONS)),
+    "workspace": Setting(0, "bytes of scratch memory that the builder may use, such as 4G; 0 is all there is"),
+    "optimisation-level": Setting(3, "how long the builder searches, 0 to 5", low=0, high=5),
+    "version-compatible": Setting(False, "an engine that later versions of TensorRT can open, at some cost of speed"),
+    "hardware-compatible": Setting("none", "an engine for GPUs other than this one, at some cost", COMPATIBILITY),
+    "refit": Setting(False, "an engine whose weights can be replaced"),
+    "strip-plan": Setting(False, "an engine without its weights, which are put back from the graph when it is opened"),
+    "weight-streaming": Setting(False, "weights that stay on the host, for models larger than the GPU's memory"),
+    "timing-cache": Setting(True, "keep the builder's timings of kernels for the next build on this GPU"),
+    "cuda-graph": Setting(False, "replay one recorded CUDA graph per call, when timed", when="run"),
+}
+
+# The types that arithmetic runs in, as ONNX numbers them (onnx.TensorProto).
+KINDS = {1: "fp32", 10: "fp16", 16: "bf16", 11: "fp64"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an engine is built from beside its graph.
+
+    Attributes:
+        precision: the precision asked for.
+        settings: every option of the target.
+        profiles: per input the smallest, the usual and the largest shape.
+        types: the type that each node of the graph computes in.
+        strongly_typed: always: no other network can be trusted to compute in what it was asked to.
+        opset: what the graph is written in.
+    """
+
+    precision: str
+    settings: Mapping[str, Any]
+    profiles: Mapping[str, Mapping[str, list[int]]]
+    types: Mapping[str, str]
+    strongly_typed: bool = True
+    opset: int = OPSET
+
+    def write(self, path: Path) -> None:
+        """Writes it as JSON, the same bytes for the same recipe."""
+        text = json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, sort_keys=True)
+        path.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """The recipe that :meth:`write` wrote."""
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value.pop("schema") != SCHEMA:
+            raise ValueError(f"{path.name} is no {SCHEMA}")
+        return cls(**value)
+
+
+def recipe_of(target: Target, model: onnx.ModelProto, options: Options) -> Recipe:
+    """The recipe for a graph."""
+    return Recipe(options.precision, completed(target, options.extra), profile_of(options), types_of(model))
+
+
+def profile_of(options: Options) -> dict[str, dict[str, list[int]]]:
+    """Per input its smallest, usual and largest shape: the three columns of an optimisation profile."""
+    return {
+        name: {
+            which: [options.bounds(entry)[index] for entry in shape]
+            for index, which in enumerate(("min", "opt", "max"))
+        }
+        for name, shape in options.shapes.items()
+    }
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, str]:
+    """The type that each node computes in: that of the first of its outputs that is floating point."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    infos = [*inferred.value_info, *inferred.input, *inferred.output]
+    kinds = {info.name: KINDS.get(info.type.tensor_type.elem_type) for info in infos}
+    found = {}
+    for node in inferred.node:
+        given = [kind for kind in map(kinds.get, node.output) if kind]
+        if given:
+            found[node.name] = given[0]
+    return found
+
+
+def trtexec(recipe: Recipe, graph: str) -> str:
+    """The command line that builds the same engine on a machine without Python."""
+    words = ["trtexec", f"--onnx={graph}", "--saveEngine=model.engine", "--skipInference", "--noTF32"]
+    settings, dynamic = recipe.settings, [n for n, sizes in recipe.profiles.items() if sizes["min"] != sizes["max"]]
+    if VERSIONS[settings["version"]] < (11, 0):
+        words.append("--stronglyTyped")
+    for which in ("min", "opt", "max"):
+        shapes = [f"{name}:{'x'.join(map(str, recipe.profiles[name][which]))}" for name in dynamic]
+        words += [f"--{which}Shapes={','.join(shapes)}"] if shapes else []
+    if settings["workspace"]:
+        words.append(f"--memPoolSize=workspace:{settings['workspace'] / 2**20:g}M")
+    words.append(f"--builderOptimizationLevel={settings['optimisation-level']}")
+    flags = {"version-compatible": "--versionCompatible", "refit": "--refit", "strip-plan": "--stripWeights",
+             "weight-streaming": "--allowWeightStreaming"}  # fmt: skip
+    words += [flag for name, flag in flags.items() if settings[name]]
+    level = {"none": "", "ampere-plus": "ampere+", "same-compute-capability": "sameComputeCapability"}
+    if level[settings["hardware-compatible"]]:
+        words.append(f"--hardwareCompatibilityLevel={level[settings['hardware-compatible']]}")
+    return shlex.join([*words, "--profilingVerbosity=detailed"])

@@ -1,0 +1,238 @@
+"""TensorRT on NVIDIA GPUs: prepared on any machine, compiled where the GPU is, strongly typed on 10.3 to 11.4.
+
+A precision is written into the types of the graph, since 11.x has no builder flags for it and earlier ones were
+permissions that the builder could ignore; what ran is read back from the engine's inspector, layer by layer. An engine
+holds machine code: only one that this user's machine built is opened (:mod:`exporter.preflight`).
+
+The parts are in ``targets/_tensorrt/``: what the parser cannot do (``facts``), the build recipe (``recipe``), building
+(``build``), an open engine (``engine``) and what it says of itself (``inspect``), the GPU (``cuda``, ``clocks``).
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.graph import Graph
+from exporter.target import (
+    LOAD,
+    REBUILD,
+    Artifact,
+    Availability,
+    Layer,
+    Options,
+    Preflight,
+    Problem,
+    Progress,
+    Ran,
+    Target,
+    silent,
+)
+from exporter.target_options import completed
+
+from ._tensorrt import clocks, cuda, facts
+from ._tensorrt.recipe import SETTINGS, Recipe, profile_of, recipe_of, trtexec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from polygraphy.backend.base import BaseRunner
+
+    from ._tensorrt.engine import TensorRTRunner
+
+OLDEST = (10, 3)
+COMPATIBLE_SINCE = (10, 0)  # NVIDIA: version-compatible plans of 10 load on 11, those of 8 do not
+AMPERE = (8, 0)
+# Said of a version as a whole: no node shows it beforehand, and parity decides.
+NOTES = {
+    (11, 1): "11.1 built fp32 engines of DETR-like models that were silently wrong (NVIDIA/TensorRT#4813)",
+    (10, 14): "10.14 built fp32 engines of DETR-like models that were silently wrong (NVIDIA/TensorRT#4813)",
+}
+
+
+class TensorRT(Target):
+    """``exporter tensorrt MODEL``."""
+
+    name = "tensorrt"
+    extra = "tensorrt"
+    precisions = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp16")}
+    lowers = frozenset({"fp16"})
+    rung = "compiled"
+    device = "cuda"
+    settings = SETTINGS
+    prepares = True
+    guarded = True
+    opset = facts.OPSET
+    python_example = """\
+import numpy as np, tensorrt as trt
+from polygraphy.backend.trt import TrtRunner
+runtime = trt.Runtime(trt.Logger())
+with TrtRunner(runtime.deserialize_cuda_engine(open("{file}", "rb").read())) as runner:
+    outputs = runner.infer({inputs})
+    result = outputs["{output}"]
+"""
+    cpp_example = """\
+#include <NvInfer.h>
+auto runtime = nvinfer1::createInferRuntime(logger);
+auto engine = runtime->deserializeCudaEngine(plan.data(), plan.size());  // the bytes of {file}
+auto context = engine->createExecutionContext();
+context->setInputShape("{input}", dims);                // {shape}; and every other input
+context->setTensorAddress("{input}", deviceInput);
+context->setTensorAddress("{output}", deviceOutput);
+context->enqueueV3(stream);
+"""
+
+    def available(self) -> Availability:
+        if find_spec("tensorrt") is None:
+            return Availability(False, reason="tensorrt is not installed", next="pip install 'exporter[tensorrt]'")
+        try:
+            found = version()
+        except Exception as error:  # its bindings may be there without its libraries, or against others
+            reason = f"tensorrt does not load: {type(error).__name__}: {error}"
+            return Availability(False, reason=reason, next="pip install --force-reinstall 'exporter[tensorrt]'")
+        if _numbers(found) < OLDEST:
+            return Availability(False, found, f"tensorrt {found} is older than 10.3", "pip install 'tensorrt>=10.3'")
+        if not cuda.devices():
+            return Availability(False, found, "there is no NVIDIA GPU here", "go to a machine with an NVIDIA GPU")
+        return Availability(True, found)
+
+    def problems(self, graph: Graph, options: Options) -> list[Problem]:
+        return facts.problems(graph.load(), _checked_for(completed(self, options.extra)))
+
+    def prepare(self, graph: Graph, options: Options, folder: Path) -> dict[str, Path]:
+        path = folder / "recipe.json"
+        recipe_of(self, graph.load(), options).write(path)
+        return {"recipe": path}
+
+    def by_hand(self, graph: str, options: Options) -> str:
+        recipe = Recipe(options.precision, completed(self, options.extra), profile_of(options), {})
+        return trtexec(recipe, graph)
+
+    def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
+        from ._tensorrt.build import build, write_facts
+
+        files = {"recipe": folder / "recipe.json", "engine": folder / "model.engine", "built": folder / "built.json",
+                 "log": folder / "build.log"}  # fmt: skip
+        recipe = recipe_of(self, graph.load(), options)
+        recipe.write(files["recipe"])
+        cuda.use(options.device)
+        device, found = cuda.devices()[options.device], version()
+        made = build(graph.bytes(), recipe, device, progress)
+        files["engine"].write_bytes(made.plan)
+        files["log"].write_text(made.log, encoding="utf-8")
+        fingerprint = _fingerprint(device, found, recipe)
+        write_facts(files["built"], made.types, {"fingerprint": fingerprint})
+        if recipe.settings["strip-plan"]:  # its weights are put back from the graph
+            files["graph"] = folder / "model.onnx"
+            shutil.copyfile(graph.path, files["graph"])
+        notes = [NOTES[_numbers(found)]] if _numbers(found) in NOTES else []
+        advice = (*made.advice, *notes)
+        return Artifact(options.precision, files, ("engine",), fingerprint, options.precision, advice)
+
+    def preflight(self, artifact: Artifact, options: Options) -> Preflight:
+        return fits(artifact.fingerprint, cuda.devices(), options.device, version())
+
+    def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
+        from ._tensorrt.engine import TensorRTRunner
+
+        return TensorRTRunner(artifact.files, options)
+
+    def ran(self, runner: BaseRunner) -> Ran:
+        return _ours(runner).ran()
+
+    def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
+        return _ours(runner).bound(feeds)
+
+    def layers(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray], runs: int) -> list[Layer]:
+        return _ours(runner).layers(feeds, runs)
+
+    def conditions(self, device: int) -> dict[str, Any]:
+        found = cuda.devices()
+        return clocks.conditions(found[device].uuid) if device < len(found) else {}
+
+
+def _ours(runner: BaseRunner) -> TensorRTRunner:
+    from ._tensorrt.engine import TensorRTRunner
+
+    assert isinstance(runner, TensorRTRunner)
+    return runner
+
+
+def version() -> str:
+    """The version of TensorRT that is installed here."""
+    import tensorrt as trt
+
+    return str(trt.__version__)
+
+
+def fits(fingerprint: Mapping[str, str], found: tuple[cuda.Device, ...], index: int, here: str) -> Preflight:
+    """Whether an engine fits this machine: load it, or build it again.
+
+    Args:
+        fingerprint: what the engine was built with.
+        found: the GPUs here.
+        index: which of them is asked for.
+        here: the version of TensorRT here.
+    """
+    if index >= len(found):
+        return Preflight(REBUILD, f"there is no GPU {index} here, of {len(found)}")
+    device, compatible = found[index], fingerprint.get("compatible", "").split("+")
+    built = fingerprint.get("tensorrt", "")
+    if fingerprint.get("platform") != _platform():
+        return Preflight(REBUILD, f"it was built on {fingerprint.get('platform')}, this is {_platform()}")
+    if built != here and not ("version" in compatible and _opens(built, here)):
+        return Preflight(REBUILD, f"it was built by TensorRT {built}, here is {here}")
+    if not _same_gpu(fingerprint, device, compatible):
+        was = f"{fingerprint.get('gpu')} ({fingerprint.get('capability')})"
+        return Preflight(REBUILD, f"it was built for {was}, here is {device.name} ({device.capability})")
+    if _numbers(device.driver) < _numbers(fingerprint.get("driver", "")):
+        return Preflight(REBUILD, f"the driver is {device.driver}, older than {fingerprint.get('driver')} of the build")
+    moved = {"tensorrt": (built, here), "driver": (fingerprint.get("driver"), device.driver)}
+    said = [f"{what} {was}, opened with {now}" for what, (was, now) in moved.items() if was != now]
+    return Preflight(LOAD, f"built with {' and '.join(said)}" if said else "")
+
+
+def _opens(built: str, here: str) -> bool:
+    """Whether a version opens a version-compatible engine of another."""
+    return COMPATIBLE_SINCE <= _numbers(built) <= _numbers(here)
+
+
+def _same_gpu(fingerprint: Mapping[str, str], device: cuda.Device, compatible: list[str]) -> bool:
+    if "ampere-plus" in compatible:
+        return _numbers(device.capability) >= AMPERE
+    same_kind = fingerprint.get("capability") == device.capability
+    return same_kind and (fingerprint.get("gpu") == device.name or "same-compute-capability" in compatible)
+
+
+def _fingerprint(device: cuda.Device, found: str, recipe: Recipe) -> dict[str, str]:
+    settings = recipe.settings
+    flags = ["version"] if settings["version-compatible"] else []
+    flags += [settings["hardware-compatible"]] if settings["hardware-compatible"] != "none" else []
+    return {
+        "tensorrt": found, "gpu": device.name, "capability": device.capability, "driver": device.driver,
+        "cuda": device.cuda, "platform": _platform(), "compatible": "+".join(flags) or "none",
+    }  # fmt: skip
+
+
+def _platform() -> str:
+    return f"{platform.system()}-{platform.machine()}".lower()
+
+
+def _checked_for(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """The version to check a graph for: the one that is installed, else the one that is asked for."""
+    if find_spec("tensorrt") is not None:
+        try:
+            return _numbers(version())
+        except Exception:  # as in available()
+            return facts.VERSIONS[settings["version"]]
+    return facts.VERSIONS[settings["version"]]
+
+
+def _numbers(text: str) -> tuple[int, int]:
+    """The first two numbers of a version."""
+    parts = [int(part) if part.isdigit() else 0 for part in text.split(".")[:2]]
+    first, second = (*parts, 0, 0)[:2]
+    return first, second
