@@ -14,7 +14,7 @@ SAMPLES ?= $(wildcard $(DATA)/gtcrn/noisy.wav)
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/ready .venv-device/ready ## make .venv with everything, and .venv-device without PyTorch
+setup: .venv/ready .venv-device/ready .trt-bindings/ready ## make .venv with everything, and .venv-device without PyTorch
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,16 @@ setup: .venv/ready .venv-device/ready ## make .venv with everything, and .venv-d
 	$(PYTHON) -m venv .venv-device
 	.venv-device/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[images]' openvino onnxruntime
 	@touch $@
+
+# TensorRT's Python bindings alone, of three versions: what the target uses is checked against them. Its libraries and a
+# GPU are not needed, and not there.
+TRT_BINDINGS := tensorrt-cu12-bindings==10.3.0 tensorrt-cu13-bindings==10.16.1.11 tensorrt-cu13-bindings==11.4.0.106
+
+.trt-bindings/ready: .venv/ready
+	@[ "$$(uname -sm)" = "Linux x86_64" ] || { echo "TensorRT's bindings are looked at on Linux x86_64 only"; exit 0; }; \
+	for package in $(TRT_BINDINGS); do \
+	  $(BIN)/pip install -q --disable-pip-version-check --no-deps --upgrade -t .trt-bindings/$${package##*==} $$package \
+	    || exit 1; done && touch $@
 
 demo: .venv/ready ## export GTCRN to OpenVINO and mobile; print verdicts and latencies
 	$(BIN)/exporter openvino gtcrn -o demo.bundle --replace $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(SAMPLES),--samples $(SAMPLES))
@@ -64,4 +74,4 @@ cards: setup ## export every definition for every target; writes docs/models.md
 	$(BIN)/python -m tests.bench.cards
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-device build *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-device .trt-bindings build *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -410,11 +410,19 @@ def _compiled(
     lowered: Mapping[str, str],
     stages: Stages,
     where: str,
+    before: Mapping[str, str] | None = None,
 ) -> tuple[Manifest, Hop]:
-    """Compiles and verifies; a runtime that is absent leaves a place and the command to fill it."""
+    """Compiles and verifies; a runtime that is absent leaves a place and the command to fill it.
+
+    ``before`` are the files that an export of the same graphs prepared, by role.
+    """
     key = _key_of(target.name, request.precision)
     available = target.available()
-    options = replace(options_of(manifest, request.precision, request.threads, request.extra), device=request.device)
+    options = replace(
+        options_of(manifest, request.precision, request.threads, request.extra),
+        device=request.device,
+        prepared={role: str(_files(draft)(file)) for role, file in (before or {}).items()},
+    )
     folder = draft.work / "artifact"
     graphs = {name: _files(draft)(file) for name, file in _named_graphs(manifest, lowered).items()}
     if not available.present:
@@ -556,7 +564,8 @@ def compile_bundle(
             )
         stages = Stages(draft.work / "logs", limits, progress)
         lowered = _prepared_graphs(manifest, target, precision, path)
-        manifest, hop = _compiled(draft, manifest, target, request, lowered, stages, str(path))
+        before = held.files if held else {}
+        manifest, hop = _compiled(draft, manifest, target, request, lowered, stages, str(path), before)
         draft.derived("USE.md", use_page(manifest))
         draft.commit(manifest)
     return Exported(path, verification_of(manifest, [hop]), tuple(stages.done), None)

@@ -100,6 +100,7 @@ def ready(path_of: PathOf, manifest: Manifest, key: str, stages: Stages | None, 
             next=f"exporter compile BUNDLE --target {info.target} --precision {info.precision}, from its graph",
         )
     graphs = {name: path_of(info.graphs.get(name, graph.simplified)) for name, graph in manifest.graphs.items()}
+    options = replace(options, prepared={role: str(path) for role, path in artifact.files.items()})
     folder = stages.folder / f"rebuilt-{info.target}-{info.precision}"
     made = compiled(stages, f"compile {key}", target, manifest, graphs, options, folder)
     return Ready(made, replace(options, host_code=target.guarded), (*advice, *made.advice))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from exporter.spec import State, Step, Tensor
 from exporter.target import Artifact, Layer, Options, Problem, Progress, Ran, Target, silent
 
 Array = NDArray[np.generic]
+File = TypeVar("File", str, Path)
 
 
 class Interface(Protocol):
@@ -194,14 +195,19 @@ def timer(target: Target, runner: BaseRunner, feeds: Mapping[str, Array]) -> Cal
 
 
 def _options(program: Program, graph: str, options: Options) -> Options:
-    return replace(options, shapes={name: tuple(shape) for name, shape in program.shapes[graph].items()})
+    shapes = {name: tuple(shape) for name, shape in program.shapes[graph].items()}
+    return replace(options, shapes=shapes, prepared=_of_graph(program, graph, options.prepared))
 
 
 def _part(program: Program, artifact: Artifact, graph: str) -> Artifact:
+    return replace(artifact, files=_of_graph(program, graph, artifact.files))
+
+
+def _of_graph(program: Program, graph: str, files: Mapping[str, File]) -> dict[str, File]:
+    """The files of one graph, under the roles it knows them by."""
     if len(program.graphs) == 1:
-        return artifact
-    files = {role.partition(".")[2]: path for role, path in artifact.files.items() if role.startswith(f"{graph}.")}
-    return replace(artifact, files=files)
+        return dict(files)
+    return {role.partition(".")[2]: file for role, file in files.items() if role.startswith(f"{graph}.")}
 
 
 def _runner(program: Program, opened: Callable[[str], BaseRunner]) -> BaseRunner:

@@ -71,6 +71,7 @@ class Options:
         extra: options of one target alone, by name (:attr:`Target.settings`).
         device: which accelerator of the machine, where there are several.
         host_code: whether the artifact may run code of its own on the host: only one that was built here.
+        prepared: the files by role that :meth:`Target.prepare` wrote for this graph, where an export did.
     """
 
     precision: str = "fp32"
@@ -80,6 +81,7 @@ class Options:
     extra: Mapping[str, Any] = field(default_factory=dict)
     device: int = 0
     host_code: bool = False
+    prepared: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dynamic(self) -> list[str]:

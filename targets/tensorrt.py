@@ -100,11 +100,15 @@ context->enqueueV3(stream);
         return Availability(True, found)
 
     def problems(self, graph: Graph, options: Options) -> list[Problem]:
-        return facts.problems(graph.load(), _checked_for(completed(self, options.extra)))
+        wanted = _checked_for(completed(self, options.extra))
+        if find_spec("onnx") is not None:
+            return facts.problems(graph.load(), wanted)
+        known = recipe_of(self, graph, options).problems[facts.column(wanted)]
+        return [Problem(**problem) for problem in known]
 
     def prepare(self, graph: Graph, options: Options, folder: Path) -> dict[str, Path]:
         path = folder / "recipe.json"
-        recipe_of(self, graph.load(), options).write(path)
+        recipe_of(self, graph, options).write(path)
         return {"recipe": path}
 
     def by_hand(self, graph: str, options: Options) -> str:
@@ -116,7 +120,7 @@ context->enqueueV3(stream);
 
         files = {"recipe": folder / "recipe.json", "engine": folder / "model.engine", "built": folder / "built.json",
                  "log": folder / "build.log"}  # fmt: skip
-        recipe = recipe_of(self, graph.load(), options)
+        recipe = recipe_of(self, graph, options)
         recipe.write(files["recipe"])
         cuda.use(options.device)
         device, found = cuda.devices()[options.device], version()

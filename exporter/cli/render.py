@@ -124,7 +124,13 @@ def verified(value: Event) -> None:
         for line in (*_kept_lines(hop), *_metric_lines(hop)):
             out.print(line)
         for line in hop["facts"].get("advice", []):
-            out.print(f"  note, {hop['target'] or hop['hop']}: {escape(line)}")
+            out.print(f"  note, {_label(hop)}: {escape(line)}")
+
+
+def _label(hop: Event) -> str:
+    """What a note is about: the target, with its precision where that is not the usual one."""
+    asked = (hop["precision"] or {}).get("asked", "fp32")
+    return f"{hop['target']}/{asked}" if hop["target"] and asked != "fp32" else hop["target"] or hop["hop"]
 
 
 def _kept_lines(hop: Event) -> Iterator[str]:

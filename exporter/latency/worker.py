@@ -370,6 +370,8 @@ def _opened_eager(request: Mapping[str, Any], feeds: Arrays) -> Opened:
     from exporter.define import eager as built
 
     device = torch.device(request.get("device", "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise Incomplete("torch-absent", "torch here cannot use the GPU", next="install a build of torch with CUDA")
     torch.set_num_threads(request["threads"])
     _set_tf32(bool(request.get("tf32", False)))
     dtype = _eager_dtype(request.get("precision", "fp32"))

@@ -275,6 +275,11 @@ def problems(model: onnx.ModelProto, version: Version) -> list[Problem]:
     return found
 
 
+def column(version: Version) -> str:
+    """The newest column of the table that is not newer than a version."""
+    return max((name for name, known in VERSIONS.items() if known <= version), key=lambda name: VERSIONS[name])
+
+
 def newest_opset(version: Version) -> int:
     """The newest opset that a version reads."""
     return max(opset for since, opset in OPSETS if since <= version)

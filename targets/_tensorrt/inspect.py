@@ -25,7 +25,7 @@ FLOATS = ("bf16", "fp16", "fp32", "fp8")
 # A kernel's name tells its arithmetic where it is tensor cores: sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_...
 TF32 = re.compile(r"tf32", re.IGNORECASE)
 # Layers that only move or convert: they have the types of both sides.
-MOVING = ("Reformat", "NoOp", "Constant", "ShuffleLayer", "signal", "wait")
+MOVING = ("Cast", "Constant", "NoOp", "Reformat", "signal", "wait")
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.target import Options, Setting
 from exporter.target_options import completed
 
+from . import facts
 from .facts import NEWEST, OPSET, VERSIONS
 
 if TYPE_CHECKING:
     import onnx
 
+    from exporter.graph import Graph
     from exporter.target import Target
 
 SCHEMA = "exporter.tensorrt-recipe/1"
@@ -53,6 +55,7 @@ class Recipe:
         settings: every option of the target.
         profiles: per input the smallest, the usual and the largest shape.
         types: the type that each node of the graph computes in.
+        problems: per version of the facts, what it refuses of the graph: known here, read where ``onnx`` is not.
         strongly_typed: always: no other network can be trusted to compute in what it was asked to.
         opset: what the graph is written in.
     """
@@ -61,6 +64,7 @@ class Recipe:
     settings: Mapping[str, Any]
     profiles: Mapping[str, Mapping[str, list[int]]]
     types: Mapping[str, str]
+    problems: Mapping[str, list[dict[str, str]]] = field(default_factory=dict)
     strongly_typed: bool = True
     opset: int = OPSET
 
@@ -78,9 +82,17 @@ class Recipe:
         return cls(**value)
 
 
-def recipe_of(target: Target, model: onnx.ModelProto, options: Options) -> Recipe:
-    """The recipe for a graph."""
-    return Recipe(options.precision, completed(target, options.extra), profile_of(options), types_of(model))
+def recipe_of(target: Target, graph: Graph, options: Options) -> Recipe:
+    """The recipe for a graph: what an export prepared with the options of now, or all of it from the graph."""
+    settings, profiles = completed(target, options.extra), profile_of(options)
+    if "recipe" in options.prepared:
+        ahead = Recipe.read(Path(options.prepared["recipe"]))
+        return replace(ahead, settings=settings, profiles=profiles)
+    model = graph.load()
+    found = {
+        name: [problem.__dict__ for problem in facts.problems(model, version)] for name, version in VERSIONS.items()
+    }
+    return Recipe(options.precision, settings, profiles, types_of(model), found)
 
 
 def profile_of(options: Options) -> dict[str, dict[str, list[int]]]:
