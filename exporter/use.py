@@ -95,7 +95,8 @@ def _host(manifest: Manifest) -> str:
 
 def _target(manifest: Manifest, info: TargetInfo) -> str:
     if info.status != "compiled":
-        return f"Not compiled yet. On a machine with the runtime:\n\n    {info.next}"
+        by_hand = "".join(f"\n    {line}" for line in info.advice)
+        return f"Not compiled yet. On a machine with the runtime:\n\n    {info.next}{by_hand}"
     files = "\n".join(f"- {role}: `{name}`" for role, name in info.files.items())
     advice = "".join(f"\n- {line}" for line in info.advice)
     try:

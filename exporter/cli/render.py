@@ -211,6 +211,9 @@ def profiled(value: Event) -> None:
 
 def _device_lines(subject: Event) -> Iterator[str]:
     """What a device's own clock leaves out, and what was decided before the artifact was opened."""
+    if subject["options"]:
+        chosen = ", ".join(f"{name}={_option(value)}" for name, value in subject["options"].items())
+        yield f"  {escape(subject['name'])}: with {escape(chosen)}"
     if subject["copies_ms"] and subject["host_ms"] is not None:
         there, back = subject["copies_ms"]["in"], subject["copies_ms"]["out"]
         yield (

@@ -72,6 +72,7 @@ class Subject:
         skipped: why it cannot run here; then it is listed with this reason and nothing is started.
         device: what it computes on; subjects of different devices are not compared with each other's baseline.
         advice: what was decided before it was opened.
+        options: options of the target that were chosen for this run.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Subject:
     skipped: str = ""
     device: str = "cpu"
     advice: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 Starter = Callable[[Subject, int, Path], Child]
@@ -192,6 +194,7 @@ class Measured:
             "copies_ms": {way: _ms(ns) for way, ns in self.ran.get("copies_ns", {}).items()},
             "host_ms": _ms(self.ran.get("host_ns")),
             "advice": list(self.subject.advice),
+            "options": dict(self.subject.options),
         }
         if "layer_times" in self.ran:
             value["layer_times"] = [_layer_json(layer) for layer in self.ran["layer_times"]]

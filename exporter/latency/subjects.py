@@ -134,7 +134,7 @@ def _artifact_subject(
     name = info.target if info.precision == "fp32" else key
     return timing.Subject(
         name, timing.ARTIFACT, request, info.precision, info.stored, skipped=skipped, device=target.device,
-        advice=advice,
+        advice=advice, options=dict(opening.extra or {}),
     )  # fmt: skip
 
 

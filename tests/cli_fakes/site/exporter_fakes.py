@@ -100,6 +100,32 @@ def tiny_loop() -> ModelDef:
     )  # fmt: skip
 
 
+def _sampler():
+    import torch
+
+    class Sampler(torch.nn.Module):
+        """A volume looked up along a line: GridSample on five axes."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            grid = torch.linspace(-0.9, 0.9, 9).reshape(1, 1, 1, 3, 3).expand(1, 1, 1, 3, 3)
+            return torch.nn.functional.grid_sample(x * self.scale, grid, align_corners=True)
+
+    return Sampler()
+
+
+def tiny_sampler() -> ModelDef:
+    """What TensorRT's parser has no operator for."""
+    return ModelDef(
+        name="tiny-sampler", family="fakes", build=_sampler,
+        inputs=(Tensor("x", (1, 1, 4, 4, 4), "a volume"),), outputs=(Tensor("y", (1, 1, 1, 1, 3), "along a line"),),
+        source="nowhere", licence="Apache-2.0",
+    )  # fmt: skip
+
+
 def tiny_boom() -> ModelDef:
     """A definition with a mistake in it: no error of the exporter's own."""
     raise ZeroDivisionError("a mistake in a definition")

@@ -1,9 +1,9 @@
 """Prints the whole surface of TensorRT's real bindings as JSON; run in a child, on libraries that do nothing.
 
-``{"version", "aliases": {name: "ENUM.MEMBER"}, "classes": {name: {"bases", "methods": {name: [[{"name", "default"}]]}, "properties": {name: settable},
-"values": {name: text}}},
-"enums": {name: {member: number}}, "functions": {name: [[...]]}}``. Signatures are read from the
-first lines of the docstrings that pybind11 writes; one entry per overload, ``self`` left out.
+``version``; ``aliases`` (``{name: "ENUM.MEMBER"}``); ``classes``, each with ``bases``, ``methods``, ``properties``
+(whether they can be set) and ``values``; ``enums`` (``{name: {member: number}}``); ``functions``. A signature is a list
+of ``{"name", "default"}``, one list per overload, ``self`` left out, read from the first lines of the docstrings that
+pybind11 writes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``DOUBLE_FAULT`` makes it misbehave: ``untyped`` builds what was asked for in half precision in float32, as versions
 before strongly typed networks did; ``abort`` crashes while it builds; ``no-engine`` builds nothing; ``refuse`` has a
-parser that refuses the second node; ``stale`` runs nothing and leaves the last answer.
+parser that refuses the first node; ``stale`` runs nothing and leaves the last answer.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def _(self: Any, model: Any, path: Any = None) -> bool:
     content = bytes(model)
     info = Helper.get().ask({"do": "describe"}, content)[0]
     if FAULT == "refuse":
-        node = info["layers"][1]["name"]
-        self.errors.append(f"In node 1 with name: {node}: UNSUPPORTED_NODE: No importer registered for op")
+        node = info["layers"][0]["name"]
+        self.errors.append(f"In node 0 with name: {node}: UNSUPPORTED_NODE: No importer registered for op")
         self.logger_.log(trt["ILogger"].ERROR, self.errors[-1])
         return False
     self.network.model, self.network.info = content, info

@@ -25,9 +25,7 @@ class Helper:
         python = os.environ["DOUBLE_PYTHON"]
         env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LD_LIBRARY_PATH")}
         env["PYTHONPATH"] = os.environ.get("DOUBLE_HELPER_PATH", "")
-        self._process = subprocess.Popen(
-            [python, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
-        )
+        self._process = subprocess.Popen([python, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
 
     @classmethod
     def get(cls) -> Helper:
