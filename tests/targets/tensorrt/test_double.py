@@ -114,7 +114,7 @@ def test_a_graph_that_the_parser_refuses_is_refused_where_it_is_prepared(tmp_pat
 # --------------------------------------------------------------------------------------------------------- built
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", [VERSIONS[0], pytest.param(VERSIONS[1], marks=pytest.mark.slow), NEWEST])
 def test_both_precisions_are_built_inspected_and_right(
     version: str, bundle: Path, environment_of: Callable[[str], Env], tmp_path: Path
 ) -> None:
