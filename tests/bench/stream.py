@@ -15,7 +15,7 @@ import numpy as np
 from exporter import registry
 from exporter.bundle import Bundle
 from exporter.graph import Graph
-from exporter.hops import artifact_of
+from exporter.preflight import artifact_of
 from exporter.target import Options
 from tests.bench.figure import PEER, ROOT, Figure, at_most, interleaved
 

@@ -12,8 +12,9 @@ import pytest
 from exporter import define, registry
 from exporter.bundle import read_tensors
 from exporter.graph import Graph, sha256
-from exporter.hops import graph_hop, options_of
+from exporter.hops import graph_hop
 from exporter.parity.ladder import RUNGS, UNIT_ROUNDOFF, VACUOUS
+from exporter.preflight import options_of
 from exporter.program import open_graphs
 from exporter.spec import factors_of, size_of
 from exporter.verdict import Verdict

@@ -16,8 +16,8 @@ import torch
 
 from exporter import define, registry
 from exporter.graph import Graph
-from exporter.hops import options_of
 from exporter.parity.ladder import RUNGS
+from exporter.preflight import options_of
 from exporter.spec import Dim, ModelDef, Tensor
 from exporter.target import Artifact, Availability, Options, Target
 from exporter.trace import trace

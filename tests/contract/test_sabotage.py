@@ -404,7 +404,7 @@ def test_an_absent_runtime_is_skipped_not_passed(specimens: Callable[..., Specim
     from exporter.target import Availability
 
     it = specimens("gtcrn")
-    for target in TARGETS:
+    for target in (name for name in TARGETS if registry.target(name).available().present):
         absent = sabotage.TamperedTarget(registry.target(target), lambda inputs, outputs: outputs)
         absent.available = lambda: Availability(False, reason="not here")  # type: ignore[method-assign]
         hop = it.verify(target, it.artifact(target), stand_in=absent)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
-from exporter import hops, lower, program, registry
+from exporter import hops, lower, preflight, program, registry
 from exporter.errors import ExporterError, NotProven, Refused, StageFailed
 from exporter.isolate import Outcome
 from exporter.lower import Lowered
@@ -114,7 +114,7 @@ class Specimen:
 
     @property
     def options(self) -> Options:
-        return hops.options_of(self.definition, "fp32", 1)
+        return preflight.options_of(self.definition, "fp32", 1)
 
     @property
     def common(self) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class Specimen:
         info = types.SimpleNamespace(
             target=target, precision="fp32", status="compiled", threads=1, stored=artifact.stored, forms=artifact.forms,
             files={role: str(path) for role, path in artifact.files.items()},
-            fingerprint=artifact.fingerprint, advice=artifact.advice,
+            fingerprint=artifact.fingerprint, advice=artifact.advice, options={}, graphs={},
         )  # fmt: skip
         listed = [
             types.SimpleNamespace(name=c["name"], scale=c["scale"], steps=c["steps"], file=c["file"])
@@ -216,7 +216,7 @@ def specimen(model: str, folder: Path, seed: int = 0, checkpoint: Path | None = 
     reference = stages.run("reference", "exporter.reference:write_cases", asked)
     stages.run("trace", "exporter.trace:stage", {"build": build, "outputs": _texts(traced)})
     cases = [pipeline._case_request(case) for case in reference["cases"]]
-    common = hops.interface_of(definition, hops.options_of(definition, "fp32", 1))
+    common = hops.interface_of(definition, preflight.options_of(definition, "fp32", 1))
     guard = [pipeline._case_request(c) for c in pipeline._guarding(reference["cases"], definition)]
     passes = stages.run(
         "simplify",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporter import define, hops, program, registry
+from exporter import define, preflight, program, registry
 from exporter.program import Program
 from exporter.spec import ModelDef
 from tests.fakes.lab import Here
@@ -69,7 +69,7 @@ def opened(target: str, folder: Path) -> tuple[ModelDef, Program, Any]:
     graphs = {name: folder / f"{name}.onnx" for name in definition.graphs}
     outputs = {name: str(path) for name, path in graphs.items()}
     Here().run("trace", "exporter.trace:stage", {"build": build, "outputs": outputs})
-    options, whole = hops.options_of(definition, "fp32", 1), program.program_of(definition)
+    options, whole = preflight.options_of(definition, "fp32", 1), program.program_of(definition)
     kind = registry.target(target)
     artifact = program.compile_graphs(kind, whole, graphs, options, folder)
     return definition, whole, program.open_artifact(kind, whole, artifact, options)
