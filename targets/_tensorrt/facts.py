@@ -308,7 +308,10 @@ def _operator_problems(node: onnx.NodeProto, version: Version) -> Iterator[Probl
 def _known(model: onnx.ModelProto) -> Model:
     import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+    except onnx.shape_inference.InferenceError:  # then what is declared is what is known
+        inferred = model.graph
     infos = [*inferred.value_info, *inferred.input, *inferred.output]
     ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in infos if v.type.tensor_type.HasField("shape")}
     kinds = {v.name: v.type.tensor_type.elem_type for v in infos}
