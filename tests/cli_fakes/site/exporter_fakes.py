@@ -321,6 +321,13 @@ class Halves(Absent):
         return Ran(kind, {kind: 1}, {"fake": 1})
 
 
+class Older(Good):
+    """Reads its graphs in an older operator set than they are traced in."""
+
+    name = "fake-older"
+    opset = 16
+
+
 class HalvesIgnored(Halves):
     """Asked for half precision it builds single precision and says nothing, as real ones did."""
 

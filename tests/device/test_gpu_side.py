@@ -1,0 +1,71 @@
+"""The GPU machine's side of TensorRT, on the double: in an environment without PyTorch and without ONNX."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli_fakes.tool import SITE, Ended, run
+from tests.device.there import PYTHON
+from tests.targets.tensorrt import bindings
+
+# Everything a GPU machine needs beside the standard library; rich comes with typer.
+ALLOWED = ("exporter", "exporter_targets", "tensorrt", "polygraphy", "numpy", "safetensors", "typer", "rich")
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    if reason := bindings.absent():
+        pytest.skip(reason)
+    made = bindings.doubled(bindings.NEWEST, tmp_path_factory.mktemp("double"))
+    return made | {"PYTHONPATH": made["PYTHONPATH"] + os.pathsep + str(SITE)}
+
+
+def there(*arguments: object, env: dict[str, str]) -> Ended:
+    words = [str(PYTHON.with_name("exporter")), *map(str, arguments)]
+    full = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | env
+    done = subprocess.run(words, env=full, capture_output=True, text=True, timeout=300, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def test_compile_verify_and_profile_need_neither_pytorch_nor_onnx(tmp_path: Path, env: dict[str, str]) -> None:
+    bundle = tmp_path / "tiny.bundle"
+    assert run("tensorrt", "tiny", "--precision", "fp16", "-o", bundle).code == 3
+    made = there("compile", bundle, "--target", "tensorrt", "--precision", "fp16", "--json", env=env)
+    assert made.code == 0 and made.json["verdict"] == "PASS", made
+    assert made.json["verify"]["hops"][0]["precision"]["ran"] == "fp16"
+    assert there("verify", bundle, "--json", env=env).json["verdict"] == "PASS"
+    timed = there("profile", bundle, "--seconds", 1, "--layers", "--json", env=env)
+    assert timed.code == 0, timed
+    subjects = {s["name"]: s for s in timed.json["subjects"]}
+    assert subjects["eager on cuda"]["reason"] == "torch absent" and subjects["tensorrt/fp16"]["layer_times"]
+
+
+def test_it_imports_nothing_but_what_is_promised(tmp_path: Path, env: dict[str, str]) -> None:
+    """What ``importtime`` lists of a compile's child and of its parent, without the standard library."""
+    bundle = tmp_path / "tiny.bundle"
+    assert run("tensorrt", "tiny", "-o", bundle).code == 3
+    log = tmp_path / "imports.jsonl"
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import atexit, json, sys\n"
+        "def note():\n"
+        "    names = sorted({n.partition('.')[0] for n, m in sys.modules.items() if getattr(m, '__file__', None)\n"
+        "                    and 'site-packages' in (m.__file__ or '')})\n"
+        f"    open({str(log)!r}, 'a').write(json.dumps(names) + '\\n')\n"
+        "atexit.register(note)\n"
+    )
+    watched = env | {"PYTHONPATH": os.pathsep.join([str(site), env["PYTHONPATH"]])}
+    assert there("compile", bundle, "--target", "tensorrt", "--json", env=watched).code == 0
+    found = {name for line in log.read_text().splitlines() for name in json.loads(line)}
+    # What typer and Polygraphy bring along.
+    theirs = {
+        "click", "shellingham", "markdown_it", "mdurl", "pygments", "typing_extensions", "annotated_doc",
+        "annotated_types", "pydantic", "pydantic_core", "typing_inspection",
+    }  # fmt: skip
+    assert not {n for n in found if not n.startswith(("_", *ALLOWED))} - theirs
