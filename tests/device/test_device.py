@@ -115,5 +115,5 @@ def test_the_device_has_python_3_10_syntax() -> None:
     """Robots still run 3.10: what a device imports is parsed as 3.10 would."""
     import ast
 
-    for path in sorted((ROOT / "exporter").rglob("*.py")):
+    for path in sorted([*(ROOT / "exporter").rglob("*.py"), *(ROOT / "targets").rglob("*.py")]):
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))

@@ -17,6 +17,8 @@ from tests.cli_fakes.tool import COMMAND, ROOT, environment, exported, run
 
 CORE = sorted((ROOT / "exporter").rglob("*.py"))
 TARGETS = sorted((ROOT / "targets").glob("[!_]*.py"))
+# Parts of a target, in a folder of its own: they may import its runtime, and no other.
+PARTS = sorted((ROOT / "targets").glob("_*/*.py"))
 MODELS = sorted(p for p in (ROOT / "model_defs").iterdir() if not p.name.startswith(("_", ".")))
 RUNTIMES = {"openvino", "onnxruntime", "tensorrt", "nncf", "coremltools", "tflite"}
 OWN = {"openvino.py": {"openvino"}, "mobile.py": {"onnxruntime"}, "tensorrt.py": {"tensorrt"}}
@@ -91,10 +93,11 @@ def test_who_imports_torch_and_rich(path: Path) -> None:
     assert ("rich" in roots(path)) == (name == "cli/render.py")
 
 
-@pytest.mark.parametrize("path", TARGETS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*TARGETS, *PARTS], ids=lambda p: str(p.relative_to(ROOT / "targets")))
 def test_a_runtime_is_imported_by_its_own_target_inside_functions(path: Path) -> None:
     assert not roots(path, top_only=True) & HEAVY
-    assert roots(path) & RUNTIMES <= OWN.get(path.name, set())
+    of = path.name if path in TARGETS else f"{path.parent.name.removeprefix('_')}.py"
+    assert roots(path) & RUNTIMES <= OWN.get(of, set())
     ours = {name for name, _ in imports(path) if name.split(".")[0] in ("exporter", "targets", "model_defs")}
     allowed = ("exporter.target", "exporter.graph", "exporter.errors")
     assert all(name.startswith(allowed) for name in ours), "a target sees the protocol, and no other target"

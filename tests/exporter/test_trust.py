@@ -35,9 +35,7 @@ def test_what_was_remembered_is_known_by_its_bytes(engine: Path) -> None:
     assert trust.strangers({"engine": engine}) == ["engine"]
 
 
-def test_a_record_of_another_machine_that_shares_the_home_is_none(
-    engine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_of_another_machine_is_none(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trust.remember([engine])
     monkeypatch.setattr(trust, "machine", lambda: "another")
     assert trust.strangers({"engine": engine}) == ["engine"]
@@ -95,7 +93,7 @@ def decided(fits: Preflight, strange: bool, trusted: bool) -> tuple[str, str]:
             False,
             False,
             REBUILD,
-            "compiled again from its graph for this run: another",
+            "from its graph for this run: another GPU",
         ),
         (Preflight(LOAD), True, False, REBUILD, "did not build it"),
         (Preflight(REBUILD, "another GPU"), True, False, REBUILD, "another GPU"),

@@ -42,10 +42,8 @@ def test_a_target_gets_its_own_and_the_bundle_keeps_both(tmp_path: Path) -> None
     hops = {hop["hop"]: hop for hop in made.json["verify"]["hops"]}
     assert hops["lowered"]["verdict"] == "PASS" and hops["lowered"]["precision"]["ran"] == "fp32"
     manifest = Bundle.open(tmp_path / "it.bundle").manifest
-    for file, opset in (
-        (manifest.targets["fake-older/fp32"].graphs["model"], 16),
-        (manifest.graphs["model"].simplified, 18),
-    ):
+    files = {16: manifest.targets["fake-older/fp32"].graphs["model"], 18: manifest.graphs["model"].simplified}
+    for opset, file in files.items():
         assert onnx.load(str(tmp_path / "it.bundle" / file)).opset_import[0].version == opset
     again = run("compile", tmp_path / "it.bundle", "--target", "fake-older", "--json")
     assert again.code == 0, again
