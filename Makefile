@@ -9,7 +9,7 @@ CHECKPOINT ?= $(wildcard $(DATA)/gtcrn/gtcrn_dns3.tar)
 SAMPLES ?= $(wildcard $(DATA)/gtcrn/noisy.wav)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint fmt type test test-all contract faults bench cards clean
+.PHONY: help setup demo lint fmt type test test-all test-gpu contract faults bench cards clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ contract: setup ## what every target and every model must satisfy
 
 faults: setup ## what breaks, and files that lie
 	$(BIN)/pytest tests/faults tests/attacks
+
+test-gpu: setup ## every model on the GPU of this machine, with TensorRT
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[tensorrt]'
+	$(BIN)/pytest tests/gpu
 
 bench: setup ## the figures, as ratios in one run; writes docs/performance.md
 	$(BIN)/python -m tests.bench

@@ -10,11 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from exporter.latency import environment
-from tests.bench import iterations, quality, restoring, startup, stream, tracing, training, verifying
+from tests.bench import iterations, preparing, quality, restoring, startup, stream, tracing, training, verifying
 from tests.bench.figure import CHECKPOINT, ROOT, Figure
 
 PAGE = ROOT / "docs" / "performance.md"
-PARTS = (startup, quality, stream, verifying, tracing, restoring, iterations, training)
+PARTS = (startup, quality, stream, verifying, tracing, preparing, restoring, iterations, training)
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "onnxsim", "onnxscript", "polygraphy", "numpy")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from exporter.graph import Graph, sha256
 from exporter.hops import graph_hop
 from exporter.parity.ladder import RUNGS, UNIT_ROUNDOFF, VACUOUS
 from exporter.preflight import options_of
-from exporter.program import open_graphs
+from exporter.program import open_graphs, prepare_graphs, problems
 from exporter.spec import factors_of, size_of
 from exporter.verdict import Verdict
 from tests.contract.selection import every_model, every_model_thoroughly
@@ -178,6 +179,22 @@ def test_every_weight_is_seen(model: Specimen) -> None:
     assert weights.moves(None) == 0.0
     unseen = {name for name in weights.names if not weights.seen(name, RUNGS["portable"].bound)}
     assert unseen == set(model.definition.undetectable)
+
+
+PREPARING = [name for name in registry.target_names() if registry.target(name).prepares]
+
+
+@pytest.mark.parametrize("target", PREPARING)
+def test_a_target_that_is_prepared_for_anywhere_takes_the_graph(it: Specimen, target: str, tmp_path: Path) -> None:
+    """In every version that it knows: nothing is found out on the machine with the runtime."""
+    found = registry.target(target)
+    graphs = dict(it.simplified_graphs)
+    versions = found.settings["version"].choices if "version" in found.settings else [None]
+    for version in versions:
+        options = replace(it.options, extra={"version": version} if version else {})
+        assert problems(found, it.program, graphs, options) == [], version
+    made = prepare_graphs(found, it.program, graphs, it.options, tmp_path)
+    assert made and all(path.is_file() for path in made.values())
 
 
 def test_options_carry_every_dim(it: Specimen) -> None:
