@@ -130,8 +130,8 @@ def test_an_example_of_the_readme_would_start(line: str) -> None:
     [
         "make demos",
         "make demo DATUM=x",
-        "pip install '.[tensorrt]'",
-        "exporter tensorrt gtcrn",
+        "pip install '.[tensorflow]'",
+        "exporter coreml gtcrn",
         "exporter openvino gtcrm",
         "exporter openvino",
         "exporter openvino gtcrn --no-such-option",
