@@ -100,10 +100,11 @@ def run(content: bytes, untyped: bool, key: str, feeds: dict[str, np.ndarray]) -
     import onnxruntime as ort
 
     if (key, untyped) not in SESSIONS:
-        from exporter.lower.rounding import rounded
+        low = onnx.load_from_string(content)
+        if any(t.data_type == onnx.TensorProto.FLOAT16 for t in low.graph.initializer):
+            from exporter.lower.rounding import rounded
 
-        model = onnx.load_from_string(content)
-        low = rounded(model)
+            low = rounded(low)
         if untyped:
             del low.graph.value_info[:]
             for node in low.graph.node:  # the casts that round become casts that do nothing
