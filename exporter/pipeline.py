@@ -385,7 +385,8 @@ def _lowered(
     Those of targets that the bundle holds already are made again where its cases are new.
     """
     asked = {request.precision} & target.lowers
-    held = {info.precision for info in manifest.targets.values() if info.graphs} - {Request.precision}
+    known = draft.old.manifest.yardsticks if draft.old else {}
+    held = {info.precision for info in manifest.targets.values()} & known.keys()
     for precision in sorted((asked | held) - manifest.yardsticks.keys()):
         require_torch(f"the yardstick of {precision}")
         file = draft.work / f"{precision}.safetensors"
@@ -454,16 +455,20 @@ def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: P
     Raises:
         Refused: ``not-lowered`` where no export did.
     """
-    if not lower.rewrites(target, precision):
-        return {}
+    rewrites = lower.rewrites(target, precision)
+    judged = precision not in target.lowers or precision in manifest.yardsticks
     info = manifest.targets.get(_key_of(target.name, precision))
-    if info is None or not info.graphs:
+    if judged and not rewrites:
+        return {}
+    if not judged or info is None or not info.graphs:
         model, held = manifest.model.name, ", ".join(sorted(manifest.targets)) or "none"
         raise Refused(
             "not-lowered",
-            f"{path} holds no {precision} graph for {target.name}",
+            f"{path} holds no {precision} graph for {target.name}"
+            if rewrites
+            else f"{path} holds no yardstick of {precision}",
             where=f"bundle {path}",
-            why=f"a lower precision is written into the graph where the model is traced; it holds {held}",
+            why=f"a lower precision is prepared, and judged, where the model is traced; it holds {held}",
             next=f"exporter {target.name} {model} -o {path} --precision {precision}, where PyTorch is",
         )
     return info.graphs
@@ -507,7 +512,8 @@ def _absent(
     return TargetInfo(
         target=target.name, precision=request.precision, files=dict(files), forms=(), fingerprint={}, stored="-",
         threads=request.threads, status="incomplete",
-        next=f"{available.next} && exporter compile {where} --target {target.name}{precision}", graphs=dict(lowered),
+        next=" && ".join(filter(None, [available.next, f"exporter compile {where} --target {target.name}{precision}"])),
+        graphs=dict(lowered),
         options=dict(request.extra), advice=by_hand,
     )  # fmt: skip
 
@@ -560,7 +566,7 @@ def compile_bundle(
                 f"{target_name} cannot run here: {available.reason}",
                 where=f"target {target_name}",
                 why="compiling needs the target's own runtime",
-                next=available.next,
+                next=available.next or f"copy {path} to a machine that has it, and run the same command there",
             )
         stages = Stages(draft.work / "logs", limits, progress)
         lowered = _prepared_graphs(manifest, target, precision, path)

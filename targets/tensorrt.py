@@ -5,7 +5,7 @@ permissions that the builder could ignore; what ran is read back from the engine
 holds machine code: only one that this user's machine built is opened (:mod:`exporter.preflight`).
 
 The parts are in ``targets/_tensorrt/``: what the parser cannot do (``facts``), the build recipe (``recipe``), building
-(``build``), an open engine (``engine``) and what it says of itself (``inspect``), the GPU (``cuda``, ``clocks``).
+(``build``), an open engine (``engine``) and what it says of itself (``inspector``), the GPU (``cuda``, ``clocks``).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from exporter.target import (
 from exporter.target_options import completed
 
 from ._tensorrt import clocks, cuda, facts
+from ._tensorrt.probe import probe
 from ._tensorrt.recipe import SETTINGS, Recipe, profile_of, recipe_of, trtexec
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class TensorRT(Target):
 
     name = "tensorrt"
     extra = "tensorrt"
-    precisions = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp16")}
-    lowers = frozenset({"fp16"})
+    precisions = {"fp32": ("fp32", "fp32"), "tf32": ("fp32", "tf32"), "fp16": ("fp16", "fp16")}
+    lowers = frozenset({"tf32", "fp16"})
     rung = "compiled"
     device = "cuda"
     settings = SETTINGS
@@ -88,16 +89,15 @@ context->enqueueV3(stream);
     def available(self) -> Availability:
         if find_spec("tensorrt") is None:
             return Availability(False, reason="tensorrt is not installed", next="pip install 'exporter[tensorrt]'")
-        try:
-            found = version()
-        except Exception as error:  # its bindings may be there without its libraries, or against others
-            reason = f"tensorrt does not load: {type(error).__name__}: {error}"
-            return Availability(False, reason=reason, next="pip install --force-reinstall 'exporter[tensorrt]'")
-        if _numbers(found) < OLDEST:
-            return Availability(False, found, f"tensorrt {found} is older than 10.3", "pip install 'tensorrt>=10.3'")
-        if not cuda.devices():
-            return Availability(False, found, "there is no NVIDIA GPU here", "go to a machine with an NVIDIA GPU")
-        return Availability(True, found)
+        found = probe()
+        if found.version is None:  # its bindings may be there without its libraries, or against others
+            return Availability(False, reason=found.reason, next="pip install --force-reinstall 'exporter[tensorrt]'")
+        if _numbers(found.version) < OLDEST:
+            said = f"tensorrt {found.version} is older than 10.3"
+            return Availability(False, found.version, said, "pip install 'tensorrt>=10.3'")
+        if not found.devices:
+            return Availability(False, found.version, "there is no NVIDIA GPU here, or its driver does not start")
+        return Availability(True, found.version)
 
     def problems(self, graph: Graph, options: Options) -> list[Problem]:
         wanted = _checked_for(completed(self, options.extra))
@@ -122,8 +122,7 @@ context->enqueueV3(stream);
                  "log": folder / "build.log"}  # fmt: skip
         recipe = recipe_of(self, graph, options)
         recipe.write(files["recipe"])
-        cuda.use(options.device)
-        device, found = cuda.devices()[options.device], version()
+        device, found = cuda.use(options.device), version()
         made = build(graph.bytes(), recipe, device, progress)
         files["engine"].write_bytes(made.plan)
         files["log"].write_text(made.log, encoding="utf-8")
@@ -134,10 +133,12 @@ context->enqueueV3(stream);
             shutil.copyfile(graph.path, files["graph"])
         notes = [NOTES[_numbers(found)]] if _numbers(found) in NOTES else []
         advice = (*made.advice, *notes)
-        return Artifact(options.precision, files, ("engine",), fingerprint, options.precision, advice)
+        stored = self.precisions[options.precision][0]
+        return Artifact(options.precision, files, ("engine",), fingerprint, stored, advice)
 
     def preflight(self, artifact: Artifact, options: Options) -> Preflight:
-        return fits(artifact.fingerprint, cuda.devices(), options.device, version())
+        found = probe()
+        return fits(artifact.fingerprint, found.devices, options.device, found.version or "none")
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
         from ._tensorrt.engine import TensorRTRunner
@@ -154,7 +155,7 @@ context->enqueueV3(stream);
         return _ours(runner).layers(feeds, runs)
 
     def conditions(self, device: int) -> dict[str, Any]:
-        found = cuda.devices()
+        found = probe().devices if find_spec("tensorrt") is not None else ()
         return clocks.conditions(found[device].uuid) if device < len(found) else {}
 
 
@@ -166,7 +167,7 @@ def _ours(runner: BaseRunner) -> TensorRTRunner:
 
 
 def version() -> str:
-    """The version of TensorRT that is installed here."""
+    """The version of TensorRT that is installed here; only where it may be imported, in a child."""
     import tensorrt as trt
 
     return str(trt.__version__)
@@ -227,12 +228,8 @@ def _platform() -> str:
 
 def _checked_for(settings: Mapping[str, Any]) -> tuple[int, int]:
     """The version to check a graph for: the one that is installed, else the one that is asked for."""
-    if find_spec("tensorrt") is not None:
-        try:
-            return _numbers(version())
-        except Exception:  # as in available()
-            return facts.VERSIONS[settings["version"]]
-    return facts.VERSIONS[settings["version"]]
+    found = probe().version if find_spec("tensorrt") is not None else None
+    return _numbers(found) if found is not None else facts.VERSIONS[settings["version"]]
 
 
 def _numbers(text: str) -> tuple[int, int]:

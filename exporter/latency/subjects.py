@@ -77,7 +77,10 @@ def timed(
     tensors, opening = str(path_of(_timed_case(manifest).file)), opening or Opening()
     artifacts = [_artifact_subject(path_of, manifest, key, tensors, stages, opening, layers) for key in keys]
     devices = dict.fromkeys(subject.device for subject in artifacts)
-    eager = [_eager_subject(path_of, manifest, checkpoint, tensors, device, opening.device) for device in devices]
+    eager = [
+        _eager_subject(path_of, manifest, checkpoint, tensors, device, opening.device, _multiplied(artifacts, device))
+        for device in devices
+    ]
     return timing.profile(
         [*eager, *artifacts],
         seed=seed,
@@ -88,6 +91,12 @@ def timed(
         packages=("exporter", "numpy", "polygraphy", *TOOLS),
         conditions=partial(_conditions, manifest, keys, opening.device),
     )
+
+
+def _multiplied(artifacts: Sequence[timing.Subject], device: str) -> str:
+    """How eager multiplies float32 on a device: as its artifacts do, where they are of one mind."""
+    asked = {subject.asked for subject in artifacts if subject.device == device}
+    return "tf32" if asked == {"tf32"} else "fp32"
 
 
 def _conditions(manifest: Manifest, keys: Sequence[str], device: int) -> dict[str, Mapping[str, Any]]:
@@ -151,7 +160,13 @@ def _allowed(path_of: PathOf, manifest: Manifest, precision: str, rung: str, ten
 
 
 def _eager_subject(
-    path_of: PathOf, manifest: Manifest, checkpoint: Path | None, tensors: str, device: str, index: int
+    path_of: PathOf,
+    manifest: Manifest,
+    checkpoint: Path | None,
+    tensors: str,
+    device: str,
+    index: int,
+    precision: str = "fp32",
 ) -> timing.Subject:
     """Eager PyTorch with the weights the artifacts were made from, on the device that they compute on."""
     weights = manifest.weights
@@ -163,12 +178,13 @@ def _eager_subject(
         "inputs": [t.name for t in manifest.inputs],
         "repeats": list(manifest.repeats),
         "outputs": [t.name for t in manifest.outputs],
-        "tensors": tensors, "allowed": _allowed(path_of, manifest, "fp32", "portable", tensors),
+        "tensors": tensors, "allowed": _allowed(path_of, manifest, precision, "portable", tensors),
+        "tf32": precision == "tf32",
         "device": device if device == "cpu" else f"{device}:{index}",
     }  # fmt: skip
     skipped = _why_no_eager(manifest, checkpoint)
     name = "eager" if device == "cpu" else f"eager on {device}"
-    return timing.Subject(name, timing.EAGER, request, "fp32", "fp32", baseline=True, skipped=skipped, device=device)
+    return timing.Subject(name, timing.EAGER, request, precision, "fp32", baseline=True, skipped=skipped, device=device)
 
 
 def _why_no_eager(manifest: Manifest, checkpoint: Path | None) -> str:

@@ -23,6 +23,9 @@ from exporter.stages import Stages
 from exporter.target import Target
 from exporter.verdict import Hop
 
+# The precisions that are types of a graph; TF32 is not: it is how a GPU multiplies float32.
+WRITTEN = frozenset({"fp16", "bf16"})
+
 
 @dataclass(frozen=True)
 class Lowered:
@@ -55,7 +58,7 @@ def yardstick(
 
 def rewrites(target: Target, precision: str) -> bool:
     """Whether a target takes other graphs than the simplified ones: of a lower precision, or another operator set."""
-    return precision in target.lowers or target.opset not in (None, OPSET)
+    return precision in target.lowers & WRITTEN or target.opset not in (None, OPSET)
 
 
 def lowered(

@@ -35,7 +35,7 @@ ELEMENT_GUARD = 64.0
 # own collapse would stretch to cover anything could not fail.
 LARGEST_ERROR = 0.1
 
-UNIT_ROUNDOFF = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
+UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
 
 # A reference that moves less than this many times its noise between cases of one shape says nothing.
 VACUOUS = 16.0

@@ -107,9 +107,25 @@ def check(status: int, what: str) -> None:
         raise CudaError(f"{what} gave CUDA error {status}")
 
 
-def use(index: int) -> None:
-    """Makes a GPU the one that this thread works on."""
+def use(index: int) -> Device:
+    """Makes a GPU the one that this thread works on, and tells which it is.
+
+    Raises:
+        Refused: ``bad-option`` where there is no such GPU.
+    """
+    from exporter.errors import Refused
+
+    found = devices()
+    if index >= len(found):
+        raise Refused(
+            "bad-option",
+            f"--device {index}: there is no such GPU",
+            where="target tensorrt",
+            why=f"this machine has {len(found)}, counted from 0: {', '.join(d.name for d in found) or 'none'}",
+            next="--device 0",
+        )
     check(runtime().cudaSetDevice(ctypes.c_int(index)), f"cudaSetDevice({index})")
+    return found[index]
 
 
 class Events:

@@ -15,7 +15,7 @@ from polygraphy.backend.trt import TrtRunner
 from exporter.errors import Refused
 from exporter.target import DeviceCall, Layer, Options, Ran
 
-from . import cuda, inspect
+from . import cuda, inspector
 from .recipe import Recipe
 
 FEEDS = Mapping[str, np.ndarray]
@@ -45,13 +45,13 @@ class TensorRTRunner(TrtRunner):  # type: ignore[misc]  # Polygraphy carries no 
 
     def ran(self) -> Ran:
         """What the engine says of its layers."""
-        return inspect.ran(self._layers(), self.recipe.types, self._built["types"], cuda.devices()[self._device].name)
+        return inspector.ran(self._layers(), self.recipe.types, self._built["types"], cuda.devices()[self._device].name)
 
-    def _layers(self) -> list[inspect.LayerFacts]:
+    def _layers(self) -> list[inspector.LayerFacts]:
         import tensorrt as trt
 
-        inspector = self.engine.create_engine_inspector()
-        return inspect.layers_of(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+        shown = self.engine.create_engine_inspector()
+        return inspector.layers_of(shown.get_engine_information(trt.LayerInformationFormat.JSON))
 
     def layers(self, feeds: FEEDS, runs: int) -> list[Layer]:
         """Each layer's median, in a context of its own with the profiler on: it costs time."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import shlex
+from importlib.util import find_spec
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporter.errors import Incomplete
 from exporter.target import Options, Setting
 from exporter.target_options import completed
 
@@ -88,6 +90,14 @@ def recipe_of(target: Target, graph: Graph, options: Options) -> Recipe:
     if "recipe" in options.prepared:
         ahead = Recipe.read(Path(options.prepared["recipe"]))
         return replace(ahead, settings=settings, profiles=profiles)
+    if find_spec("onnx") is None:
+        raise Incomplete(
+            "runtime-absent",
+            "the bundle holds no recipe for TensorRT, and a graph cannot be read here without onnx",
+            where=f"graph {graph.path.name}",
+            why="an export for TensorRT writes the recipe on any machine; without one it is made from the graph",
+            next="pip install onnx, or on the machine that exported: exporter tensorrt MODEL -o BUNDLE",
+        )
     model = graph.load()
     found = {
         name: [problem.__dict__ for problem in facts.problems(model, version)] for name, version in VERSIONS.items()
@@ -123,7 +133,8 @@ def types_of(model: onnx.ModelProto) -> dict[str, str]:
 
 def trtexec(recipe: Recipe, graph: str) -> str:
     """The command line that builds the same engine on a machine without Python."""
-    words = ["trtexec", f"--onnx={graph}", "--saveEngine=model.engine", "--skipInference", "--noTF32"]
+    words = ["trtexec", f"--onnx={graph}", "--saveEngine=model.engine", "--skipInference"]
+    words += [] if recipe.precision == "tf32" else ["--noTF32"]
     settings, dynamic = recipe.settings, [n for n, sizes in recipe.profiles.items() if sizes["min"] != sizes["max"]]
     if VERSIONS[settings["version"]] < (11, 0):
         words.append("--stronglyTyped")

@@ -26,6 +26,11 @@ from exporter.verdict import Result, Verdict
         ("fp16", {"bf16+fp16"}, True, False),
         ("fp16+fp32", {"fp16+fp32"}, False, True),
         ("fp16+fp32", {"fp32"}, False, False),
+        ("tf32", {"tf32"}, True, True),
+        ("tf32", {"fp32+tf32"}, True, True),
+        ("tf32", {"fp32"}, True, True),  # a permission
+        ("tf32", {"fp16"}, True, False),
+        ("fp32", {"tf32"}, False, False),
     ],
 )
 def test_what_ran_is_what_was_asked(computed: str, ran: set[str], mixed: bool, right: bool) -> None:

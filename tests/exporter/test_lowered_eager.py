@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.lowered_eager import TYPES, rounded, rounded_module, rounding
+from exporter.lowered_eager import TYPES, rounded, rounded_module, rounding, to_tf32
 
 
 def emulated(module: nn.Module, x: torch.Tensor, precision: str) -> torch.Tensor:
@@ -73,3 +73,45 @@ def test_outside_nothing_is_rounded() -> None:
     with rounding("fp16"):
         pass
     assert torch.equal(x * 1.0, x)
+
+
+# ---------------------------------------------------------------------------------------------------------- TF32
+
+
+def test_tf32_has_ten_bits_and_rounds_ties_to_even() -> None:
+    step = 2.0**-10
+    given = torch.tensor([1.0, 1 + step, 1 + step / 2, 1 + 3 * step / 2, 1 + step / 2 + 2**-20, -1 - step / 2])
+    wanted = torch.tensor([1.0, 1 + step, 1.0, 1 + 2 * step, 1 + step, -1.0])
+    assert torch.equal(to_tf32(given), wanted)
+    special = torch.tensor([torch.inf, -torch.inf, 0.0, -0.0, 2.0**-130])
+    assert torch.equal(to_tf32(special)[:4], special[:4])
+    assert to_tf32(torch.tensor([torch.nan])).isnan().all()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Linear(64, 32), nn.Conv1d(64, 32, 3), nn.Conv2d(64, 32, 1), nn.GRU(64, 32)],
+    ids=lambda m: type(m).__name__,
+)
+def test_in_tf32_products_are_rounded_and_sums_are_not(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    shape = {nn.Conv1d: (1, 64, 9), nn.Conv2d: (1, 64, 4, 4)}.get(type(layer), (5, 64))
+    x = torch.randn(shape)
+
+    def first(out: object) -> torch.Tensor:
+        return out[0] if isinstance(out, tuple) else out  # type: ignore[index, return-value]
+
+    with torch.no_grad():
+        exact = first(copy.deepcopy(layer).double()(x.double()))
+        plain = first(layer(x))
+        module = rounded_module(layer, "tf32")
+        assert all(torch.equal(a, b) for a, b in zip(module.parameters(), layer.parameters(), strict=True))
+        with rounding("tf32"):
+            low = first(module(x))
+            total = x.sum()
+    assert total == x.sum(), "a sum has all its bits"
+
+    def error(y: torch.Tensor) -> float:
+        return float((y.double() - exact).norm() / exact.norm())
+
+    assert error(plain) < 2**-20 and 2**-14 < error(low) < 2**-9

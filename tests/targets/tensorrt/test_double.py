@@ -215,6 +215,23 @@ def test_an_engine_that_computes_in_another_type_is_a_fail(bundle: Path, there: 
     assert "ran otherwise than the graph declares" in hop["reason"] and "in fp32" in hop["reason"]
 
 
+def test_tf32_is_off_unless_it_is_asked_for(bundle: Path, there: Env) -> None:
+    made = compile_(bundle, there | {"DOUBLE_FAULT": "tf32"})
+    (hop,) = made.json["verify"]["hops"]
+    assert made.code == 1 and hop["reason"] == "asked for fp32, tf32 ran"
+
+
+@pytest.mark.slow
+def test_tf32_is_a_precision_with_a_yardstick_of_its_own(there: Env, tmp_path: Path) -> None:
+    words = ("tensorrt", "tiny", "--precision", "tf32", "-o", tmp_path / "it.bundle", "--no-profile", "--json")
+    made = run(*words, env=there)
+    assert made.code == 0, made
+    hop = made.json["verify"]["hops"][-1]
+    assert hop["precision"] == {"asked": "tf32", "stored": "fp32", "ran": "tf32"} and hop["worst"]["noise"] > 1e-5
+    assert {"flag": "TF32"} in named(there, "IBuilderConfig.set_flag")
+    assert Bundle.open(tmp_path / "it.bundle").manifest.targets["tensorrt/tf32"].graphs == {}, "the graph is the same"
+
+
 def test_a_builder_that_crashes_is_said_and_leaves_the_bundle(bundle: Path, there: Env) -> None:
     before = (bundle / "manifest.json").read_bytes()
     found = run("compile", bundle, "--target", "tensorrt", env=there | {"DOUBLE_FAULT": "abort"})

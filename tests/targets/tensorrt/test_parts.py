@@ -12,7 +12,7 @@ import pytest
 
 from exporter.target import LOAD, REBUILD, Options
 from exporter.target_options import completed, target_options
-from tests.targets.tensorrt.parts import build, clocks, cuda, fits, inspect, recipe, target
+from tests.targets.tensorrt.parts import build, clocks, cuda, fits, inspector, recipe, target
 
 OPTIONS = Options(
     "fp16", dims={"T": (2, 63, 4000, 1), "H": (64, 96, 128, 8)},
@@ -67,7 +67,7 @@ def test_by_hand_names_what_is_dynamic_and_nothing_else() -> None:
     ],
 )  # fmt: skip
 def test_types_are_read_in_the_words_of_every_version(words: str, kind: str) -> None:
-    assert inspect.type_of(words) == kind
+    assert inspector.type_of(words) == kind
 
 
 def layer(name: str, kind: str, nodes: list[str], *types: str, tactic: str = "", **more: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def said(*layers: Any) -> str:
 
 
 def ran(declared: dict[str, str], network: dict[str, str], *layers: Any) -> Any:
-    return inspect.ran(inspect.layers_of(said(*layers)), declared, network, "GPU")
+    return inspector.ran(inspector.layers_of(said(*layers)), declared, network, "GPU")
 
 
 def test_layers_that_compute_are_counted_and_those_that_move_are_not() -> None:

@@ -2,7 +2,8 @@
 
 ``DOUBLE_FAULT`` makes it misbehave: ``untyped`` builds what was asked for in half precision in float32, as versions
 before strongly typed networks did; ``abort`` crashes while it builds; ``no-engine`` builds nothing; ``refuse`` has a
-parser that refuses the first node; ``stale`` runs nothing and leaves the last answer.
+parser that refuses the first node; ``stale`` runs nothing and leaves the last answer; ``tf32`` multiplies
+in TF32 unasked.
 """
 
 from __future__ import annotations
@@ -433,12 +434,19 @@ WORDS = {"float32": "Row major linear FP32", "float16": "Row major linear FP16 f
          "bool": "Bool", "int32": "Int32"}  # fmt: skip
 
 
+def tactic(engine: Any, kind: str) -> str:
+    """A kernel's name, which says so where it multiplies in TF32."""
+    tensor_cores = "TF32" in engine.head["flags"] or FAULT == "tf32"
+    return "sm80_xmma_gemm_tf32f32_tf32f32_f32" if tensor_cores and kind in ("Gemm", "MatMul", "Conv") else ""
+
+
 @does("EngineInspector.get_engine_information")
 def _(self: Any, format: Any) -> str:
     assert format == trt["LayerInformationFormat"].JSON
     layers = [
         {
-            "Name": layer["name"], "LayerType": layer["kind"], "Metadata": layer["metadata"], "TacticName": "",
+            "Name": layer["name"], "LayerType": layer["kind"], "Metadata": layer["metadata"],
+            "TacticName": tactic(self.engine, layer["kind"]),
             "Inputs": [{"Name": t["name"], "Format/Datatype": WORDS[t["dtype"]]} for t in layer["inputs"]],
             "Outputs": [{"Name": t["name"], "Format/Datatype": WORDS[t["dtype"]]} for t in layer["outputs"]],
         }
