@@ -58,7 +58,8 @@ def to_tf32(tensor: torch.Tensor) -> torch.Tensor:
 @contextmanager
 def rounding(precision: str) -> Iterator[None]:
     """Rounds what every operation inside gives; in TF32, what goes into a product."""
-    with _Operands() if precision == TF32 else _Rounding(TYPES[precision]):
+    mode = _Operands() if precision == TF32 else _Rounding(TYPES[precision])  # type: ignore[no-untyped-call]
+    with mode:
         yield
 
 

@@ -86,6 +86,7 @@ def test_the_files_of_the_recipes_pass_lint(reader: Reader, tmp_path: Path) -> N
             assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 def test_the_recipes_work_to_the_letter(reader: Reader) -> None:
     """The model first, as the target's recipe exports it."""
     file = saved("Add a model", reader.tree)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib.util import find_spec
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -60,6 +60,7 @@ def test_a_misspelt_target_names_the_nearest(here: Path) -> None:
     assert "openvino" in refused(here, "bad-usage", "opnevino", "gtcrn")
 
 
+@pytest.mark.slow
 def test_a_misspelt_target_of_a_bundle_names_what_it_holds(here: Path) -> None:
     bundle = copied(here)
     for command in (("verify",), ("profile",)):

@@ -115,6 +115,7 @@ def test_a_first_export_that_crashes_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_target_that_crashes_does_not_stop_the_others(tmp_path: Path) -> None:
     bundle = copied(tmp_path, "tiny", "fake-crashes-later", "fake-good")
     before = contents(bundle)

@@ -38,6 +38,7 @@ def test_tiny_is_verified_there(tmp_path: Path, target: str) -> None:
     assert hop["verdict"] == "PASS" and hop["precision"]["ran"] == "fp32"
 
 
+@pytest.mark.slow
 def test_gtcrn_is_verified_there(gtcrn: Path, tmp_path: Path) -> None:
     found = there("verify", gtcrn, "--json", cwd=tmp_path)
     assert found.code == 0 and found.json["verdict"] == "PASS", found

@@ -89,6 +89,7 @@ def written(picture: np.ndarray, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_picture_larger_than_a_tile_is_restored(tmp_path: Path) -> None:
     bundle = made("restormer", SMALL_RESTORMER, SIZE)
     given = written(photograph(70, 100), tmp_path / "given.png")

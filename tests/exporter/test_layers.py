@@ -166,6 +166,7 @@ def python_m(place: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_a_target_that_is_deleted_is_missed_by_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     place = copy_of_ours(tmp_path / "tree")

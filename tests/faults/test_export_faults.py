@@ -100,7 +100,7 @@ def test_interrupted_again_and_again(work: Path, notes: Path) -> None:
     assert_whole(bundle)
 
 
-@pytest.mark.parametrize("stage", ["trace", "simplify"])
+@pytest.mark.parametrize("stage", ["trace", pytest.param("simplify", marks=pytest.mark.slow)])
 def test_interrupted_while_tracing(work: Path, stage: str) -> None:
     """Two children at once, one of them started from a thread."""
     process = spawn(*FIRST, "-o", work / "tiny.bundle")
@@ -342,6 +342,7 @@ def test_the_second_export_says_who_is_at_it(work: Path, notes: Path) -> None:
     assert run("fake-good", "tiny", "--no-profile", "-o", bundle).code == 0
 
 
+@pytest.mark.slow
 def test_two_first_exports_at_once(work: Path) -> None:
     """One of them makes the bundle, the other is told so, whoever comes first."""
     bundle = work / "tiny.bundle"

@@ -100,7 +100,7 @@ def prepare(path: Path, before: str) -> None:
         publish(path, before)
 
 
-@pytest.mark.parametrize("before", ["none", "empty", "dead", "old"])
+@pytest.mark.parametrize("before", ["none", "old", *SLOWLY])
 def test_killed_at_every_effect(path: Path, before: str) -> None:
     states = []
     for number in range(MOST):

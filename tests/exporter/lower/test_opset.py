@@ -36,6 +36,7 @@ def test_what_has_no_older_form_is_refused() -> None:
     assert caught.value.code == "unsupported"
 
 
+@pytest.mark.slow
 def test_a_target_gets_its_own_and_the_bundle_keeps_both(tmp_path: Path) -> None:
     made = run("fake-older", "tiny", "-o", tmp_path / "it.bundle", "--no-profile", "--json")
     assert made.code == 0, made

@@ -29,9 +29,10 @@ from .specimens import SMALL, TARGETS, specimen
         ("multi-head-attention", {"mask": True}),
         ("pixel-unshuffle", {"factor": 4, "channels": 8}),
         ("pixel-shuffle", {}),
-        pytest.param("restormer", {**SMALL, "variant": "dual-pixel"}, marks=pytest.mark.slow),
+        ("restormer", {**SMALL, "variant": "dual-pixel"}),
     ],
 )
+@pytest.mark.slow
 def test_it_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     # The variant without samples may be as small as its dims allow.
     dims = ("H=64:64:80", "W=64:64:88") if name == "restormer" else ()

@@ -56,6 +56,7 @@ def test_these_definitions_are_listed() -> None:
         ("superpixel-upsample", {}),
     ],
 )
+@pytest.mark.slow
 def test_a_block_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     passes(specimen(name, tmp_path, **options))
 

@@ -39,6 +39,7 @@ def passes(name: str, folder: Path, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("name", "options"), BLOCKS)
+@pytest.mark.slow
 def test_it_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     passes(name, tmp_path, options)
 

@@ -36,6 +36,7 @@ def assert_it_passes(name: str, folder: Path, dims: tuple[str, ...], options: di
         ("selective-conv-gru", {"hidden": 16, "inputs": 8, "small": 3, "large": 5}),
     ],
 )
+@pytest.mark.slow
 def test_a_block_passes_on_both_targets(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     assert_it_passes(name, tmp_path, (), options)
 

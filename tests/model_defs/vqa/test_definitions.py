@@ -40,6 +40,7 @@ def passes(name: str, folder: Path, dims: tuple[str, ...] = (), **options: Any) 
 
 
 @pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.slow
 def test_a_block_passes_on_both_targets(name: str, tmp_path: Path) -> None:
     options = {"channels": 16, "frames": 4} if name.startswith("temporal") else {"feature_dim": 64}
     passes(name, tmp_path, **options)
