@@ -100,6 +100,9 @@ def prepare(path: Path, before: str) -> None:
         publish(path, before)
 
 
+SLOWLY = [pytest.param(before, marks=pytest.mark.slow) for before in ("empty", "dead")]
+
+
 @pytest.mark.parametrize("before", ["none", "old", *SLOWLY])
 def test_killed_at_every_effect(path: Path, before: str) -> None:
     states = []
