@@ -20,7 +20,7 @@ from exporter.verification import Verification, chosen, refuse_missing_checkpoin
 if TYPE_CHECKING:
     from polygraphy.backend.base import BaseRunner
 
-    from exporter.latency.profile import Profile
+    from exporter.latency.result import Profile
     from exporter.manifest import Manifest
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"

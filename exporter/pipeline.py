@@ -20,7 +20,7 @@ from exporter.errors import Incomplete, NotProven, Refused, nearest
 from exporter.graph import sha256
 from exporter.hops import artifact_hop, graph_hop, interface_of
 from exporter.isolate import Limits
-from exporter.latency import profile as timing
+from exporter.latency.result import Profile
 from exporter.latency.subjects import timed
 from exporter.manifest import CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, TargetInfo, Weights
 from exporter.preflight import Opening, options_of
@@ -43,7 +43,7 @@ class Exported:
     bundle: Path
     verification: Verification
     stages: tuple[Stage, ...]
-    profile: timing.Profile | None
+    profile: Profile | None
     published: str | None = None
 
     def as_json(self) -> dict[str, Any]:

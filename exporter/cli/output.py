@@ -15,7 +15,7 @@ from exporter.errors import Defect, ExporterError, Refused
 if TYPE_CHECKING:
     import typer
 
-    from exporter.latency.profile import Profile
+    from exporter.latency.result import Profile
     from exporter.verification import Verification
 
 INTERRUPTED = 130

@@ -12,6 +12,7 @@ from exporter import registry
 from exporter.bundle import Bundle, read_tensors
 from exporter.isolate import Limits
 from exporter.latency import profile as timing
+from exporter.latency.result import ARTIFACT, EAGER, Profile, Subject
 from exporter.manifest import CaseInfo, Manifest
 from exporter.parity.ladder import RUNGS, UNIT_ROUNDOFF
 from exporter.preflight import Opening, PathOf, ready
@@ -31,7 +32,7 @@ def profile(
     save: bool = False,
     opening: Opening | None = None,
     layers: bool = False,
-) -> timing.Profile:
+) -> Profile:
     """Times a bundle's artifacts, and eager PyTorch where it can be rebuilt here, against one another.
 
     Args:
@@ -72,7 +73,7 @@ def timed(
     budget_seconds: float = timing.BUDGET_SECONDS,
     opening: Opening | None = None,
     layers: bool = False,
-) -> timing.Profile:
+) -> Profile:
     """Times the targets of these keys beside eager, on the normal case at the opt sizes."""
     tensors, opening = str(path_of(_timed_case(manifest).file)), opening or Opening()
     artifacts = [_artifact_subject(path_of, manifest, key, tensors, stages, opening, layers) for key in keys]
@@ -93,7 +94,7 @@ def timed(
     )
 
 
-def _multiplied(artifacts: Sequence[timing.Subject], device: str) -> str:
+def _multiplied(artifacts: Sequence[Subject], device: str) -> str:
     """How eager multiplies float32 on a device: as its artifacts do, where they are of one mind."""
     asked = {subject.asked for subject in artifacts if subject.device == device}
     return "tf32" if asked == {"tf32"} else "fp32"
@@ -121,7 +122,7 @@ def _artifact_subject(
     stages: Stages,
     opening: Opening,
     layers: bool,
-) -> timing.Subject:
+) -> Subject:
     info = manifest.targets[key]
     target = registry.target(info.target)
     available = target.available()
@@ -141,8 +142,8 @@ def _artifact_subject(
         request |= made.as_request()
         advice = made.advice
     name = info.target if info.precision == "fp32" else key
-    return timing.Subject(
-        name, timing.ARTIFACT, request, info.precision, info.stored, skipped=skipped, device=target.device,
+    return Subject(
+        name, ARTIFACT, request, info.precision, info.stored, skipped=skipped, device=target.device,
         advice=advice, options=dict(opening.extra or {}),
     )  # fmt: skip
 
@@ -167,7 +168,7 @@ def _eager_subject(
     device: str,
     index: int,
     precision: str = "fp32",
-) -> timing.Subject:
+) -> Subject:
     """Eager PyTorch with the weights the artifacts were made from, on the device that they compute on."""
     weights = manifest.weights
     request = {
@@ -184,7 +185,7 @@ def _eager_subject(
     }  # fmt: skip
     skipped = _why_no_eager(manifest, checkpoint)
     name = "eager" if device == "cpu" else f"eager on {device}"
-    return timing.Subject(name, timing.EAGER, request, precision, "fp32", baseline=True, skipped=skipped, device=device)
+    return Subject(name, EAGER, request, precision, "fp32", baseline=True, skipped=skipped, device=device)
 
 
 def _why_no_eager(manifest: Manifest, checkpoint: Path | None) -> str:

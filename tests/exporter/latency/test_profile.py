@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from exporter.errors import Incomplete, StageFailed
-from exporter.latency import profile as module
-from exporter.latency.profile import ARTIFACT, EAGER, Profile, Subject, profile
+from exporter.latency import children as module
+from exporter.latency.profile import profile
+from exporter.latency.result import ARTIFACT, EAGER, Profile, Subject
 from exporter.latency.stats import Cause, Conclusion, Stability
 from exporter.verdict import Verdict
 
@@ -273,7 +274,7 @@ def test_a_crashed_twin_leaves_figures_but_no_claims(world: World) -> None:
 
 
 def test_what_was_never_timed_is_no_success() -> None:
-    assert module._Unit(subject("fast"), 1, 0).measured().verdict is Verdict.INVALID
+    assert module.Unit(subject("fast"), 1, 0).measured().verdict is Verdict.INVALID
 
 
 def test_names_are_unique(world: World) -> None:
