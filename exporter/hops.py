@@ -16,7 +16,7 @@ from exporter.parity.measure import Measurement
 from exporter.preflight import Opening, PathOf, options_of, ready
 from exporter.program import program_of
 from exporter.stages import Stages
-from exporter.target import Availability, Options
+from exporter.target import UNPROVEN, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
 
 
@@ -209,6 +209,8 @@ def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[s
         named = ", ".join(f"{node} in {kind}" for node, kind in list(differing.items())[:SHOWN])
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         return f"asked for {precision}, but {named}{more} ran otherwise than the graph declares"
+    if UNPROVEN in ran:
+        return f"asked for {precision}, and the runtime says of no node of the graph what it ran in"
     asked, kinds = set(computed.split("+")), {kind for each in ran for kind in each.split("+")}
     if mixed and asked <= PERMISSIONS:
         asked = asked & kinds

@@ -6,6 +6,7 @@ import inspect
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,21 +77,26 @@ def _target(name: str) -> dict[str, Any]:
         options = {name: setting.__dict__ for name, setting in target.settings.items()}
     except (ImportError, ExporterError) as error:
         return {"name": name, "available": False, "version": None, "precisions": [], "options": {},
-                "reason": str(error), "next": ""}  # fmt: skip
+                "prepares": False, "reason": str(error), "next": ""}  # fmt: skip
     return {
         "name": name,
         "available": found.present,
         "version": found.version,
         "precisions": precisions,
         "options": options,
+        "prepares": target.prepares,
         "reason": found.reason,
         "next": found.next,
     }
 
 
 def diagnosed() -> dict[str, Any]:
-    """The object of ``exporter doctor``: what is missing here, and all versions."""
-    problems = [f"{t['name']}: {t['reason']}; {t['next']}" for t in listed_targets()["targets"] if not t["available"]]
+    """The object of ``exporter doctor``: what is missing here, what is done elsewhere, and all versions.
+
+    A target that prepares everything anywhere lacks nothing on a machine without its runtime.
+    """
+    absent = [target for target in listed_targets()["targets"] if not target["available"]]
+    problems = [_missing(target) for target in absent if not target["prepares"]]
     versions: dict[str, str] = {}
     for package in PACKAGES:
         try:
@@ -109,9 +115,14 @@ def diagnosed() -> dict[str, Any]:
         "schema": "exporter.doctor/1",
         "ok": not problems,
         "problems": problems,
+        "elsewhere": [_missing(target) for target in absent if target["prepares"]],
         "machine": machine,
         "versions": versions,
     }
+
+
+def _missing(target: Mapping[str, Any]) -> str:
+    return f"{target['name']}: {target['reason']}; {target['next']}"
 
 
 def inspected(path: Path) -> dict[str, Any]:

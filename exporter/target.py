@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from exporter.graph import Graph
 
 
+UNPROVEN = "unproven"
+
+
 @dataclass(frozen=True)
 class Availability:
     """Whether a target can run here; when not, why and what to do."""
@@ -122,7 +125,8 @@ class Ran:
     """What actually ran in an opened artifact.
 
     Attributes:
-        precision: the type the arithmetic ran in: one name, or several joined by ``+`` when mixed.
+        precision: the type the arithmetic ran in: one name, or several joined by ``+`` when mixed; ``UNPROVEN`` where
+            the runtime tells nothing of the graph's nodes.
         layers: how many layers ran in each type.
         providers: how many nodes each execution provider or device took.
         differing: nodes that ran in another type than their graph declares, with that type.

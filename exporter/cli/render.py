@@ -332,6 +332,8 @@ def doctor(value: Event) -> None:
         out.print(f"[bold yellow]missing[/]  {escape(problem)}")
     if not value["problems"]:
         out.print("[bold green]nothing is missing[/]")
+    for target in value["elsewhere"]:
+        out.print(f"[bold]prepared here, compiled elsewhere[/]  {escape(target)}")
     _listing(out, [(k, str(v)) for k, v in {**value["machine"], **value["versions"]}.items()], ("", ""))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.target import Ran
+from exporter.target import UNPROVEN, Ran
 
 from .build import nodes_of
 
@@ -91,6 +91,8 @@ def type_of(words: str) -> str:
 def ran(layers: Sequence[LayerFacts], declared: Mapping[str, str], network: Mapping[str, str], device: str) -> Ran:
     """What ran: per layer what shows, and inside a fused one what the strongly typed network says of its nodes.
 
+    An engine that names none of the graph's nodes proves nothing, whatever types its layers show.
+
     Args:
         layers: the engine's.
         declared: the type of each node in the graph.
@@ -112,4 +114,6 @@ def ran(layers: Sequence[LayerFacts], declared: Mapping[str, str], network: Mapp
         differing |= dict.fromkeys(sorted(wrong), "+".join(types))
     differing |= {n: k for n, k in network.items() if n in declared and declared[n] != k}
     kinds = {kind for key in counts for kind in key.split("+")}
+    if declared and not declared.keys() & (network.keys() | {node for layer in layers for node in layer.nodes}):
+        kinds = {UNPROVEN}
     return Ran("+".join(sorted(kinds)) or "none", dict(counts), {device: len(layers)}, differing)

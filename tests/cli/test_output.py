@@ -103,7 +103,7 @@ def test_one_model(tmp_path: Path) -> None:
 def test_targets(tmp_path: Path) -> None:
     value = quick("targets", "--json", cwd=tmp_path).json
     assert value["schema"] == "exporter.targets/1"
-    keys = {"name", "available", "version", "precisions", "options", "reason", "next"}
+    keys = {"name", "available", "version", "precisions", "options", "prepares", "reason", "next"}
     by_name = {target["name"]: target for target in value["targets"]}
     assert all(set(target) == keys for target in by_name.values())
     assert by_name["fake-good"]["available"] and not by_name["fake-absent"]["available"]
@@ -121,6 +121,8 @@ def test_the_rest(tmp_path: Path) -> None:
     doctor = quick("doctor", "--json", cwd=tmp_path)
     assert doctor.code == 3 and doctor.json["schema"] == "exporter.doctor/1" and not doctor.json["ok"]
     assert any(problem.startswith("fake-absent: ") for problem in doctor.json["problems"])
+    assert [target.partition(":")[0] for target in doctor.json["elsewhere"]] == ["tensorrt"]
+    assert not any(problem.startswith("tensorrt") for problem in doctor.json["problems"]), "it is prepared here"
 
 
 def test_json_has_no_numbers_that_are_none(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from exporter.verdict import Result, Verdict
         ("fp32", {"bf16+fp32"}, False, False),
         ("fp32", set(), False, False),
         ("fp32", {"none"}, False, False),
+        ("fp16", {"unproven"}, True, False),
         ("fp16", {"fp16"}, True, True),
         ("fp16", {"fp16+fp32"}, True, True),
         ("fp16", {"fp16+fp32"}, False, False),
@@ -42,6 +43,10 @@ def test_what_ran_is_what_was_asked(computed: str, ran: set[str], mixed: bool, r
 def test_nodes_in_another_type_than_declared_are_named_and_counted() -> None:
     said = _mismatch("fp16", "fp16", {"fp16"}, {f"node{i}": "fp32" for i in range(7)}, True)
     assert "node0 in fp32" in said and "and 2 more" in said
+
+
+def test_a_runtime_that_names_no_node_proves_nothing() -> None:
+    assert "says of no node" in _mismatch("fp16", "fp16", {"unproven"}, {}, True)
 
 
 def result(amplification: float | None) -> Result:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exporter.target import LOAD, REBUILD, Options
+from exporter.target import LOAD, REBUILD, UNPROVEN, Options
 from exporter.target_options import completed, target_options
 from tests.targets.tensorrt.parts import build, clocks, cuda, fits, inspector, recipe, target
 
@@ -121,7 +121,13 @@ def test_a_kernel_with_tf32_in_its_name_is_tf32() -> None:
 
 
 def test_an_engine_without_detail_proves_nothing() -> None:
-    assert ran({"conv": "fp16"}, {}, "conv").precision == "none"
+    assert ran({"conv": "fp16"}, {}, "conv").precision == UNPROVEN
+
+
+def test_an_engine_that_names_no_node_of_the_graph_proves_nothing() -> None:
+    other = layer("conv", "CaskConvolution", ["another"], "Half", "Half")
+    assert ran({"conv": "fp16"}, {}, other).precision == UNPROVEN
+    assert ran({"conv": "fp16"}, {"conv": "fp16"}, other).precision == "fp16", "noted when it was built"
 
 
 def test_weights_tell_where_the_doors_do_not() -> None:
