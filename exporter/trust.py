@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -17,13 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from exporter import folders
 from exporter.graph import sha256
 
 
 def folder() -> Path:
-    """Where the record lies, one file per digest: in the user's state folder, as the XDG rules have it."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "exporter" / "built"
+    """Where the record lies, one file per digest: in the user's state folder."""
+    return folders.state() / "built"
 
 
 def machine() -> str:

@@ -13,18 +13,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from exporter import folders
 from exporter.errors import NotProven
 from exporter.graph import OPSET
-from exporter.hops import lowered_hop
+from exporter.hops import interface_of, lowered_hop
 from exporter.manifest import Manifest
 from exporter.preflight import PathOf, options_of
 from exporter.program import program_of
 from exporter.stages import Stages
 from exporter.target import Target
-from exporter.verdict import Hop
+from exporter.verdict import Hop, Verdict
 
 # The precisions that are types of a graph; TF32 is not: it is how a GPU multiplies float32.
 WRITTEN = frozenset({"fp16", "bf16"})
+
+# A search looks at the cases that fail, and at most so often: what it keeps for one may not be enough for another.
+ROUNDS = 2
+CASES = 2
+SEARCH_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -97,11 +103,35 @@ def lowered(
     }
     made = stages.run(f"lower {precision}", "exporter.lower.worker:stage", asked)
     hop = lowered_hop(stages, rounded, manifest, cases, yardsticks, precision)
+    search: dict[str, Any] = {}
+    for _ in range(ROUNDS):
+        failing = _failing(hop, cases)
+        if not yardsticks or not failing:
+            break
+        more = interface_of(manifest, options_of(manifest, "fp32", 0)) | {
+            "cases": failing, "kept": made["kept"], "yardsticks": [str(path) for path in yardsticks],
+            "memory": str(folders.cache() / "search"), "seconds": SEARCH_SECONDS,
+        }  # fmt: skip
+        made = stages.run(f"search {precision}", "exporter.lower.worker:searching", asked | more)
+        search = made["search"]
+        hop = lowered_hop(stages, rounded, manifest, cases, yardsticks, precision)
     several = len(graphs) > 1
     kept = {
         f"{name}.{node}" if several else node: why
         for name, nodes in made["kept"].items()
         for node, why in nodes.items()
     }
-    facts = {"kept": kept, "nodes": sum(made["nodes"].values())}
+    facts = {"kept": kept, "nodes": sum(made["nodes"].values())} | ({"search": search} if search else {})
     return Lowered(graphs, replace(hop, facts={**hop.facts, **facts}))
+
+
+def _failing(hop: Hop, cases: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The cases that are off by most, in the order they stand; none where something else than values is wrong."""
+    if hop.verdict is not Verdict.FAIL:
+        return []
+    off: dict[str, float] = {}
+    for result in hop.results:
+        if result.verdict is not Verdict.PASS:
+            off[result.case] = max(off.get(result.case, 0.0), result.relative_l2 or float("inf"))
+    worst = sorted(off, key=lambda name: off[name], reverse=True)[:CASES]
+    return [case for case in cases if case["name"] in worst]

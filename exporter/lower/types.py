@@ -48,6 +48,14 @@ def is_float(value: ir.Value | None) -> bool:
     return bool(kind == ir.DataType.FLOAT)
 
 
+def lowered_sides(model: ir.Model, node: ir.Node, precision: str) -> tuple[list[bool], list[bool]]:
+    """Which inputs and which outputs of a node take the lower type, where the node is lowered."""
+    schema, low = _schema(node, model.opset_imports.get("", 18)), TYPES[precision]
+    takes = [is_float(v) and node.op_type != "Cast" and _allows(schema, i, low, "inputs")
+             for i, v in enumerate(node.inputs)]  # fmt: skip
+    return takes, [is_float(v) and _allows(schema, i, low, "outputs") for i, v in enumerate(node.outputs)]
+
+
 def typed(model: ir.Model, precision: str, kept: Mapping[str, str]) -> ir.Model:
     """Gives every value its type, in place.
 

@@ -17,7 +17,7 @@ from exporter.bundle import read_tensors, under
 from exporter.errors import NotProven
 from exporter.graph import Graph
 from exporter.isolate import Channel
-from exporter.lower import ranges
+from exporter.lower import evidence, ranges
 from exporter.lower.rounding import rounded
 from exporter.lower.types import TYPES, named, typed
 from exporter.parity import worker
@@ -49,11 +49,39 @@ def stage(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     models = {name: named(Graph(Path(path)).load()) for name, path in request["graphs"].items()}
     _refuse_control_flow(models)
     lost = _measured(models, request, channel)
-    kept, nodes = {}, {}
+    kept = {
+        name: ranges.keeping(model, lost[name] | ranges.constant_losses(model, precision), precision)
+        for name, model in models.items()
+    }
+    return _written(models, kept, request)
+
+
+def searching(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Child: finds by running which nodes more must stay in float32, and writes the graphs again.
+
+    Args:
+        request: as of :func:`stage`, with only the ``cases`` to meet; ``kept``, as it returned it; ``yardsticks``,
+            ``outputs``, ``state`` and ``stream`` as :func:`worker.measure` takes them; ``memory``, a file of what
+            earlier runs found; ``seconds``, what it may take.
+        channel: gets what it will cost, then a progress event per run.
+
+    Returns:
+        As :func:`stage`, and ``"search"``: ``{"runs", "excess", "seconds"}``, what is left of the error in units of
+        what is allowed.
+    """
+    worker.quiet_polygraphy()
+    models = {name: named(Graph(Path(path)).load()) for name, path in request["graphs"].items()}
+    found = evidence.searched(models, request, channel)
+    return _written(models, found.kept, request) | {"search": found.facts}
+
+
+def _written(
+    models: Mapping[str, ir.Model], kept: dict[str, dict[str, str]], request: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the lowered graphs, and what a CPU runs in their place."""
+    nodes = {name: len(model.graph) for name, model in models.items()}
     for name, model in models.items():
-        kept[name] = ranges.keeping(model, lost[name] | ranges.constant_losses(model, precision), precision)
-        nodes[name] = len(model.graph)
-        low = in_opset(ir.to_proto(typed(model, precision, kept[name])), opset)
+        low = in_opset(ir.to_proto(typed(model, request["precision"], kept[name])), request["opset"])
         onnx.checker.check_model(low, full_check=True)
         Path(request["lowered"][name]).write_bytes(content(low))
         Path(request["rounded"][name]).write_bytes(content(rounded(low)))

@@ -66,6 +66,15 @@ def judge(
     return results
 
 
+def excess(result: Result, rung: Rung, precision: str) -> float:
+    """How far off a result is, in units of the error allowed: at most 1 where it passes."""
+    if result.relative_l2 is None or result.noise is None:
+        return 0.0 if result.verdict is Verdict.PASS else float("inf")
+    allowed = min(rung.bound * max(result.noise, UNIT_ROUNDOFF[precision]), LARGEST_ERROR)
+    off = result.relative_l2 / allowed
+    return off if result.verdict is Verdict.PASS else max(off, 1.001)
+
+
 def _floors(measurements: Sequence[Measurement]) -> Mapping[tuple[str, str], Floor]:
     floors: dict[tuple[str, str], Floor] = {}
     for m in measurements:

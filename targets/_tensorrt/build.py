@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exporter import folders
 from exporter.errors import NotProven, StageFailed
 from exporter.target import Progress
 
@@ -177,11 +177,10 @@ class TimingCache:
 
 
 def cache_path(device: Device, version: str) -> Path:
-    """Where the timings of a device and a version lie: in the user's cache folder, as the XDG rules have it."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where the timings of a device and a version lie: in the user's cache folder."""
     words = f"{device.name} {device.capability} {version}"
     name = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in words)
-    return Path(cache) / "exporter" / "tensorrt" / f"{name}.timings"
+    return folders.cache() / "tensorrt" / f"{name}.timings"
 
 
 def _intact(content: bytes) -> bytes | None:
