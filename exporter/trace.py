@@ -23,7 +23,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from exporter import recurrent
 from exporter.errors import NotProven
-from exporter.graph import OPSET, Graph
+from exporter.graph import OPSET, SCOPE, Graph
 from exporter.spec import Dim, ModelDef, Tensor, factors_of
 
 OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
@@ -362,7 +362,7 @@ def _strip(model: ir.Model, definition: ModelDef) -> None:
         scope = node.metadata_props.get("pkg.torch.onnx.name_scopes")
         node.metadata_props.clear()
         if scope:
-            node.metadata_props["scope"] = scope
+            node.metadata_props[SCOPE] = scope
     for value in [*_values(model.graph), *model.graph.initializers.values()]:
         value.metadata_props.clear()
     model.graph.metadata_props.clear()

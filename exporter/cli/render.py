@@ -134,16 +134,24 @@ def _label(hop: Event) -> str:
 
 
 def _kept_lines(hop: Event) -> Iterator[str]:
-    """Which nodes of a lowered graph stay in float32, and why; the JSON has all of them."""
-    kept = hop["facts"].get("kept", {})
+    """Which nodes of a lowered graph stay in float32, and why, by module; the JSON has all of them."""
+    kept, modules = hop["facts"].get("kept", {}), hop["facts"].get("modules", {})
     if not kept:
         return
-    asked = hop["precision"]["asked"]
+    asked, search = hop["precision"]["asked"], hop["facts"].get("search")
     yield f"  {len(kept)} of {hop['facts']['nodes']} nodes stay in fp32, where {asked} would not do:"
-    for node, reason in list(kept.items())[:SHOWN]:
-        yield f"    {escape(node)}: {escape(reason)}"
-    if len(kept) > SHOWN:
-        yield f"    and {len(kept) - SHOWN} more: --json"
+    by_module: dict[str, list[str]] = {}
+    for node in kept:
+        by_module.setdefault(modules.get(node) or node, []).append(node)
+    for module, nodes in list(by_module.items())[:SHOWN]:
+        more = f" and {len(nodes) - 1} more nodes there" if len(nodes) > 1 else ""
+        where = nodes[0] if module == nodes[0] else f"{module} ({nodes[0]})"
+        yield f"    {escape(where)}: {escape(kept[nodes[0]])}{more}"
+    if len(by_module) > SHOWN:
+        yield f"    and {len(by_module) - SHOWN} modules more: --json"
+    if search:
+        left = f"{search['excess']:.2g} of the error allowed is left"
+        yield f"  found in {search['runs']} runs, {search['seconds']:.0f} s; {left}"
 
 
 def _metric_lines(hop: Event) -> Iterator[str]:

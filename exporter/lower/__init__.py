@@ -115,14 +115,21 @@ def lowered(
         made = stages.run(f"search {precision}", "exporter.lower.worker:searching", asked | more)
         search = made["search"]
         hop = lowered_hop(stages, rounded, manifest, cases, yardsticks, precision)
-    several = len(graphs) > 1
-    kept = {
-        f"{name}.{node}" if several else node: why
-        for name, nodes in made["kept"].items()
-        for node, why in nodes.items()
-    }
-    facts = {"kept": kept, "nodes": sum(made["nodes"].values())} | ({"search": search} if search else {})
+    kept, modules = _by_node(made["kept"]), _by_node(made["modules"])
+    facts = {"kept": kept, "modules": modules, "nodes": sum(made["nodes"].values())} | (
+        {"search": search} if search else {}
+    )
     return Lowered(graphs, replace(hop, facts={**hop.facts, **facts}))
+
+
+def _by_node(by_graph: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What is known of the nodes of all graphs; of several, under ``GRAPH.NODE``."""
+    several = len(by_graph) > 1
+    return {
+        f"{graph}.{node}" if several else node: what
+        for graph, nodes in by_graph.items()
+        for node, what in nodes.items()
+    }
 
 
 def _failing(hop: Hop, cases: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

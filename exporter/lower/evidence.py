@@ -71,8 +71,7 @@ def _opened(models: Mapping[str, ir.Model], places: Sequence[tuple[str, str]], r
         paths[graph] = Path(request["lowered"][graph]).with_suffix(".switches.onnx")
         paths[graph].write_bytes(content(switchboard(model, request["precision"], nodes, _switches(graph))))
         shapes[graph] = {**steps.shapes[graph], _switches(graph): (len(nodes),)}
-    runner = program.open_graphs(registry.graph_runners()[0], replace(steps, shapes=shapes), paths, options)
-    return runner
+    return program.open_graphs(registry.graph_runners()[0], replace(steps, shapes=shapes), paths, options)
 
 
 def _switches(graph: str) -> str:

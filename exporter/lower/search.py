@@ -71,7 +71,7 @@ def search(nodes: int, excess: Excess, most: int) -> Found:
     frontier = [_Range(-best.excess, 0, nodes)]
     kept: dict[int, float] = {}
     goal = HEADROOM
-    while frontier and best.excess > HEADROOM:
+    while frontier and best.excess > HEADROOM and work.left > 0:
         largest = heapq.heappop(frontier)
         if len(largest.nodes) > 1 and work.left > BRANCHES:
             for first, end in _cut(largest):
@@ -83,8 +83,6 @@ def search(nodes: int, excess: Excess, most: int) -> Found:
         found = Found(dict(kept), work.run(every - kept.keys()), work.runs)
         best = min(best, found, key=lambda f: f.excess)
         goal /= 2  # the sum was too hopeful: keep more before looking again
-        if work.left <= 0:
-            break
     return Found(best.kept, best.excess, work.runs)
 
 

@@ -92,8 +92,9 @@ class _Wiring:
         """The nodes that round a value, where none do yet."""
         if id(value) in self._rounded:
             return []
-        down = ir.node("Cast", [value], {"to": self._kind.value}, name=f"{self.switches.name}/{value.name}/down")
-        up = ir.node("Cast", [down.outputs[0]], {"to": ir.DataType.FLOAT.value}, name=f"{down.name}/up")
+        label = f"{self.switches.name}/rounded{len(self._rounded)}"
+        down = ir.node("Cast", [value], {"to": self._kind.value}, name=f"{label}/down")
+        up = ir.node("Cast", [down.outputs[0]], {"to": ir.DataType.FLOAT.value}, name=f"{label}/up")
         self._rounded[id(value)] = up.outputs[0]
         return [down, up]
 

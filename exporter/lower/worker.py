@@ -15,7 +15,7 @@ import onnx_ir as ir
 from exporter import program, registry
 from exporter.bundle import read_tensors, under
 from exporter.errors import NotProven
-from exporter.graph import Graph
+from exporter.graph import SCOPE, Graph, module_of
 from exporter.isolate import Channel
 from exporter.lower import evidence, ranges
 from exporter.lower.rounding import rounded
@@ -37,7 +37,7 @@ def stage(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         channel: gets a progress event per case.
 
     Returns:
-        ``{"kept": {graph: {node: reason}}, "nodes": {graph: count}}``.
+        ``{"kept": {graph: {node: reason}}, "modules": {graph: {node: its module's path}}, "nodes": {graph: count}}``.
 
     Raises:
         NotProven: ``unsupported`` for a graph with control flow inside.
@@ -80,12 +80,16 @@ def _written(
 ) -> dict[str, Any]:
     """Writes the lowered graphs, and what a CPU runs in their place."""
     nodes = {name: len(model.graph) for name, model in models.items()}
+    modules = {
+        name: {node.name: module_of(node.metadata_props.get(SCOPE)) for node in model.graph if node.name in kept[name]}
+        for name, model in models.items()
+    }
     for name, model in models.items():
         low = in_opset(ir.to_proto(typed(model, request["precision"], kept[name])), request["opset"])
         onnx.checker.check_model(low, full_check=True)
         Path(request["lowered"][name]).write_bytes(content(low))
         Path(request["rounded"][name]).write_bytes(content(rounded(low)))
-    return {"kept": kept, "nodes": nodes}
+    return {"kept": kept, "modules": modules, "nodes": nodes}
 
 
 def _in_another_opset(request: Mapping[str, Any], opset: int | None) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def _in_another_opset(request: Mapping[str, Any], opset: int | None) -> dict[str
         nodes[name] = len(model.graph.node)
         for place in ("lowered", "rounded"):
             Path(request[place][name]).write_bytes(content(model))
-    return {"kept": {name: {} for name in nodes}, "nodes": nodes}
+    return {"kept": {name: {} for name in nodes}, "modules": {name: {} for name in nodes}, "nodes": nodes}
 
 
 def in_opset(model: onnx.ModelProto, opset: int | None) -> onnx.ModelProto:

@@ -9,6 +9,8 @@ import logging
 import onnx
 import onnx_ir as ir
 
+from exporter.graph import SCOPE, scope_of
+
 # Folding may make a constant this much larger than its inputs' limit: weight layouts are folded, broadcasts are not.
 FOLD_INPUT_LIMIT = 1 << 24
 FOLD_OUTPUT_LIMIT = 1 << 24
@@ -29,14 +31,22 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
-    """onnxsim's simplification; its own ``ok`` checks nothing by default, so ours decides."""
+    """onnxsim's simplification; its own ``ok`` checks nothing by default, so ours decides.
+
+    It drops which module of the model a node is of: what it left as it was is told again.
+    """
     import onnxsim as simplifier
 
+    scopes = {key: scope for node in model.graph.node if (scope := scope_of(node)) for key in (node.name, *node.output)}
     with contextlib.redirect_stdout(io.StringIO()):
         simplified, _ = simplifier.simplify(model)
     kept = [entry for entry in simplified.metadata_props if not entry.key.startswith("onnxsim")]
     del simplified.metadata_props[:]
     simplified.metadata_props.extend(kept)
+    for node in simplified.graph.node:
+        scope = next((scopes[key] for key in (node.name, *node.output) if key in scopes), None)
+        if scope is not None and not scope_of(node):
+            node.metadata_props.add(key=SCOPE, value=scope)
     return simplified
 
 
