@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporter import folders
 from exporter.errors import NotProven, StageFailed
+from exporter.folders import cache as cache_folder
 from exporter.target import Progress
 
 from .cuda import Device
@@ -180,7 +180,7 @@ def cache_path(device: Device, version: str) -> Path:
     """Where the timings of a device and a version lie: in the user's cache folder."""
     words = f"{device.name} {device.capability} {version}"
     name = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in words)
-    return folders.cache() / "tensorrt" / f"{name}.timings"
+    return cache_folder() / "tensorrt" / f"{name}.timings"
 
 
 def _intact(content: bytes) -> bytes | None:
