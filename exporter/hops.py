@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from exporter.program import program_of
 from exporter.stages import Stages
 from exporter.target import UNPROVEN, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
+from exporter.work import share
 
 
 def _too_right(precision: str, rung: Rung, results: Sequence[Result]) -> str:
@@ -140,12 +142,45 @@ def artifact_hop(
         request = {**common, "target": info.target, "form": form, "cases": cases}
         stage = f"verify {key}" + (f" {form}" if len(info.forms) > 1 else "")
         outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
-    rung, types = RUNGS["low" if lowered else target.rung], target.precisions[info.precision]
+    rung = RUNGS["low" if lowered else target.rung]
+    types = made.artifact.stored, target.precisions[info.precision][1]
+    work = work_of(path_of, manifest)
     advice = [*made.advice, *info.advice, *_moved_advice(info, available)]
     facts = {"fingerprint": dict(made.artifact.fingerprint), "advice": list(dict.fromkeys(advice))}
     return _judged(
-        outcomes, "compiled", info.target, info.forms, cases, common, rung, info.precision, types, facts, mixed=lowered
+        outcomes,
+        "compiled",
+        info.target,
+        info.forms,
+        cases,
+        common,
+        rung,
+        info.precision,
+        types,
+        facts,
+        mixed=lowered,
+        work=work,
+        kept=frozenset(info.kept),
     )
+
+
+def work_of(path_of: PathOf, manifest: Manifest) -> dict[str, tuple[str, int]]:
+    """Operator and multiplications of every node of a bundle's graphs, as often as they run.
+
+    The nodes of several graphs are named ``GRAPH.NODE``.
+
+    Nothing for a bundle that was made before they were counted.
+    """
+    opt, several = {dim.name: dim.opt for dim in manifest.dims}, len(manifest.graphs) > 1
+    found: dict[str, tuple[str, int]] = {}
+    for step in manifest.program:
+        file = manifest.graphs[step.graph].work
+        counts = json.loads(path_of(file).read_text(encoding="utf-8")) if file else {}
+        times = step.repeat if isinstance(step.repeat, int) else opt[step.repeat]
+        for node, (operator, count) in counts.items():
+            name = f"{step.graph}.{node}" if several else node
+            found[name] = operator, count * times + found.get(name, ("", 0))[1]
+    return found
 
 
 def _moved_advice(info: TargetInfo, available: Availability) -> list[str]:
@@ -169,6 +204,8 @@ def _judged(
     types: tuple[str, str],
     facts: Mapping[str, Any],
     mixed: bool = False,
+    work: Mapping[str, tuple[str, int]] | None = None,
+    kept: frozenset[str] = frozenset(),
 ) -> Hop:
     """The hop's verdict from what its children measured, one per form; a child that did not answer decides it."""
     several = [outcomes] if isinstance(outcomes, Outcome) else list(outcomes)
@@ -183,9 +220,14 @@ def _judged(
             return Hop(hop, target, outcome.verdict, ended, Precision(precision, stored), tuple(results), known)
         measured = [Measurement.from_json(value) for value in outcome.value["measurements"]]
         results += judge(measured, expected, hop=hop, target=target, form=form, rung=rung, precision=precision)
-        ran.add(outcome.value["ran"]["precision"])
-        differing |= outcome.value["ran"]["differing"]
-        known[form or "ran"] = outcome.value["ran"]
+        seen = dict(outcome.value["ran"])
+        nodes = seen.pop("nodes")
+        ran.add(seen["precision"])
+        differing |= seen["differing"]
+        if work:
+            known["work"] = share(work, nodes)
+            differing |= _differing(work, nodes, computed, kept)
+        known[form or "ran"] = seen
         known |= _drift_facts(measured)
         if outcome.value["metrics"]:
             known.setdefault("metrics", outcome.value["metrics"])
@@ -197,6 +239,17 @@ def _judged(
     if mismatch:
         return Hop(hop, target, Verdict.FAIL, mismatch, found, tuple(results), known)
     return Hop(hop, target, verdict, reason, found, tuple(results), known)
+
+
+def _differing(
+    work: Mapping[str, tuple[str, int]], ran: Mapping[str, str], computed: str, kept: frozenset[str]
+) -> dict[str, str]:
+    """The nodes with work to do that ran in another type than was asked for, and were not kept for a reason."""
+    if computed in PERMISSIONS:
+        return {}
+    told = {node: ran.get(node) or ran.get(f"*{operator}") for node, (operator, _) in work.items()}
+    wanted = {node: "fp32" if node in kept else computed for node in work}
+    return {node: kind for node, kind in told.items() if kind is not None and kind not in (wanted[node], computed)}
 
 
 def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[str, str], mixed: bool) -> str:

@@ -90,13 +90,17 @@ class PassRecord:
 
 @dataclass(frozen=True)
 class GraphFiles:
-    """One graph before and after simplification, and its own inputs and outputs."""
+    """One graph before and after simplification, and its own inputs and outputs.
+
+    ``work`` is a file of the multiplications each node takes, ``{node: [operator, count]}``.
+    """
 
     traced: str
     simplified: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     passes: tuple[PassRecord, ...] = ()
+    work: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class TargetInfo:
     """A compiled artifact, or the place kept for one that another machine has to make.
 
     ``graphs`` are those it is compiled from where they are not the simplified ones (a lower precision is written into
-    them); ``options`` are the target's own.
+    them); ``options`` are the target's own. ``way`` is how it came to its precision; the nodes ``kept`` stay above it.
     """
 
     target: str
@@ -131,6 +135,8 @@ class TargetInfo:
     next: str = ""
     graphs: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    way: str = ""
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,6 +190,8 @@ def mentioned(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for name, graph in manifest.graphs.items():
         yield f"graphs.{name}.traced", graph.traced
         yield f"graphs.{name}.simplified", graph.simplified
+        if graph.work:
+            yield f"graphs.{name}.work", graph.work
     for index, case in enumerate(manifest.cases):
         yield f"cases[{index}].file", case.file
     for name, file in manifest.yardsticks.items():
@@ -358,8 +366,11 @@ def _with_lower_precisions(value: dict[str, Any]) -> dict[str, Any]:
     upgraded: dict[str, Any] = _added(value, "", yardsticks={}) | {"schema": f"{SCHEMA_NAME}/2"}
     targets = value.get("targets")
     if isinstance(targets, dict):
-        added = {key: _added(info, f"targets.{key}", graphs={}, options={}) for key, info in targets.items()}
-        upgraded["targets"] = added
+        more: dict[str, Any] = {"graphs": {}, "options": {}, "way": "", "kept": []}
+        upgraded["targets"] = {key: _added(info, f"targets.{key}", **more) for key, info in targets.items()}
+    graphs = value.get("graphs")
+    if isinstance(graphs, dict):
+        upgraded["graphs"] = {key: _added(graph, f"graphs.{key}", work="") for key, graph in graphs.items()}
     return upgraded
 
 

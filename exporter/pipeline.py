@@ -128,10 +128,9 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         stages = Stages(draft.work / "logs", request.limits, progress)
         key = _key(definition, request, found)
         manifest, hops = _graph(draft, definition, request, key, stages)
-        manifest, graphs, lowered_hops = _lowered(draft, manifest, target, request, stages)
-        hops += lowered_hops
-        manifest, hop = _compiled(draft, manifest, target, request, graphs, stages, str(path))
-        verification = verification_of(manifest, [*hops, hop])
+        manifest, made = _made(draft, manifest, target, request, stages, str(path))
+        hops, hop = [*hops, *made], made[-1]
+        verification = verification_of(manifest, hops)
         measured = None
         if request.profile and hop.verdict in (Verdict.PASS, Verdict.FAIL):
             checkpoint = request.checkpoint.resolve() if request.checkpoint else None
@@ -164,6 +163,15 @@ def _refuse_precision(target: Target, precision: str) -> None:
             where=f"target {target.name}",
             why=f"it offers {', '.join(target.precisions)}",
             next=f"--precision {next(iter(target.precisions))}",
+        )
+    lack = target.lacks(precision)
+    if lack is not None:
+        raise Refused(
+            "unsupported-precision",
+            f"{target.name} cannot compute in {precision} here: {lack.reason}",
+            where=f"target {target.name}, {lack.node}",
+            why="what would run instead is another precision than the one asked for",
+            next=lack.remedy,
         )
 
 
@@ -240,12 +248,14 @@ def _graph(
     options = options_of(definition, request.precision, request.threads)
     common = interface_of(definition, options)
     simplified = {name: draft.work / f"{name}.simplified.onnx" for name in traced}
+    work = {name: draft.work / f"{name}.work.json" for name in traced}
     guards = _guarding(cases, definition)
     simplify = {
         **common,
         "graphs": {name: str(path) for name, path in traced.items()},
         "simplified": {name: str(path) for name, path in simplified.items()},
         "cases": guards,
+        "work": {name: str(path) for name, path in work.items()},
         "onnx_tests": str(draft.work / "onnx-tests"),
     }
     passes = stages.run("simplify", "exporter.simplify:simplify", simplify)["passes"]
@@ -255,7 +265,7 @@ def _graph(
     ]
     if reference["notes"]:  # what is true of the reference is told where it is first compared with
         hops[0] = replace(hops[0], facts={**hops[0].facts, "advice": reference["notes"]})
-    manifest = _manifest(draft, definition, key, traced, simplified, passes, reference)
+    manifest = _manifest(draft, definition, key, traced, simplified, work, passes, reference)
     return _joined(draft, manifest, request), hops
 
 
@@ -310,6 +320,7 @@ def _manifest(
     key: str,
     traced: Mapping[str, Path],
     simplified: Mapping[str, Path],
+    work: Mapping[str, Path],
     passes: Mapping[str, Sequence[Mapping[str, str]]],
     reference: Mapping[str, Any],
 ) -> Manifest:
@@ -321,6 +332,7 @@ def _manifest(
             draft.add(simplified[name], f"{prefix}simplified.onnx"),
             *definition.graph_tensors(name),
             tuple(PassRecord(**record) for record in passes[name]),
+            draft.add(work[name], f"{prefix}work.json"),
         )
     cases = tuple(
         CaseInfo(
@@ -377,14 +389,42 @@ def _key_of(target: str, precision: str) -> str:
     return f"{target}/{precision}"
 
 
-def _lowered(
-    draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages
-) -> tuple[Manifest, dict[str, str], list[Hop]]:
-    """The graphs that the target wants other than the simplified ones, and their hop; the yardsticks of all precisions.
+def _made(
+    draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages, where: str
+) -> tuple[Manifest, list[Hop]]:
+    """Lowers, compiles and verifies: by the first of the target's ways to the precision that passes, else by the last.
+
+    What the ways before it came to is told with the last hop.
+    """
+    manifest = _with_yardsticks(draft, manifest, target, request, stages)
+    ways, tried = target.lowers.get(request.precision, ("",)), list[str]()
+    for way in ways:
+        found = _lowered(draft, manifest, target, request, way, stages)
+        done, hop = _compiled(draft, manifest, target, request, found, stages, where)
+        if hop.verdict is not Verdict.FAIL or way == ways[-1]:
+            break
+        tried.append(f"by way of {way!r} it was {hop.verdict}: {hop.reason}")
+    if tried:
+        hop = replace(hop, facts={**hop.facts, "advice": [*tried, *hop.facts.get("advice", [])]})
+    return done, [*found.hops, hop]
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """The graphs that a target wants other than the simplified ones, as files of the bundle, and what came of them."""
+
+    way: str = ""
+    graphs: Mapping[str, str] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+    hops: tuple[Hop, ...] = ()
+
+
+def _with_yardsticks(draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages) -> Manifest:
+    """The manifest with the yardstick of the precision asked for.
 
     Those of targets that the bundle holds already are made again where its cases are new.
     """
-    asked = {request.precision} & target.lowers
+    asked = {request.precision} & target.lowers.keys()
     known = draft.old.manifest.yardsticks if draft.old else {}
     held = {info.precision for info in manifest.targets.values()} & known.keys()
     for precision in sorted((asked | held) - manifest.yardsticks.keys()):
@@ -393,14 +433,18 @@ def _lowered(
         lower.yardstick(manifest, _files(draft), request.build, precision, file, stages)
         name = draft.add(file, f"yardsticks/{precision}.safetensors")
         manifest = replace(manifest, yardsticks=manifest.yardsticks | {precision: name})
-    if not lower.rewrites(target, request.precision):
-        return manifest, {}, []
-    folder, precision = draft.work / "lowered", request.precision
-    yardsticks = [_files(draft)(manifest.yardsticks[name]) for name in asked]
+    return manifest
+
+
+def _lowered(draft: Draft, manifest: Manifest, target: Target, request: Request, way: str, stages: Stages) -> _Lowered:
+    if not lower.rewrites(target, way):
+        return _Lowered(way)
+    folder, precision = draft.work / f"lowered-{way}", request.precision
+    yardsticks = [_files(draft)(manifest.yardsticks[precision])] if precision in target.lowers else []
     found = lower.lowered(manifest, _files(draft), precision, yardsticks, folder, stages, target.opset)
     place = f"targets/{_key_of(target.name, precision)}/graphs"
     graphs = {name: draft.add(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
-    return manifest, graphs, [found.hop]
+    return _Lowered(way, graphs, tuple(found.hop.facts["kept"]), (found.hop,))
 
 
 def _compiled(
@@ -408,7 +452,7 @@ def _compiled(
     manifest: Manifest,
     target: Target,
     request: Request,
-    lowered: Mapping[str, str],
+    lowered: _Lowered,
     stages: Stages,
     where: str,
     before: Mapping[str, str] | None = None,
@@ -423,12 +467,14 @@ def _compiled(
         options_of(manifest, request.precision, request.threads, request.extra),
         device=request.device,
         prepared={role: str(_files(draft)(file)) for role, file in (before or {}).items()},
+        way=lowered.way,
     )
-    folder = draft.work / "artifact"
-    graphs = {name: _files(draft)(file) for name, file in _named_graphs(manifest, lowered).items()}
+    folder = draft.work / f"artifact-{lowered.way}"
+    sources = _named_graphs(manifest, lowered.graphs)
+    graphs = {name: _files(draft)(file) for name, file in sources.items()}
     if not available.present:
         ahead = prepared(stages, target, manifest, graphs, options, folder) if target.prepares else {}
-        by_hand = program.by_hand(target, program_of(manifest), _named_graphs(manifest, lowered), options)
+        by_hand = program.by_hand(target, program_of(manifest), sources, options)
         info = _absent(target, request, lowered, _added(draft, key, ahead, folder), available, where, by_hand)
         hop = Hop(
             "compiled",
@@ -443,23 +489,25 @@ def _compiled(
     info = TargetInfo(
         target=target.name, precision=request.precision, files=_added(draft, key, made.files, folder),
         forms=tuple(made.forms), fingerprint=dict(made.fingerprint), stored=made.stored, threads=request.threads,
-        advice=tuple(made.advice), graphs=dict(lowered), options=dict(request.extra),
+        advice=tuple(made.advice), graphs=dict(lowered.graphs), options=dict(request.extra), way=lowered.way,
+        kept=lowered.kept,
     )  # fmt: skip
     manifest = replace(manifest, targets=manifest.targets | {key: info})
     return manifest, artifact_hop(_files(draft), manifest, key, stages, opening=Opening(request.device))
 
 
-def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Path) -> dict[str, str]:
+def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Path) -> _Lowered:
     """The graphs of a precision as an export wrote them: lowering takes PyTorch, for the yardstick.
 
     Raises:
         Refused: ``not-lowered`` where no export did.
     """
-    rewrites = lower.rewrites(target, precision)
-    judged = precision not in target.lowers or precision in manifest.yardsticks
     info = manifest.targets.get(_key_of(target.name, precision))
+    way = info.way if info else next(iter(target.lowers.get(precision, ("",))))
+    rewrites = lower.rewrites(target, way)
+    judged = precision not in target.lowers or precision in manifest.yardsticks
     if judged and not rewrites:
-        return {}
+        return _Lowered(way)
     if not judged or info is None or not info.graphs:
         model, held = manifest.model.name, ", ".join(sorted(manifest.targets)) or "none"
         raise Refused(
@@ -471,7 +519,7 @@ def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: P
             why=f"a lower precision is prepared, and judged, where the model is traced; it holds {held}",
             next=f"exporter {target.name} {model} -o {path} --precision {precision}, where PyTorch is",
         )
-    return info.graphs
+    return _Lowered(way, info.graphs, info.kept)
 
 
 def _named_graphs(manifest: Manifest, lowered: Mapping[str, str]) -> dict[str, str]:
@@ -502,7 +550,7 @@ def _files(draft: Draft) -> Callable[[str], Path]:
 def _absent(
     target: Target,
     request: Request,
-    lowered: Mapping[str, str],
+    lowered: _Lowered,
     files: Mapping[str, str],
     available: Availability,
     where: str,
@@ -513,8 +561,7 @@ def _absent(
         target=target.name, precision=request.precision, files=dict(files), forms=(), fingerprint={}, stored="-",
         threads=request.threads, status="incomplete",
         next=" && ".join(filter(None, [available.next, f"exporter compile {where} --target {target.name}{precision}"])),
-        graphs=dict(lowered),
-        options=dict(request.extra), advice=by_hand,
+        graphs=dict(lowered.graphs), options=dict(request.extra), advice=by_hand, way=lowered.way, kept=lowered.kept,
     )  # fmt: skip
 
 

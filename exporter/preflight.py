@@ -86,7 +86,8 @@ def ready(path_of: PathOf, manifest: Manifest, key: str, stages: Stages | None, 
     target = registry.target(info.target)
     artifact = artifact_of(path_of, info)
     extra = {**info.options, **(opening.extra or {})}
-    options = replace(options_of(manifest, info.precision, info.threads, extra), device=opening.device)
+    options = options_of(manifest, info.precision, info.threads, extra)
+    options = replace(options, device=opening.device, way=info.way)
     strange = trust.strangers(_opened(artifact)) if target.guarded else []
     found, advice = _decided(target, artifact, options, strange, opening.trusted)
     if found.action == LOAD:

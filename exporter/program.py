@@ -171,7 +171,9 @@ def ran(target: Target, runner: BaseRunner) -> Ran:
         providers.update(each.providers)
         differing |= {f"{name}.{node}": kind for node, kind in each.differing.items()}
     kinds = {kind for each in found for kind in each.precision.split("+")}
-    return Ran("+".join(sorted(kinds - {"none"})) or "none", layers, providers, differing)
+    nodes = {f"{name}.{node}": kind for name, each in zip(runner.parts, found, strict=True)
+             for node, kind in each.nodes.items()}  # fmt: skip
+    return Ran("+".join(sorted(kinds - {"none"})) or "none", layers, providers, differing, nodes)
 
 
 def layers(target: Target, runner: BaseRunner, feeds: Mapping[str, Array], runs: int) -> list[Layer]:

@@ -75,6 +75,7 @@ class Options:
         device: which accelerator of the machine, where there are several.
         host_code: whether the artifact may run code of its own on the host: only one that was built here.
         prepared: the files by role that :meth:`Target.prepare` wrote for this graph, where an export did.
+        way: how the graph came to its precision, one of the target's ways to it; nothing for the model's own.
     """
 
     precision: str = "fp32"
@@ -85,6 +86,7 @@ class Options:
     device: int = 0
     host_code: bool = False
     prepared: Mapping[str, str] = field(default_factory=dict)
+    way: str = ""
 
     @property
     def dynamic(self) -> list[str]:
@@ -130,12 +132,15 @@ class Ran:
         layers: how many layers ran in each type.
         providers: how many nodes each execution provider or device took.
         differing: nodes that ran in another type than their graph declares, with that type.
+        nodes: the type that each node of the graph ran in, as far as the runtime tells; ``*GRU`` stands for every node
+            of an operator whose layers it tells without names, where all of them ran in one type.
     """
 
     precision: str
     layers: Mapping[str, int]
     providers: Mapping[str, int]
     differing: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,10 @@ class Layer:
     ns: float
     precision: str = ""
 
+
+# Ways to a precision: written into the types of the graph by the core; left to the runtime, which is told what it may
+# compute in; by the target's own quantiser, from values that the model is calibrated on.
+TYPES, HINT, QUANTISED = "types", "hint", "quantised"
 
 LOAD, REBUILD, REFUSE = "load", "rebuild", "refuse"
 
@@ -207,7 +216,8 @@ class Target(ABC):
         name: what users type (the file's name with dashes).
         extra: the extra of ``pyproject.toml`` that installs the runtime, or None.
         precisions: for each precision users may ask, ``(stored, computed)`` types; anything else that ran is a FAIL.
-        lowers: those of ``precisions`` that are written into the types of the graph before it is compiled.
+        lowers: the ways to each precision below the model's own, the fastest first; the next is taken where the one
+            before is no PASS. :data:`TYPES`, :data:`HINT` or :data:`QUANTISED`.
         rung: the rung of the parity ladder its artifacts must stand on (``exporter.parity.ladder``).
         device: what it computes on, as PyTorch calls it: eager is timed there too.
         settings: its own options, by name.
@@ -224,7 +234,7 @@ class Target(ABC):
     name: ClassVar[str]
     extra: ClassVar[str | None] = None
     precisions: ClassVar[Mapping[str, tuple[str, str]]]
-    lowers: ClassVar[frozenset[str]] = frozenset()
+    lowers: ClassVar[Mapping[str, Sequence[str]]] = {}
     rung: ClassVar[str] = "compiled"
     device: ClassVar[str] = "cpu"
     settings: ClassVar[Mapping[str, Setting]] = {}
@@ -239,6 +249,10 @@ class Target(ABC):
     @abstractmethod
     def available(self) -> Availability:
         """Whether the runtime is installed and usable here. Never raises, never compiles anything."""
+
+    def lacks(self, precision: str) -> Problem | None:  # noqa: ARG002  # a default to override
+        """Why this machine cannot compute in one of the ``precisions``; asked before any work. Never raises."""
+        return None
 
     def problems(self, graph: Graph, options: Options) -> list[Problem]:  # noqa: ARG002  # a default to override
         """Every node the target refuses or gets wrong, all at once, before any compile."""

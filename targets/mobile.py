@@ -219,11 +219,14 @@ def _nodes(name: str) -> tuple[str, ...]:
 
 
 def _observed(events: list[dict[str, Any]]) -> Ran:
-    nodes = [event["args"] for event in _kernels(events)]
+    kernels = _kernels(events)
+    nodes = [event["args"] for event in kernels]
     # A node computes in floating point when it gives floating point: a Shape or a Gather of indices does not.
     given = [FLOATS[kind] for node in nodes for kind in _float_outputs(node)]
-    layers = dict(Counter(given))
-    return Ran("+".join(sorted(layers)) or "none", layers, dict(Counter(node.get("provider", "?") for node in nodes)))
+    layers, providers = dict(Counter(given)), dict(Counter(node.get("provider", "?") for node in nodes))
+    named = {_nodes(event["name"].removesuffix("_kernel_time")): _float_outputs(event["args"]) for event in kernels}
+    types = {nodes[0]: FLOATS[kinds[0]] for nodes, kinds in named.items() if nodes and kinds}
+    return Ran("+".join(sorted(layers)) or "none", layers, providers, nodes=types)
 
 
 def _float_outputs(node: Mapping[str, Any]) -> list[str]:

@@ -20,10 +20,26 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from exporter.graph import Graph
-from exporter.target import Artifact, Availability, Layer, Options, Problem, Progress, Ran, Target, silent
+from exporter.target import (
+    HINT,
+    TYPES,
+    Artifact,
+    Availability,
+    Layer,
+    Options,
+    Problem,
+    Progress,
+    Ran,
+    Target,
+    silent,
+)
 
 # OpenVINO's names of the types arithmetic can run in. Layers of other types (shapes, indices) are no arithmetic.
 FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+MULTIPLYING = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+# Layers that the plugin makes of a whole operator under a name of its own.
+ANONYMOUS = {"RNNSeq": ("GRU", "LSTM", "RNN"), "RNNCell": ("GRU", "LSTM", "RNN")}
 
 
 class OpenVINO(Target):
@@ -31,7 +47,8 @@ class OpenVINO(Target):
 
     name = "openvino"
     extra = "openvino"
-    precisions = {"fp32": ("fp32", "fp32")}
+    precisions = {"fp32": ("fp32", "fp32"), "bf16": ("bf16", "bf16"), "fp16": ("fp16", "fp16")}
+    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT, TYPES)}
     rung = "compiled"
     python_example = """\
 import numpy as np, openvino as ov
@@ -55,6 +72,18 @@ const float* result = request.get_tensor("{output}").data<float>();
         except PackageNotFoundError:
             return Availability(False, reason="openvino is not installed", next="pip install 'exporter[openvino]'")
 
+    def lacks(self, precision: str) -> Problem | None:
+        if precision not in HINTS or precision == "fp32" or not self.available().present:
+            return None
+        import openvino as ov
+
+        able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision.upper() in able:
+            return None
+        others = [name for name in ("bf16", "fp16") if name.upper() in able]
+        reason = f"OpenVINO says that this processor computes in {', '.join(able)}"
+        return Problem("CPU", reason, f"--precision {(others or ['fp32'])[0]}")
+
     def problems(self, graph: Graph, options: Options) -> list[Problem]:
         from openvino.frontend import FrontEndManager
 
@@ -74,7 +103,8 @@ const float* result = request.get_tensor("{output}").data<float>();
         path = folder / "model.xml"
         ov.save_model(model, str(path), compress_to_fp16=False)
         files = {"xml": path, "bin": path.with_suffix(".bin")}
-        return Artifact(options.precision, files, ("xml",), {"openvino": version("openvino")}, "fp32")
+        stored = options.precision if options.way == TYPES else "fp32"
+        return Artifact(options.precision, files, ("xml",), {"openvino": version("openvino")}, stored)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
         return OpenVINORunner(artifact.files["xml"], artifact.files["bin"], options)
@@ -83,7 +113,9 @@ const float* result = request.get_tensor("{output}").data<float>();
         assert isinstance(runner, OpenVINORunner)
         types = runner.layer_types()
         layers = {FLOATS[name]: count for name, count in types.items() if name in FLOATS}
-        return Ran("+".join(sorted(layers)) or "none", layers, {runner.device: sum(types.values())})
+        return Ran(
+            "+".join(sorted(layers)) or "none", layers, {runner.device: sum(types.values())}, nodes=runner.node_types()
+        )
 
     def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
         assert isinstance(runner, OpenVINORunner)
@@ -107,8 +139,9 @@ def _bounded_shapes(options: Options) -> dict[str, Any]:
 
 def _properties(options: Options) -> dict[str, Any]:
     """The CPU plugin's settings: the precision asked for, one stream, and the threads asked for."""
-    hints = {"fp32": "f32"}
-    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hints[options.precision], "PERFORMANCE_HINT": "LATENCY"}
+    # Types that stand in the graph are taken as they are: the hint would lower the nodes that were kept.
+    hint = HINTS[options.precision if options.way == HINT else "fp32"]
+    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if options.threads:
         properties["INFERENCE_NUM_THREADS"] = options.threads
     return properties
@@ -187,6 +220,22 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         kinds = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ordered_ops()]
         layers = [kind for kind in kinds if kind["layerType"].value not in ("Input", "Output", "Const")]
         return dict(Counter(layer["runtimePrecision"].value for layer in layers))
+
+    def node_types(self) -> dict[str, str]:
+        """The type of every node of the graph that the plugin names; of operators it does not name, as a whole."""
+        found, others, whole = dict[str, str](), dict[str, str](), dict[str, set[str]]()
+        for op in self._compiled.get_runtime_model().get_ordered_ops():
+            info = op.get_rt_info()
+            kind = FLOATS.get(info["runtimePrecision"].value)
+            if kind is None:
+                continue
+            for operator in ANONYMOUS.get(info["layerType"].value, ()):
+                whole.setdefault(f"*{operator}", set()).add(kind)
+            # What is made of one node beside its product (a reorder of its weights, a bias) says nothing of the product.
+            of = found if info["layerType"].value in MULTIPLYING else others
+            for name in info["originalLayersNames"].value.split(","):
+                of.setdefault(name.partition("/")[0], kind)  # node_conv2d/WithoutBiases
+        return others | found | {operator: next(iter(kinds)) for operator, kinds in whole.items() if len(kinds) == 1}
 
 
 def _layer(name: str, info: Any, ns: float) -> Layer:

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.graph import Graph
 from exporter.target import (
+    HINT,
     LOAD,
     REBUILD,
+    TYPES,
     Artifact,
     Availability,
     Layer,
@@ -60,7 +62,7 @@ class TensorRT(Target):
     name = "tensorrt"
     extra = "tensorrt"
     precisions = {"fp32": ("fp32", "fp32"), "tf32": ("fp32", "tf32"), "fp16": ("fp16", "fp16")}
-    lowers = frozenset({"tf32", "fp16"})
+    lowers = {"tf32": (HINT,), "fp16": (TYPES,)}
     rung = "compiled"
     device = "cuda"
     settings = SETTINGS

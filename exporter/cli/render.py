@@ -123,6 +123,9 @@ def verified(value: Event) -> None:
             out.print(f"  log: {escape(hop['facts']['log'])}")
         for line in (*_kept_lines(hop), *_metric_lines(hop)):
             out.print(line)
+        if set(work := hop["facts"].get("work", {})) - {"fp32"}:
+            parts = ", ".join(f"{part:.1%} {kind}" for kind, part in work.items())
+            out.print(f"  work, {_label(hop)}: of the multiplications ran {parts}")
         for line in hop["facts"].get("advice", []):
             out.print(f"  note, {_label(hop)}: {escape(line)}")
 

@@ -21,11 +21,8 @@ from exporter.manifest import Manifest
 from exporter.preflight import PathOf, options_of
 from exporter.program import program_of
 from exporter.stages import Stages
-from exporter.target import Target
+from exporter.target import TYPES, Target
 from exporter.verdict import Hop, Verdict
-
-# The precisions that are types of a graph; TF32 is not: it is how a GPU multiplies float32.
-WRITTEN = frozenset({"fp16", "bf16"})
 
 # A search looks at the cases that fail, and at most so often: what it keeps for one may not be enough for another.
 ROUNDS = 2
@@ -62,9 +59,9 @@ def yardstick(
         )
 
 
-def rewrites(target: Target, precision: str) -> bool:
+def rewrites(target: Target, way: str) -> bool:
     """Whether a target takes other graphs than the simplified ones: of a lower precision, or another operator set."""
-    return precision in target.lowers & WRITTEN or target.opset not in (None, OPSET)
+    return way == TYPES or target.opset not in (None, OPSET)
 
 
 def lowered(

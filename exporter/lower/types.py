@@ -13,6 +13,8 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
+from exporter.simplify.passes import name_nodes
+
 # What each precision is called in ONNX, and in the schema of an operator.
 TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 SCHEMA_NAMES = {ir.DataType.FLOAT16: "tensor(float16)", ir.DataType.BFLOAT16: "tensor(bfloat16)"}
@@ -29,14 +31,7 @@ def named(model: onnx.ModelProto) -> ir.Model:
     """The model with every type known, every constant an initializer, and a name on every node; always the same."""
     loaded = ir.from_proto(onnx.shape_inference.infer_shapes(model, data_prop=True))
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(loaded)
-    taken = {node.name for node in loaded.graph if node.name}
-    for index, node in enumerate(loaded.graph):
-        if not node.name:
-            name = f"{node.op_type}_{index}"
-            while name in taken:
-                name += "_"
-            node.name = name
-            taken.add(name)
+    name_nodes(loaded.graph)
     return loaded
 
 

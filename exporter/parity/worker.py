@@ -39,7 +39,7 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         channel: gets one progress event per case.
 
     Returns:
-        ``{"measurements": [...], "metrics": [...], "ran": {"precision", "layers", "providers", "differing"}}``.
+        ``{"measurements": [...], "metrics": [...], "ran": {...}}``, the last with the fields of :class:`Ran`.
     """
     quiet_polygraphy()
     target = registry.target(request["target"])
@@ -60,7 +60,7 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         "metrics": task.as_json(),
         "ran": {
             "precision": ran.precision, "layers": dict(ran.layers), "providers": dict(ran.providers),
-            "differing": dict(ran.differing),
+            "differing": dict(ran.differing), "nodes": dict(ran.nodes),
         },
     }  # fmt: skip
 

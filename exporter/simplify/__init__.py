@@ -6,6 +6,7 @@ or parity is dropped and named, and the ones after it start from the graph befor
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from exporter.parity.ladder import RUNGS
 from exporter.simplify import onnx_tests, passes
 from exporter.target import Options
 from exporter.verdict import Verdict, worst
+from exporter.work.count import multiplications
 
 if TYPE_CHECKING:
     import onnx
@@ -37,7 +39,7 @@ def simplify(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Child: applies the passes one by one to every graph and writes the graphs they leave.
 
     Args:
-        request: ``graphs`` and ``simplified`` (paths by name), ``onnx_tests`` (a folder), and what
+        request: ``graphs``, ``simplified`` and ``work`` (paths by name), ``onnx_tests`` (a folder), and what
             :func:`worker.measure` takes of ``cases`` (the two that guard each pass), ``outputs``, ``state``,
             ``stream``, ``program`` and ``options``.
         channel: gets one progress event per pass and graph.
@@ -51,10 +53,18 @@ def simplify(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     for name, output in request["simplified"].items():
         records[name] = _simplified(name, best, Path(output), request, channel)
         best[name] = Path(output)
+        _write_work(name, best[name], Path(request["work"][name]), request)
     if len(best) == 1:  # the layout is of one graph; of several, what runs between them would be missing
         only = Graph(next(iter(best.values()))).load()
         onnx_tests.write(request["cases"], request["outputs"], only, Path(request["onnx_tests"]))
     return {"passes": records}
+
+
+def _write_work(name: str, graph: Path, output: Path, request: Mapping[str, Any]) -> None:
+    """What each node takes at the sizes that the model is optimised for."""
+    steps, options = program.Program.from_json(request["program"]), Options(**request["options"])
+    sizes = {tensor: [options.bounds(entry)[1] for entry in shape] for tensor, shape in steps.shapes[name].items()}
+    output.write_text(json.dumps(multiplications(Graph(graph).load(), sizes), sort_keys=True), encoding="utf-8")
 
 
 def _simplified(

@@ -51,7 +51,7 @@ def onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Removes duplicate subexpressions, duplicate initializers, identities, and what nothing uses."""
+    """Removes duplicate subexpressions, duplicate initializers, identities, and what nothing uses; names every node."""
     from onnx_ir.passes import common
 
     loaded = ir.from_proto(model)
@@ -64,7 +64,20 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
         common.TopologicalSortPass(),
     ):
         step(loaded)
+    name_nodes(loaded.graph)
     return ir.to_proto(loaded)
+
+
+def name_nodes(graph: ir.Graph) -> None:
+    """Gives every node without a name one, always the same: figures and reasons speak of nodes by name."""
+    taken = {node.name for node in graph if node.name}
+    for index, node in enumerate(graph):
+        if not node.name:
+            name = f"{node.op_type}_{index}"
+            while name in taken:
+                name += "_"
+            node.name = name
+            taken.add(name)
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:

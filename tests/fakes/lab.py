@@ -226,6 +226,7 @@ def specimen(model: str, folder: Path, seed: int = 0, checkpoint: Path | None = 
             "graphs": _texts(traced),
             "simplified": _texts(simplified),
             "cases": guard,
+            "work": {name: str(folder / f"{name}.work.json") for name in traced},
             "onnx_tests": str(folder / "onnx-tests"),
         },
     )["passes"]

@@ -1,0 +1,109 @@
+"""Work: how many multiplications each node of a graph takes, so that "how much of it ran in bf16" is a number.
+
+Only what multiplies matrices counts, as in every count of FLOPs: convolutions, products, recurrent layers. What moves
+and adds is a hundredth of it in arithmetic, whatever it takes in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import onnx
+import onnx_ir as ir
+
+# How many gates a recurrent layer computes per step.
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+
+def multiplications(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, int]]:
+    """Multiplications per node, at the sizes of the inputs that are given; nodes that take none are left out.
+
+    Args:
+        model: a float32 graph whose nodes have names.
+        sizes: the shape of every input.
+
+    Returns:
+        Operator and count by node name. A node whose shapes cannot be told is left out as well.
+    """
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in fixed.graph.input:
+        if value.name in sizes:
+            del value.type.tensor_type.shape.dim[:]
+            value.type.tensor_type.shape.dim.extend(
+                onnx.TensorShapeProto.Dimension(dim_value=size) for size in sizes[value.name]
+            )
+    for value in (*fixed.graph.output, *fixed.graph.value_info):
+        value.type.tensor_type.ClearField("shape")
+    del fixed.graph.value_info[:]
+    loaded = _folded(fixed)
+    counted = [(node, _COUNTS[node.op_type](node)) for node in loaded.graph if node.op_type in _COUNTS]
+    return {node.name or "": (node.op_type, count) for node, count in counted if count}
+
+
+def _folded(model: onnx.ModelProto) -> ir.Model:
+    """The model with every shape known that follows from the inputs': shape arithmetic is computed on the way."""
+    from onnxscript import optimizer
+
+    loaded = ir.from_proto(model)
+    optimizer.fold_constants(loaded, onnx_shape_inference=True, input_size_limit=1 << 12, output_size_limit=1 << 12)
+    return loaded
+
+
+def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape of a value where all of it is known."""
+    if value is None:
+        return None
+    shape = value.shape if value.const_value is None else value.const_value.shape
+    if shape is None or not all(isinstance(size, int) for size in shape):
+        return None
+    return tuple(int(size) for size in shape)
+
+
+def _conv(node: ir.Node) -> int:
+    given, weight = _shape(node.outputs[0]), _shape(node.inputs[1])
+    return prod(given) * prod(weight[1:]) if given and weight else 0
+
+
+def _conv_transpose(node: ir.Node) -> int:
+    taken, weight = _shape(node.inputs[0]), _shape(node.inputs[1])
+    return prod(taken) * prod(weight[1:]) if taken and weight else 0
+
+
+def _matmul(node: ir.Node) -> int:
+    given, taken = _shape(node.outputs[0]), _shape(node.inputs[0])
+    return prod(given) * taken[-1] if given is not None and taken else 0
+
+
+def _gemm(node: ir.Node) -> int:
+    given, taken = _shape(node.outputs[0]), _shape(node.inputs[0])
+    transposed = node.attributes.get_int("transA", 0)
+    return prod(given) * taken[0 if transposed else 1] if given and taken else 0
+
+
+def _recurrent(node: ir.Node) -> int:
+    taken, recurrence = _shape(node.inputs[0]), _shape(node.inputs[2])
+    if not taken or not recurrence:
+        return 0
+    steps, batch, size = taken
+    directions, hidden = recurrence[0], recurrence[2]
+    return steps * batch * directions * GATES[node.op_type] * hidden * (size + hidden)
+
+
+def _einsum(node: ir.Node) -> int:
+    equation = node.attributes.get_string("equation", "").replace(" ", "")
+    shapes = [_shape(value) for value in node.inputs]
+    if "." in equation or not all(shapes):
+        return 0
+    sizes: dict[str, int] = {}
+    for letters, shape in zip(equation.partition("->")[0].split(","), shapes, strict=True):
+        assert shape is not None
+        sizes |= dict(zip(letters, shape, strict=True))
+    return prod(sizes.values()) if len(shapes) > 1 else 0
+
+
+_COUNTS: Mapping[str, Callable[[ir.Node], int]] = {
+    "Conv": _conv, "ConvTranspose": _conv_transpose, "MatMul": _matmul, "Gemm": _gemm, "Einsum": _einsum,
+    "GRU": _recurrent, "LSTM": _recurrent, "RNN": _recurrent,
+}  # fmt: skip
