@@ -191,7 +191,9 @@ class OpenBundle:
         if info.status != "compiled" or not available.present:
             why = "an artifact runs in its own runtime"
             what = f"{target} cannot run here: {available.reason or 'not compiled yet'}"
-            raise Incomplete("runtime-absent", what, where=str(self.path), why=why, next=available.next or info.next)
+            raise Incomplete(
+                "runtime-absent", what, where=str(self.path), why=why, next=available.next or info.finish(self.path)
+            )
         made = ready(self._bundle.file, self.manifest, key, None, Opening(device, trust_engine))
         return open_artifact(registry.target(info.target), program_of(self.manifest), made.artifact, made.options)
 

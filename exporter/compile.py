@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,10 @@ def compiled(
     """
     made = unpacked(stages.run(stage, "exporter.compile:stage", _request(target, interface, graphs, options, folder)))
     _refuse_foreign_files(target, made.files, folder)
-    if target.guarded:
-        trust.remember(made.files.values(), target=target.name, fingerprint=dict(made.fingerprint))
+    guarded = {role: path for role, path in made.files.items() if role.rpartition(".")[2] in target.guarded}
+    if guarded:
+        said = trust.remember(guarded, target=target.name, fingerprint=dict(made.fingerprint))
+        made = replace(made, advice=(*made.advice, *said))
     return made
 
 

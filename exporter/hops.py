@@ -10,7 +10,7 @@ from typing import Any
 
 from exporter import registry
 from exporter.isolate import Outcome
-from exporter.manifest import Manifest, TargetInfo
+from exporter.manifest import BUNDLE, Manifest, TargetInfo
 from exporter.parity.judge import judge
 from exporter.parity.ladder import RUNGS, Rung
 from exporter.parity.measure import Measurement
@@ -107,6 +107,7 @@ def artifact_hop(
     extra_cases: Sequence[Mapping[str, Any]] = (),
     extra_yardsticks: Mapping[str, Path] | None = None,
     opening: Opening | None = None,
+    where: object = BUNDLE,
 ) -> Hop:
     """The compiled hop of one target: every form over every case.
 
@@ -118,13 +119,14 @@ def artifact_hop(
         extra_cases: cases beside the bundle's.
         extra_yardsticks: by precision, eager's own error over those.
         opening: how the user wants it opened.
+        where: the bundle's place, for the command that finishes what is not compiled.
     """
     info = manifest.targets[key]
     target = registry.target(info.target)
     available = target.available()
     if info.status != "compiled" or not available.present:
         reason = f"runtime absent: {available.reason}" if not available.present else "not compiled yet"
-        remedy = info.next if info.status != "compiled" else available.next
+        remedy = info.finish(where) if info.status != "compiled" else available.next
         unfinished = {"advice": [f"finish it where the runtime is: {remedy}", *info.advice]}
         precision = Precision(info.precision, info.stored)
         return Hop("compiled", info.target, Verdict.SKIPPED, reason, precision, facts=unfinished)

@@ -104,7 +104,9 @@ def diagnosed() -> dict[str, Any]:
         except ImportError:
             versions[package] = "absent"
     if versions["torch"] == "absent":
-        problems.append("tracing: torch is not installed; pip install 'exporter[trace]' (verify and profile need none)")
+        problems.append(
+            "tracing: torch is not installed; pip install '.[trace]' in a checkout of exporter (verify and profile need none)"
+        )
     machine = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +21,8 @@ from typing import Any, NoReturn, TypeVar
 from exporter.errors import ExporterError, Refused
 from exporter.spec import Dim, HostStep, State, Step, Stream, Tensor, factors_of
 
+# Stands for the bundle's own place in commands that it holds.
+BUNDLE = "BUNDLE"
 SCHEMA_NAME = "exporter.bundle"
 SCHEMA_NUMBER = 2
 SCHEMA = f"{SCHEMA_NAME}/{SCHEMA_NUMBER}"
@@ -137,6 +140,10 @@ class TargetInfo:
     options: dict[str, Any] = field(default_factory=dict)
     way: str = ""
     kept: tuple[str, ...] = ()
+
+    def finish(self, bundle: object) -> str:
+        """The command that finishes it, for a bundle that lies there: it may have been moved since."""
+        return self.next.replace(BUNDLE, shlex.quote(str(bundle)))
 
 
 @dataclass(frozen=True)

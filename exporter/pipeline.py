@@ -22,7 +22,7 @@ from exporter.hops import artifact_hop, graph_hop, interface_of
 from exporter.isolate import Limits
 from exporter.latency.result import Profile
 from exporter.latency.subjects import timed
-from exporter.manifest import CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, TargetInfo, Weights
+from exporter.manifest import BUNDLE, CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, TargetInfo, Weights
 from exporter.preflight import Opening, options_of
 from exporter.program import program_of
 from exporter.spec import ModelDef
@@ -117,7 +117,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         StageFailed: a stage crashed, timed out or ran out of memory; nothing is written.
     """
     target = registry.target(request.target)
-    _refuse_precision(target, request.precision)
+    _refuse_precision(target, request.precision, request.device)
     definition = registry.model(request.model, request.settings).with_dims(request.dims)
     found = samples.find(request.samples, definition) if request.samples else []
     refuse_missing_checkpoint(request.checkpoint)
@@ -155,7 +155,7 @@ def _published(definition: ModelDef, request: Request) -> str | None:
     return f"{checkpoint.address} ({checkpoint.licence})"
 
 
-def _refuse_precision(target: Target, precision: str) -> None:
+def _refuse_precision(target: Target, precision: str, device: int) -> None:
     if precision not in target.precisions:
         raise Refused(
             "unsupported-precision",
@@ -164,7 +164,7 @@ def _refuse_precision(target: Target, precision: str) -> None:
             why=f"it offers {', '.join(target.precisions)}",
             next=f"--precision {next(iter(target.precisions))}",
         )
-    lack = target.lacks(precision)
+    lack = target.lacks(precision, device)
     if lack is not None:
         raise Refused(
             "unsupported-precision",
@@ -475,14 +475,14 @@ def _compiled(
     if not available.present:
         ahead = prepared(stages, target, manifest, graphs, options, folder) if target.prepares else {}
         by_hand = program.by_hand(target, program_of(manifest), sources, options)
-        info = _absent(target, request, lowered, _added(draft, key, ahead, folder), available, where, by_hand)
+        info = _absent(target, request, lowered, _added(draft, key, ahead, folder), available, by_hand)
         hop = Hop(
             "compiled",
             target.name,
             Verdict.SKIPPED,
             f"runtime absent: {available.reason}",
             Precision(request.precision, "-"),
-            facts={"advice": [f"finish it where the runtime is: {info.next}", *by_hand]},
+            facts={"advice": [f"finish it where the runtime is: {info.finish(where)}", *by_hand]},
         )
         return replace(manifest, targets=manifest.targets | {key: info}), hop
     made = compiled(stages, "compile", target, manifest, graphs, options, folder)
@@ -553,14 +553,13 @@ def _absent(
     lowered: _Lowered,
     files: Mapping[str, str],
     available: Availability,
-    where: str,
     by_hand: tuple[str, ...],
 ) -> TargetInfo:
     precision = f" --precision {request.precision}" if request.precision != Request.precision else ""
     return TargetInfo(
         target=target.name, precision=request.precision, files=dict(files), forms=(), fingerprint={}, stored="-",
         threads=request.threads, status="incomplete",
-        next=" && ".join(filter(None, [available.next, f"exporter compile {where} --target {target.name}{precision}"])),
+        next=" && ".join(filter(None, [available.next, f"exporter compile {BUNDLE} --target {target.name}{precision}"])),
         graphs=dict(lowered.graphs), options=dict(request.extra), advice=by_hand, way=lowered.way, kept=lowered.kept,
     )  # fmt: skip
 
@@ -595,7 +594,7 @@ def compile_bundle(
     Options that the export was given hold unless ``extra`` says otherwise.
     """
     target = registry.target(target_name)
-    _refuse_precision(target, precision)
+    _refuse_precision(target, precision, device)
     held = Bundle.open(path).manifest.targets.get(_key_of(target_name, precision))
     chosen = {**(held.options if held else {}), **(extra or {})}
     with editing(path, f"exporter compile --target {target_name}") as draft:

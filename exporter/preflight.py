@@ -88,10 +88,10 @@ def ready(path_of: PathOf, manifest: Manifest, key: str, stages: Stages | None, 
     extra = {**info.options, **(opening.extra or {})}
     options = options_of(manifest, info.precision, info.threads, extra)
     options = replace(options, device=opening.device, way=info.way)
-    strange = trust.strangers(_opened(artifact)) if target.guarded else []
+    strange = trust.strangers(_opened(artifact, target)) if target.guarded else []
     found, advice = _decided(target, artifact, options, strange, opening.trusted)
     if found.action == LOAD:
-        return Ready(artifact, replace(options, host_code=target.guarded and not strange), advice)
+        return Ready(artifact, replace(options, host_code=bool(target.guarded) and not strange), advice)
     if found.action == REFUSE or stages is None:
         raise Refused(
             "foreign-artifact",
@@ -104,12 +104,13 @@ def ready(path_of: PathOf, manifest: Manifest, key: str, stages: Stages | None, 
     options = replace(options, prepared={role: str(path) for role, path in artifact.files.items()})
     folder = stages.folder / f"rebuilt-{info.target}-{info.precision}"
     made = compiled(stages, f"compile {key}", target, manifest, graphs, options, folder)
-    return Ready(made, replace(options, host_code=target.guarded), (*advice, *made.advice))
+    return Ready(made, replace(options, host_code=bool(target.guarded)), (*advice, *made.advice))
 
 
-def _opened(artifact: Artifact) -> dict[str, Path]:
-    """The files that a runtime opens: the forms, of every graph."""
-    return {role: path for role, path in artifact.files.items() if role.rpartition(".")[2] in artifact.forms}
+def _opened(artifact: Artifact, target: Target) -> dict[str, Path]:
+    """The files that a runtime opens, of every graph: those that the target says it does, and those the bundle says."""
+    opened = target.guarded | set(artifact.forms)
+    return {role: path for role, path in artifact.files.items() if role.rpartition(".")[2] in opened}
 
 
 def _decided(

@@ -189,7 +189,7 @@ def run_file(
             f"{target_name} cannot run here: {available.reason or 'not compiled yet'}",
             where=f"bundle {path}",
             why="an artifact runs in its own runtime",
-            next=available.next or info.next,
+            next=available.next or info.finish(path),
         )
     request = {
         "bundle": str(path.resolve()), "target": info.target, "repeats": _repeats(bundle.manifest, dims),

@@ -222,8 +222,8 @@ class Target(ABC):
         device: what it computes on, as PyTorch calls it: eager is timed there too.
         settings: its own options, by name.
         prepares: whether ``problems`` and ``prepare`` work without the runtime, on any machine.
-        guarded: whether opening an artifact runs code that came with it: then only what this user's machine built is
-            opened (:mod:`exporter.trust`).
+        guarded: the roles of the files whose opening runs code that came with them: only what this user's machine
+            built is opened (:mod:`exporter.trust`).
         opset: the operator set its graphs are written in, or None where any will do.
         runs_graphs: rank among targets that can run a plain ONNX graph for the traced and simplified hops (1 is
             asked first), or None.
@@ -239,7 +239,7 @@ class Target(ABC):
     device: ClassVar[str] = "cpu"
     settings: ClassVar[Mapping[str, Setting]] = {}
     prepares: ClassVar[bool] = False
-    guarded: ClassVar[bool] = False
+    guarded: ClassVar[frozenset[str]] = frozenset()
     opset: ClassVar[int | None] = None
     runs_graphs: ClassVar[int | None] = None
     # Ten lines each for an application; {file} is the artifact, {input} and {output} are the first tensors' names.
@@ -250,8 +250,12 @@ class Target(ABC):
     def available(self) -> Availability:
         """Whether the runtime is installed and usable here. Never raises, never compiles anything."""
 
-    def lacks(self, precision: str) -> Problem | None:  # noqa: ARG002  # a default to override
-        """Why this machine cannot compute in one of the ``precisions``; asked before any work. Never raises."""
+    def lacks(self, precision: str, device: int) -> Problem | None:  # noqa: ARG002  # a default to override
+        """Why this machine, where it has the runtime, cannot compute in one of the ``precisions``, asked before any work.
+
+        Raises:
+            Refused: ``bad-option`` where it has no such device.
+        """
         return None
 
     def problems(self, graph: Graph, options: Options) -> list[Problem]:  # noqa: ARG002  # a default to override

@@ -99,7 +99,7 @@ def verify(
         more, yardsticks = (
             _referenced(bundle, keys, samples_path, checkpoint, folder, stages) if samples_path else ([], {})
         )
-        hops = [artifact_hop(bundle.file, manifest, key, stages, more, yardsticks, opening) for key in keys]
+        hops = [artifact_hop(bundle.file, manifest, key, stages, more, yardsticks, opening, path) for key in keys]
     verification = verification_of(manifest, hops)
     if save:
         save_report(path, "verify", verification.as_json())

@@ -64,7 +64,7 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
         try:
             return Availability(True, version("onnxruntime"))
         except PackageNotFoundError:
-            return Availability(False, reason="onnxruntime is not installed", next="pip install 'exporter[mobile]'")
+            return Availability(False, reason="onnxruntime is not installed", next="pip install onnxruntime")
 
     def problems(self, graph: Graph, options: Options) -> list[Problem]:
         import onnx

@@ -35,7 +35,7 @@ class OnnxReference(Target):
         try:
             return Availability(True, version("onnx"))
         except PackageNotFoundError:
-            return Availability(False, reason="onnx is not installed", next="pip install 'exporter[trace]'")
+            return Availability(False, reason="onnx is not installed", next="pip install onnx")
 
     def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         path = folder / "model.onnx"

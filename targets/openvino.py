@@ -70,9 +70,9 @@ const float* result = request.get_tensor("{output}").data<float>();
         try:
             return Availability(True, version("openvino"))
         except PackageNotFoundError:
-            return Availability(False, reason="openvino is not installed", next="pip install 'exporter[openvino]'")
+            return Availability(False, reason="openvino is not installed", next="pip install openvino")
 
-    def lacks(self, precision: str) -> Problem | None:
+    def lacks(self, precision: str, device: int) -> Problem | None:
         if precision not in HINTS or precision == "fp32" or not self.available().present:
             return None
         import openvino as ov
@@ -231,7 +231,7 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
                 continue
             for operator in ANONYMOUS.get(info["layerType"].value, ()):
                 whole.setdefault(f"*{operator}", set()).add(kind)
-            # What is made of one node beside its product (a reorder of its weights, a bias) says nothing of the product.
+            # What is made of a node beside its product (a reorder of weights, a bias) says nothing of the product.
             of = found if info["layerType"].value in MULTIPLYING else others
             for name in info["originalLayersNames"].value.split(","):
                 of.setdefault(name.partition("/")[0], kind)  # node_conv2d/WithoutBiases

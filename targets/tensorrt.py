@@ -67,7 +67,7 @@ class TensorRT(Target):
     device = "cuda"
     settings = SETTINGS
     prepares = True
-    guarded = True
+    guarded = frozenset({"engine"})
     opset = facts.OPSET
     python_example = """\
 import numpy as np, tensorrt as trt
@@ -90,10 +90,10 @@ context->enqueueV3(stream);
 
     def available(self) -> Availability:
         if find_spec("tensorrt") is None:
-            return Availability(False, reason="tensorrt is not installed", next="pip install 'exporter[tensorrt]'")
+            return Availability(False, reason="tensorrt is not installed", next="pip install 'tensorrt>=10.3'")
         found = probe()
         if found.version is None:  # its bindings may be there without its libraries, or against others
-            return Availability(False, reason=found.reason, next="pip install --force-reinstall 'exporter[tensorrt]'")
+            return Availability(False, reason=found.reason, next="pip install --force-reinstall 'tensorrt>=10.3'")
         if _numbers(found.version) < OLDEST:
             said = f"tensorrt {found.version} is older than 10.3"
             return Availability(False, found.version, said, "pip install 'tensorrt>=10.3'")
@@ -101,12 +101,17 @@ context->enqueueV3(stream);
             return Availability(False, found.version, "there is no NVIDIA GPU here, or its driver does not start")
         return Availability(True, found.version)
 
+    def lacks(self, precision: str, device: int) -> Problem | None:
+        if self.available().present:
+            cuda.refuse_absent(device, probe().devices)
+        return None
+
     def problems(self, graph: Graph, options: Options) -> list[Problem]:
         wanted = _checked_for(completed(self, options.extra))
         if find_spec("onnx") is not None:
-            return facts.problems(graph.load(), wanted)
+            return [*_option_problems(options, wanted), *facts.problems(graph.load(), wanted)]
         known = recipe_of(self, graph, options).problems[facts.column(wanted)]
-        return [Problem(**problem) for problem in known]
+        return [*_option_problems(options, wanted), *(Problem(**problem) for problem in known)]
 
     def prepare(self, graph: Graph, options: Options, folder: Path) -> dict[str, Path]:
         path = folder / "recipe.json"
@@ -145,7 +150,7 @@ context->enqueueV3(stream);
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
         from ._tensorrt.engine import TensorRTRunner
 
-        return TensorRTRunner(artifact.files, options)
+        return TensorRTRunner({**artifact.files, "engine": artifact.files[form or "engine"]}, options)
 
     def ran(self, runner: BaseRunner) -> Ran:
         return _ours(runner).ran()
@@ -231,7 +236,18 @@ def _platform() -> str:
 def _checked_for(settings: Mapping[str, Any]) -> tuple[int, int]:
     """The version to check a graph for: the one that is installed, else the one that is asked for."""
     found = probe().version if find_spec("tensorrt") is not None else None
-    return _numbers(found) if found is not None else facts.VERSIONS[settings["version"]]
+    usable = found is not None and _numbers(found) >= OLDEST
+    return _numbers(found) if found is not None and usable else facts.VERSIONS[settings["version"]]
+
+
+def _option_problems(options: Options, version: tuple[int, int]) -> list[Problem]:
+    """Options that a version does not have, as far as its bindings were looked at."""
+    wanted = options.extra.get("hardware-compatible")
+    if wanted != "same-compute-capability" or version >= facts.VERSIONS["10.16"]:
+        return []
+    named = ".".join(map(str, version))
+    return [Problem(f"--option hardware-compatible={wanted}", f"TensorRT {named} is not known to have that level",
+                    "ampere-plus, or TensorRT 10.16 and later")]  # fmt: skip
 
 
 def _numbers(text: str) -> tuple[int, int]:

@@ -99,7 +99,7 @@ def eager(request: Mapping[str, Any], channel: Channel) -> None:
     import importlib.util
 
     if importlib.util.find_spec("torch") is None:
-        raise Incomplete("torch-absent", "torch absent", next="pip install 'exporter[trace]'")
+        raise Incomplete("torch-absent", "torch absent", next="pip install '.[trace]' in a checkout of exporter")
     serve(_opened_eager, request, channel)
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import NotProven, StageFailed
+from exporter.errors import NotProven, Refused, StageFailed
 from exporter.folders import cache as cache_folder
+from exporter.folders import write_whole
 from exporter.target import Progress
 
 from .cuda import Device
@@ -103,11 +103,6 @@ def config_arguments(recipe: Recipe) -> dict[str, Any]:
     profile, settings = Profile(), recipe.settings
     for name, sizes in recipe.profiles.items():
         profile.add(name, *(tuple(sizes[which]) for which in ("min", "opt", "max")))
-    levels = {
-        "none": None,
-        "ampere-plus": trt.HardwareCompatibilityLevel.AMPERE_PLUS,
-        "same-compute-capability": getattr(trt.HardwareCompatibilityLevel, "SAME_COMPUTE_CAPABILITY", None),
-    }
     workspace = {trt.MemoryPoolType.WORKSPACE: settings["workspace"]} if settings["workspace"] else None
     return {
         "profiles": [profile],
@@ -115,12 +110,34 @@ def config_arguments(recipe: Recipe) -> dict[str, Any]:
         "memory_pool_limits": workspace,
         "builder_optimization_level": settings["optimisation-level"],
         "version_compatible": settings["version-compatible"],
-        "hardware_compatibility_level": levels[settings["hardware-compatible"]],
+        "hardware_compatibility_level": _level(settings["hardware-compatible"]),
         "refittable": settings["refit"] or settings["strip-plan"],
         "strip_plan": settings["strip-plan"],
         "weight_streaming": settings["weight-streaming"],
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,  # what ran is read back from it
     }
+
+
+def _level(wanted: str) -> Any:
+    """What TensorRT calls a level of hardware compatibility.
+
+    Raises:
+        Refused: ``bad-option`` where this version has none such: an engine without it would not be what was asked for.
+    """
+    import tensorrt as trt
+
+    if wanted == "none":
+        return None
+    name = wanted.replace("-", "_").upper()
+    if not hasattr(trt.HardwareCompatibilityLevel, name):
+        raise Refused(
+            "bad-option",
+            f"--option hardware-compatible={wanted}: TensorRT {trt.__version__} has no such level",
+            where="target tensorrt",
+            why="an engine built without it would open on this kind of GPU alone",
+            next="--option hardware-compatible=ampere-plus, or a newer TensorRT",
+        )
+    return getattr(trt.HardwareCompatibilityLevel, name)
 
 
 def network_types(network: Any) -> dict[str, str]:
@@ -154,26 +171,35 @@ class TimingCache:
 
     def attach(self, config: Any) -> None:
         """Gives the builder what there is; a file that is damaged, or not of this device and version, is removed."""
-        if self._path is None or not self._path.is_file():
+        if self._path is None:
             return
-        data = _intact(self._path.read_bytes())
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.said.append(f"the timing cache {self._path.name} cannot be read ({error}): kernels are timed anew")
+            return
+        data = _intact(content)
         cache = config.create_timing_cache(data) if data is not None else None
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             why = "it is damaged" if data is None else "TensorRT says that it is of another device or version"
             self.said.append(f"discarded the timing cache {self._path.name}: {why}; kernels are timed anew")
-            self._path.unlink()
+            with suppress(OSError):
+                self._path.unlink()
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
     def keep(self, config: Any) -> None:
-        """Writes what the builder knows now, in one step."""
+        """Writes what the builder knows now, in one step; where that cannot be, the next build times kernels anew."""
         cache = config.get_timing_cache()
         if self._path is None or cache is None:
             return
         data = bytes(memoryview(cache.serialize()))
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile("wb", dir=self._path.parent, delete=False) as staging:
-            staging.write(hashlib.sha256(data).digest() + data)
-        Path(staging.name).replace(self._path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_whole(self._path, hashlib.sha256(data).digest() + data)
+        except OSError as error:
+            self.said.append(f"the timing cache {self._path.name} could not be kept ({error})")
 
 
 def cache_path(device: Device, version: str) -> Path:

@@ -7,7 +7,9 @@ the runtime (``libcudart``, found by Polygraphy) for what runs on it. https://do
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -94,11 +96,32 @@ def _driver_version() -> str:
     return next((word for word in words if word[:1].isdigit() and "." in word), "")
 
 
+@cache
 def runtime() -> Any:
-    """The CUDA runtime, as Polygraphy finds it."""
+    """The CUDA runtime, the one that Polygraphy uses as well.
+
+    Polygraphy looks where toolkits and the wheels of CUDA 12 put it; those of CUDA 13 have another folder, and it is
+    shown that too.
+
+    Raises:
+        CudaError: there is none.
+    """
     from polygraphy import cuda
 
-    return cuda.wrapper().handle
+    before = os.environ.get("LD_LIBRARY_PATH", "")
+    os.environ["LD_LIBRARY_PATH"] = os.pathsep.join([*filter(None, before.split(os.pathsep)), *_wheels()])
+    try:
+        return cuda.wrapper().handle
+    except OSError as error:
+        raise CudaError(f"there is no CUDA runtime (libcudart): {error}; pip install nvidia-cuda-runtime") from error
+    finally:
+        os.environ["LD_LIBRARY_PATH"] = before
+
+
+def _wheels() -> list[str]:
+    """Where NVIDIA's wheels put libraries: ``nvidia/cu13/lib``, ``nvidia/cuda_runtime/lib``."""
+    places = [Path(place) / "nvidia" for place in sys.path if place]
+    return [str(found.parent) for place in places for found in sorted(place.glob("*/lib/libcudart.so*"))]
 
 
 def check(status: int, what: str) -> None:
@@ -113,9 +136,16 @@ def use(index: int) -> Device:
     Raises:
         Refused: ``bad-option`` where there is no such GPU.
     """
-    from exporter.errors import Refused
-
     found = devices()
+    refuse_absent(index, found)
+    check(runtime().cudaSetDevice(ctypes.c_int(index)), f"cudaSetDevice({index})")
+    return found[index]
+
+
+def refuse_absent(index: int, found: Sequence[Device]) -> None:
+    """Refuses a ``--device`` that is not there."""
+    from exporter.errors import Refused  # this file is also read by itself, by the probe
+
     if index >= len(found):
         raise Refused(
             "bad-option",
@@ -124,8 +154,6 @@ def use(index: int) -> Device:
             why=f"this machine has {len(found)}, counted from 0: {', '.join(d.name for d in found) or 'none'}",
             next="--device 0",
         )
-    check(runtime().cudaSetDevice(ctypes.c_int(index)), f"cudaSetDevice({index})")
-    return found[index]
 
 
 class Events:

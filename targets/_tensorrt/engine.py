@@ -31,11 +31,12 @@ class TensorRTRunner(TrtRunner):  # type: ignore[misc]  # Polygraphy carries no 
     """
 
     def __init__(self, files: Mapping[str, Path], options: Options) -> None:
-        self.recipe = Recipe.read(files["recipe"])
-        self._built = json.loads(files["built"].read_text(encoding="utf-8"))
+        recipe = Recipe.read(files["recipe"])
+        built = json.loads(files["built"].read_text(encoding="utf-8"))
         # 100 % of the weights on the GPU where they may be streamed: slower is asked for by a budget, not by default.
-        percent = 100 if self.recipe.settings["weight-streaming"] else None
+        percent = 100 if recipe.settings["weight-streaming"] else None
         super().__init__(lambda: opened(files, options), name="tensorrt", weight_streaming_percent=percent)
+        self.recipe, self._built = recipe, built
         self._device = options.device
         self._cuda_graph = bool(options.extra.get("cuda-graph", False))
 
@@ -96,7 +97,8 @@ def opened(files: Mapping[str, Path], options: Options) -> Any:
             "foreign-artifact",
             "TensorRT does not open this engine",
             where=f"file {files['engine'].name}",
-            why="an engine belongs to the TensorRT and the GPU that it was built with",
+            why="an engine belongs to the TensorRT and the GPU that it was built with"
+            + ("" if options.host_code else "; one that brings code for the host is opened only where it was built"),
             next="exporter compile BUNDLE --target tensorrt builds it again from its graph",
         )
     if "graph" in files:
@@ -127,13 +129,16 @@ class BoundEngine(DeviceCall):
 
         engine = runner.engine
         self.context = engine.create_execution_context()
+        if self.context is None:
+            raise cuda.CudaError("TensorRT gave no execution context: the GPU's memory may be full")
         self._stream = runner.stream
         self._events = cuda.Events(self._stream.ptr)
         self._arrays: dict[str, Any] = {}
         self._hosts = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
         self._shape_inputs = [name for name in feeds if engine.is_shape_inference_io(name)]
         for name, value in self._hosts.items():
-            self.context.set_input_shape(name, tuple(value.shape))
+            if not self.context.set_input_shape(name, tuple(value.shape)):
+                raise cuda.CudaError(f"TensorRT does not take {name} of shape {value.shape}")
             if name in self._shape_inputs:  # a value that decides a shape stays on the host
                 self.context.set_tensor_address(name, value.ctypes.data)
                 continue
@@ -202,11 +207,15 @@ def _outputs_of(engine: Any, context: Any) -> dict[str, tuple[tuple[int, ...], n
     import tensorrt as trt
 
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    return {
+    found = {
         name: (tuple(context.get_tensor_shape(name)), np.dtype(trt.nptype(engine.get_tensor_dtype(name))))
         for name in names
         if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
     }
+    unknown = [name for name, (shape, _) in found.items() if any(size < 0 for size in shape)]
+    if unknown:
+        raise cuda.CudaError(f"the shape of {unknown[0]} depends on its values: it is not timed on fixed buffers")
+    return found
 
 
 def _profiler() -> Any:

@@ -7,7 +7,7 @@ blob/main/docs/operators.md), read as of 10.15; its ``Changelog.md`` says since 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,12 +113,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Model:
-    """What is known of the tensors of a graph: ranks, element types, and which are constants."""
+    """What is known of the tensors of a graph: ranks, element types, which are constants; and ways its sums run."""
 
     ranks: Mapping[str, int]
     kinds: Mapping[str, int]
     known: frozenset[str]
-    counts: Mapping[str, int]
+    sums: int
 
 
 @dataclass(frozen=True)
@@ -168,13 +168,18 @@ FACTS: tuple[Fact, ...] = (
         "GridSample has no bf16", "keep it in fp32", MATRIX,
     ),
     Fact(
-        ("CumSum",), lambda n: n.model.counts["CumSum"] > 1,
-        "several CumSum in one graph act as if they had one axis and direction",
+        ("CumSum",), lambda n: n.model.sums > 1,
+        "several CumSum of one graph act as if they all had one axis and direction",
         "write it as a product with a triangle of ones", "NVIDIA/TensorRT#4551, #4513", since=(10, 8),
     ),
     Fact(
         ("CumSum",), lambda n: not n.constant(1),
-        "the axis of CumSum must be known when the engine is built", "make it a constant", MATRIX,
+        "the axis of CumSum must be known when the engine is built, before 10.8", "make it a constant", CHANGES,
+        until=(10, 8),
+    ),
+    Fact(
+        ("Pow",), lambda n: n.kind(1) in (INT32, INT64),
+        "the exponent of Pow is no integer before 10.8", "cast it to the type of the base", CHANGES, until=(10, 8),
     ),
     Fact(
         REDUCTIONS, lambda n: n.opset >= 18 and not n.constant(1),
@@ -260,12 +265,22 @@ FACTS: tuple[Fact, ...] = (
 )  # fmt: skip
 
 
+# Every version in which something changes: what is known of a graph is written down for each of them.
+COLUMNS: dict[str, Version] = {
+    ".".join(map(str, version)): version
+    for version in sorted(
+        {*VERSIONS.values(), *(since for since, _ in OPSETS), *(since for since, _ in SINCE.values()),
+         *(fact.since for fact in FACTS), *(fact.until for fact in FACTS if fact.until is not None)}
+    )
+}  # fmt: skip
+
+
 def problems(model: onnx.ModelProto, version: Version) -> list[Problem]:
     """Every node that a version refuses or gets wrong, each with its reason, its remedy and who says so."""
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     found = [*_opset_problems(opset, version)]
     known = _known(model)
-    for node in model.graph.node:
+    for node in _nodes(model.graph):
         found += _operator_problems(node, version)
         found += [
             Problem(node.name or node.op_type, f"{fact.reason} ({fact.source})", fact.remedy)
@@ -277,7 +292,7 @@ def problems(model: onnx.ModelProto, version: Version) -> list[Problem]:
 
 def column(version: Version) -> str:
     """The newest column of the table that is not newer than a version."""
-    return max((name for name, known in VERSIONS.items() if known <= version), key=lambda name: VERSIONS[name])
+    return max((name for name, known in COLUMNS.items() if known <= version), key=lambda name: COLUMNS[name])
 
 
 def newest_opset(version: Version) -> int:
@@ -305,21 +320,54 @@ def _operator_problems(node: onnx.NodeProto, version: Version) -> Iterator[Probl
                       "build with a newer one, or write it with older operators")  # fmt: skip
 
 
-def _known(model: onnx.ModelProto) -> Model:
+def inferred(model: onnx.ModelProto) -> onnx.GraphProto:
+    """The graph with the types and shapes that follow; where they contradict, what is declared is what is known."""
     import onnx
 
     try:
-        inferred = onnx.shape_inference.infer_shapes(model).graph
-    except onnx.shape_inference.InferenceError:  # then what is declared is what is known
-        inferred = model.graph
-    infos = [*inferred.value_info, *inferred.input, *inferred.output]
+        return onnx.shape_inference.infer_shapes(model).graph
+    except onnx.shape_inference.InferenceError:
+        return model.graph
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node, those inside If, Loop and Scan too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _nodes(inner)
+
+
+def _known(model: onnx.ModelProto) -> Model:
+    graph = inferred(model)
+    infos = [*graph.value_info, *graph.input, *graph.output]
     ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in infos if v.type.tensor_type.HasField("shape")}
     kinds = {v.name: v.type.tensor_type.elem_type for v in infos}
-    constants = {t.name for t in inferred.initializer}
-    ranks |= {t.name: len(t.dims) for t in inferred.initializer}
-    kinds |= {t.name: t.data_type for t in inferred.initializer}
-    constants |= {output for n in inferred.node if n.op_type == "Constant" for output in n.output}
-    counts: dict[str, int] = {}
-    for node in inferred.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return Model(ranks, kinds, frozenset(constants), counts)
+    constants = {t.name for t in graph.initializer}
+    ranks |= {t.name: len(t.dims) for t in graph.initializer}
+    kinds |= {t.name: t.data_type for t in graph.initializer}
+    constants |= {output for n in graph.node if n.op_type == "Constant" for output in n.output}
+    return Model(ranks, kinds, frozenset(constants), len(_sums(graph)))
+
+
+def _sums(graph: onnx.GraphProto) -> set[Any]:
+    """The different ways (axis, direction, inclusion) of the CumSum nodes of a graph."""
+    import onnx
+
+    values = {t.name: int(onnx.numpy_helper.to_array(t).ravel()[0]) for t in graph.initializer if _single(t.dims)}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+            if _single(tensor.dims):
+                values[node.output[0]] = int(onnx.numpy_helper.to_array(tensor).ravel()[0])
+    return {
+        (values.get(node.input[1], node.name), *sorted((a.name, a.i) for a in node.attribute))
+        for node in _nodes(graph)
+        if node.op_type == "CumSum"
+    }
+
+
+def _single(dims: Sequence[int]) -> bool:
+    """Whether a tensor of these dims holds one number."""
+    return all(dim == 1 for dim in dims)

@@ -24,6 +24,10 @@ WORDS = (("bf16", r"bf16|bfloat16"), ("fp16", r"fp16|half|float16"), ("fp8", r"f
 FLOATS = ("bf16", "fp16", "fp32", "fp8")
 # A kernel's name tells its arithmetic where it is tensor cores: sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_...
 TF32 = re.compile(r"tf32", re.IGNORECASE)
+# Parts that TensorRT's own compiler made: a ForeignNode, or kernels of it such as __myl_CastMulMeanRsqrtMulCast_myl0_3
+# and _gemm_mha_v2_myl0_4. What shows of them are their doors; types change inside.
+FUSED = re.compile(r"ForeignNode|myelin|_myl", re.IGNORECASE)
+GENERATED = frozenset({"kgen"})
 # Layers that only move or convert: they have the types of both sides.
 MOVING = ("Cast", "Constant", "NoOp", "Reformat", "signal", "wait")
 
@@ -66,8 +70,9 @@ def _layer(layer: Any) -> LayerFacts:
     tactic = f"{layer.get('TacticName', '')}"
     if TF32.search(tactic):
         types = sorted({*types, "tf32"} - {"fp32"})
-    fused = len(nodes) > 1 and ("ForeignNode" in name or "myelin" in f"{name} {layer.get('LayerType', '')}".lower())
-    return LayerFacts(name, str(layer.get("LayerType", "unknown")), nodes, tuple(types), fused)
+    kind = str(layer.get("LayerType", "unknown"))
+    fused = bool(nodes) and (kind in GENERATED or FUSED.search(f"{name} {kind}") is not None)
+    return LayerFacts(name, kind, nodes, tuple(types), fused)
 
 
 def _shown(layer: Mapping[str, Any]) -> Iterator[str]:

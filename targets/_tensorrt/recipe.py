@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.errors import Incomplete
+from exporter.errors import Incomplete, Refused
 from exporter.target import Options, Setting
 from exporter.target_options import completed
 
@@ -78,10 +78,22 @@ class Recipe:
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """The recipe that :meth:`write` wrote."""
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value.pop("schema") != SCHEMA:
-            raise ValueError(f"{path.name} is no {SCHEMA}")
-        return cls(**value)
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if value.pop("schema") != SCHEMA:
+                raise ValueError(f"its schema is not {SCHEMA}")
+            read = cls(**value)
+            if not all(isinstance(x, dict) for x in (read.settings, read.profiles, read.types, read.problems)):
+                raise TypeError("a part of it is no object")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise Refused(
+                "bad-manifest",
+                f"{path.name} is no build recipe: {error}",
+                where=f"file {path.name}",
+                why="an engine is built from its recipe, and from nothing that cannot be read",
+                next="exporter tensorrt MODEL -o BUNDLE, on the machine that exported",
+            ) from error
+        return read
 
 
 def recipe_of(target: Target, graph: Graph, options: Options) -> Recipe:
@@ -100,7 +112,8 @@ def recipe_of(target: Target, graph: Graph, options: Options) -> Recipe:
         )
     model = graph.load()
     found = {
-        name: [problem.__dict__ for problem in facts.problems(model, version)] for name, version in VERSIONS.items()
+        name: [problem.__dict__ for problem in facts.problems(model, version)]
+        for name, version in facts.COLUMNS.items()
     }
     return Recipe(options.precision, settings, profiles, types_of(model), found)
 
@@ -118,9 +131,8 @@ def profile_of(options: Options) -> dict[str, dict[str, list[int]]]:
 
 def types_of(model: onnx.ModelProto) -> dict[str, str]:
     """The type that each node computes in: that of the first of its outputs that is floating point."""
-    import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    inferred = facts.inferred(model)
     infos = [*inferred.value_info, *inferred.input, *inferred.output]
     kinds = {info.name: KINDS.get(info.type.tensor_type.elem_type) for info in infos}
     found = {}
@@ -132,8 +144,9 @@ def types_of(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def trtexec(recipe: Recipe, graph: str) -> str:
-    """The command line that builds the same engine on a machine without Python."""
-    words = ["trtexec", f"--onnx={graph}", "--saveEngine=model.engine", "--skipInference"]
+    """The command line that builds the same engine on a machine without Python, in the bundle's folder."""
+    name = Path(graph).name.rpartition("-")[0] or "model"
+    words = ["trtexec", f"--onnx={graph}", f"--saveEngine={name}.engine", "--skipInference"]
     words += [] if recipe.precision == "tf32" else ["--noTF32"]
     settings, dynamic = recipe.settings, [n for n, sizes in recipe.profiles.items() if sizes["min"] != sizes["max"]]
     if VERSIONS[settings["version"]] < (11, 0):
@@ -142,7 +155,7 @@ def trtexec(recipe: Recipe, graph: str) -> str:
         shapes = [f"{name}:{'x'.join(map(str, recipe.profiles[name][which]))}" for name in dynamic]
         words += [f"--{which}Shapes={','.join(shapes)}"] if shapes else []
     if settings["workspace"]:
-        words.append(f"--memPoolSize=workspace:{settings['workspace'] / 2**20:g}M")
+        words.append(f"--memPoolSize=workspace:{max(settings['workspace'] >> 20, 1)}M")
     words.append(f"--builderOptimizationLevel={settings['optimisation-level']}")
     flags = {"version-compatible": "--versionCompatible", "refit": "--refit", "strip-plan": "--stripWeights",
              "weight-streaming": "--allowWeightStreaming"}  # fmt: skip
@@ -150,4 +163,6 @@ def trtexec(recipe: Recipe, graph: str) -> str:
     level = {"none": "", "ampere-plus": "ampere+", "same-compute-capability": "sameComputeCapability"}
     if level[settings["hardware-compatible"]]:
         words.append(f"--hardwareCompatibilityLevel={level[settings['hardware-compatible']]}")
-    return shlex.join([*words, "--profilingVerbosity=detailed"])
+    line = shlex.join([*words, "--profilingVerbosity=detailed"])
+    # Only from 11 on is every network strongly typed; before, the types in the graph would be a suggestion.
+    return line if "--stronglyTyped" in words else f"{line}  (TensorRT 10: with --stronglyTyped)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -15,6 +14,28 @@ from tests.targets.tensorrt import bindings
 
 # Everything a GPU machine needs beside the standard library; rich comes with typer.
 ALLOWED = ("exporter", "exporter_targets", "tensorrt", "polygraphy", "numpy", "safetensors", "typer", "rich")
+
+
+# What typer and Polygraphy bring along.
+THEIRS = (
+    "click", "shellingham", "markdown_it", "mdurl", "pygments", "typing_extensions", "annotated_doc",
+    "annotated_types", "pydantic", "pydantic_core", "typing_inspection",
+)  # fmt: skip
+BLOCKING = """
+import os, sys
+class Blocking:
+    def find_spec(self, name, path=None, target=None):
+        if path is not None or name in {allowed} or name in sys.stdlib_module_names or name.startswith("_"):
+            return None
+        for place in sys.path:
+            if "site-packages" in place and (os.path.isdir(os.path.join(place, name))
+                                             or os.path.isfile(os.path.join(place, name + ".py"))):
+                raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
+        return None
+sys.meta_path.insert(0, Blocking())
+with open({log!r}, "a") as log:
+    log.write("started\\n")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +67,19 @@ def test_compile_verify_and_profile_need_neither_pytorch_nor_onnx(tmp_path: Path
 
 
 def test_it_imports_nothing_but_what_is_promised(tmp_path: Path, env: dict[str, str]) -> None:
-    """What ``importtime`` lists of a compile's child and of its parent, without the standard library."""
+    """All else is blocked, in the parent, in every child and in the probe: it is no module there."""
     bundle = tmp_path / "tiny.bundle"
     assert run("tensorrt", "tiny", "-o", bundle).code == 3
     log = tmp_path / "imports.jsonl"
     site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(
-        "import atexit, json, sys\n"
-        "def note():\n"
-        "    names = sorted({n.partition('.')[0] for n, m in sys.modules.items() if getattr(m, '__file__', None)\n"
-        "                    and 'site-packages' in (m.__file__ or '')})\n"
-        f"    open({str(log)!r}, 'a').write(json.dumps(names) + '\\n')\n"
-        "atexit.register(note)\n"
-    )
+    (site / "sitecustomize.py").write_text(BLOCKING.format(allowed=sorted({*ALLOWED, *THEIRS}), log=str(log)))
     watched = env | {"PYTHONPATH": os.pathsep.join([str(site), env["PYTHONPATH"]])}
     assert there("compile", bundle, "--target", "tensorrt", "--json", env=watched).code == 0
-    found = {name for line in log.read_text().splitlines() for name in json.loads(line)}
-    # What typer and Polygraphy bring along.
-    theirs = {
-        "click", "shellingham", "markdown_it", "mdurl", "pygments", "typing_extensions", "annotated_doc",
-        "annotated_types", "pydantic", "pydantic_core", "typing_inspection",
-    }  # fmt: skip
-    assert not {n for n in found if not n.startswith(("_", *ALLOWED))} - theirs
+    assert there("verify", bundle, "--target", "tensorrt", "--json", env=watched).code == 0
+    started = log.read_text().splitlines()
+    assert len(started) >= 4, "parents, children and probes are blocked alike"
+    blocked = subprocess.run(
+        [str(PYTHON), "-c", "import onnxruntime"], env=os.environ | watched, capture_output=True, text=True, check=False
+    )
+    assert "blocked" in blocked.stderr, "the block blocks what is installed there"

@@ -29,28 +29,46 @@ def engine(tmp_path: Path) -> Path:
 
 def test_what_was_remembered_is_known_by_its_bytes(engine: Path) -> None:
     assert trust.strangers({"engine": engine}) == ["engine"]
-    trust.remember([engine], target="t")
+    trust.remember({"engine": engine}, target="t")
     assert trust.strangers({"engine": engine}) == []
     engine.write_bytes(b"other code")
     assert trust.strangers({"engine": engine}) == ["engine"]
 
 
+def test_a_file_is_known_in_the_role_that_it_was_built_in(engine: Path) -> None:
+    """What is written the same on every machine must not vouch for what is opened."""
+    trust.remember({"engine": engine})
+    assert trust.strangers({"recipe": engine}) == ["recipe"]
+
+
+def test_containers_of_one_image_are_told_apart_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = trust.machine()
+    monkeypatch.setattr(trust.platform, "node", lambda: "another")
+    assert trust.machine() != here
+
+
+def test_a_record_that_cannot_be_written_is_said(engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert "built again" in " ".join(trust.remember({"engine": engine}))
+
+
 def test_a_record_of_another_machine_is_none(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trust.remember([engine])
+    trust.remember({"engine": engine})
     monkeypatch.setattr(trust, "machine", lambda: "another")
     assert trust.strangers({"engine": engine}) == ["engine"]
 
 
 @pytest.mark.parametrize("content", ["", "no json", "[]", '"text"', "{}", '{"machine": null}'])
 def test_a_record_that_cannot_be_read_knows_nothing(content: str, engine: Path) -> None:
-    trust.remember([engine])
+    trust.remember({"engine": engine})
     (note,) = trust.folder().iterdir()
     note.write_text(content)
     assert trust.strangers({"engine": engine}) == ["engine"]
 
 
 def test_the_record_is_its_user_s_alone(engine: Path) -> None:
-    trust.remember([engine], target="t", fingerprint={"gpu": "x"})
+    trust.remember({"engine": engine}, target="t", fingerprint={"gpu": "x"})
     assert trust.folder().stat().st_mode & 0o077 == 0
     (note,) = trust.folder().iterdir()
     assert json.loads(note.read_text())["fingerprint"] == {"gpu": "x"}
@@ -62,7 +80,7 @@ def test_the_record_is_its_user_s_alone(engine: Path) -> None:
 class Guarded:
     """A target whose artifacts bring code."""
 
-    name, guarded = "guarded", True
+    name, guarded = "guarded", frozenset({"engine"})
 
     def __init__(self, fits: Preflight) -> None:
         self._fits = fits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.bundle import Bundle
+from exporter.bundle import Bundle, editing
 from tests.cli_fakes.tool import SITE, Ended, run
 from tests.targets.tensorrt import bindings
 from tests.targets.tensorrt.bindings import NEWEST, VERSIONS
@@ -338,6 +339,64 @@ def test_an_engine_of_a_stranger_is_built_again_or_trusted_in_so_many_words(
     assert code == 0 and "did not build it" in advice and "compiled again" in advice
 
 
+def test_a_bundle_does_not_choose_which_of_its_files_are_looked_at(built: Path, there: Env) -> None:
+    """A manifest that calls a file that everybody has the one to open, with an engine of a stranger beside it."""
+    with editing(built, "a stranger") as draft:
+        assert draft.old is not None
+        info = draft.old.manifest.targets["tensorrt/fp32"]
+        foreign = draft.work / "model.engine"
+        foreign.write_bytes(draft.old.file(info.files["engine"]).read_bytes() + b" ")
+        files = info.files | {"engine": draft.add(foreign, "targets/tensorrt/fp32/model.engine")}
+        changed = dataclasses.replace(info, files=files, forms=("recipe",))
+        targets = draft.old.manifest.targets | {"tensorrt/fp32": changed}
+        draft.commit(dataclasses.replace(draft.old.manifest, targets=targets))
+    before = len(named(there, "Builder.build_serialized_network"))
+    _, advice = ran_on(built, there)
+    assert "did not build it" in advice and "compiled again" in advice
+    assert len(named(there, "Builder.build_serialized_network")) == before + 1
+
+
+def test_a_level_that_a_version_does_not_have_is_refused(
+    bundle: Path, environment_of: Callable[[str], Env], tmp_path: Path
+) -> None:
+    own = {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    old = environment_of(VERSIONS[0]) | own | {"DOUBLE_LOG": str(tmp_path / "calls.jsonl")}
+    made = compile_(bundle, old, "--option", "hardware-compatible=same-compute-capability")
+    assert made.code == 1 and made.json["code"] == "unsupported" and "same-compute-capability" in made.json["what"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["XDG_CACHE_HOME", "XDG_STATE_HOME"])
+def test_a_folder_that_cannot_be_written_costs_a_note_and_no_engine(
+    which: str, bundle: Path, there: Env, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    made = compile_(bundle, there | {which: str(tmp_path / "file")})
+    assert made.code == 0 and made.json["verdict"] == "PASS", made
+    said = " ".join(made.json["verify"]["hops"][-1]["facts"]["advice"])
+    assert ("could not be kept" if which == "XDG_CACHE_HOME" else "could not be noted") in said
+
+
+@pytest.mark.slow
+def test_a_version_too_old_prepares_as_if_there_were_none(there: Env, tmp_path: Path) -> None:
+    made = run("tensorrt", "tiny", "-o", tmp_path / "old.bundle", env=there | {"DOUBLE_VERSION": "10.0.1"})
+    assert made.code == 3 and "older than 10.3" in made.out, made
+
+
+@pytest.mark.slow
+def test_a_recipe_that_cannot_be_read_is_refused(built: Path, there: Env) -> None:
+    with editing(built, "an accident") as draft:
+        assert draft.old is not None
+        info = draft.old.manifest.targets["tensorrt/fp32"]
+        broken = draft.work / "recipe.json"
+        broken.write_text('{"schema": "exporter.tensorrt-recipe/1"}')
+        files = info.files | {"recipe": draft.add(broken, "targets/tensorrt/fp32/recipe.json")}
+        targets = draft.old.manifest.targets | {"tensorrt/fp32": dataclasses.replace(info, files=files)}
+        draft.commit(dataclasses.replace(draft.old.manifest, targets=targets))
+    found = compile_(built, there)
+    assert found.code == 2 and "is no build recipe" in found.json["what"], found
+
+
 def test_a_stranger_s_engine_for_another_machine_is_refused(built: Path, there: Env, tmp_path: Path) -> None:
     stranger = there | {"XDG_STATE_HOME": str(tmp_path / "elsewhere"), "DOUBLE_CAPABILITY": "80"}
     found = run("verify", built, "--target", "tensorrt/fp32", "--trust-engine", env=stranger)
@@ -359,12 +418,17 @@ def test_an_engine_exchanged_behind_the_manifest_is_refused(built: Path, there: 
 
 
 @pytest.mark.slow
-def test_another_gpu_of_the_machine_is_used_where_it_is_asked_for(built: Path, there: Env) -> None:
-    two = there | {"DOUBLE_GPUS": "2"}
+def test_another_gpu_of_the_machine_is_used_where_it_is_asked_for(built: Path, there: Env, tmp_path: Path) -> None:
+    told = tmp_path / "cuda.txt"
+    two = there | {"DOUBLE_GPUS": "2", "DOUBLE_CALLS": str(told)}
     code, advice = ran_on(built, two, "--device", "1")
     assert code == 0 and advice == "", "one of the same kind"
-    _, advice = ran_on(built, there | {"DOUBLE_GPUS": "1"}, "--device", "0")
-    assert advice == ""
+    assert set(told.read_text().splitlines()) == {"cudaSetDevice 1"}
+    told.unlink()
+    ran_on(built, two, "--device", "0")
+    assert set(told.read_text().splitlines()) == {"cudaSetDevice 0"}
+    refused = run("tensorrt", "tiny", "-o", tmp_path / "new.bundle", "--device", "9", env=two)
+    assert "this machine has 2" in refused.refused("bad-option") and "trace" not in refused.err
 
 
 # ------------------------------------------------------------------------------------------------------- profiled
@@ -390,10 +454,16 @@ def test_it_is_timed_by_the_gpu_s_clock_copies_apart(built: Path, there: Env, tm
 
 
 @pytest.mark.slow
-def test_a_cuda_graph_is_an_option_with_a_name(built: Path, there: Env) -> None:
+def test_a_cuda_graph_is_an_option_with_a_name(built: Path, there: Env, tmp_path: Path) -> None:
     words = ("profile", built, "--target", "tensorrt/fp32", "--seconds", "1", "--option", "cuda-graph=true", "--json")
-    found = run(*words, env=there)
+    told = tmp_path / "cuda.txt"
+    found = run(*words, env=there | {"DOUBLE_CALLS": str(told)})
     assert found.code == 0, found
+    launched = [line for line in told.read_text().splitlines() if line == "cudaGraphLaunch 1"]
+    assert len(launched) >= 10, "every timed call replays the graph, which holds the engine"
+    told.unlink()
+    run(*words[:-3], "--json", env=there | {"DOUBLE_CALLS": str(told)})
+    assert "cudaGraphLaunch" not in told.read_text()
     (timed,) = [s for s in found.json["subjects"] if s["device"] == "cuda" and s["verdict"] == "PASS"]
     assert timed["options"] == {"cuda-graph": True} and timed["median_ms"] > 0
     refused = run("profile", built, "--target", "tensorrt", "--option", "refit=true", env=there)

@@ -124,6 +124,17 @@ def test_an_engine_without_detail_proves_nothing() -> None:
     assert ran({"conv": "fp16"}, {}, "conv").precision == UNPROVEN
 
 
+@pytest.mark.parametrize(
+    "name", ["__myl_CastMulMeanRsqrtMulCast_myl0_3", "_gemm_mha_v2_myl0_4", "{ForeignNode[a...b]}"]
+)
+def test_a_part_that_tensorrt_s_compiler_made_is_told_by_its_nodes(name: str) -> None:
+    """Half at both doors, float32 inside, as the strongly typed network says."""
+    kernel = layer(name, "kgen", ["cast", "mean", "out"], "Half", "Half")
+    declared = {"cast": "fp32", "mean": "fp32", "out": "fp16"}
+    assert ran(declared, declared, kernel).differing == {}
+    assert ran(declared, declared | {"mean": "fp16"}, kernel).differing == {"mean": "fp16"}
+
+
 def test_an_engine_that_names_no_node_of_the_graph_proves_nothing() -> None:
     other = layer("conv", "CaskConvolution", ["another"], "Half", "Half")
     assert ran({"conv": "fp16"}, {}, other).precision == UNPROVEN

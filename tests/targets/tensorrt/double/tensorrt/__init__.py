@@ -86,7 +86,10 @@ def _property(owner: str, name: str, settable: bool) -> property:
     def get(self: Any) -> Any:
         if call in behaviours.READ:
             return behaviours.READ[call](self)
-        return self.__dict__.get("double", {}).get(name)
+        held = self.__dict__.get("double", {})
+        if name not in held and not settable:  # what can be set is nothing until it is
+            raise NotImplementedError(f"the double does nothing for {call}")
+        return held.get(name)
 
     def put(self: Any, value: Any) -> None:
         note(f"{call} =", {"value": value})
