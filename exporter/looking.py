@@ -105,7 +105,7 @@ def diagnosed() -> dict[str, Any]:
             versions[package] = "absent"
     if versions["torch"] == "absent":
         problems.append(
-            "tracing: torch is not installed; pip install '.[trace]' in a checkout of exporter (verify and profile need none)"
+            "tracing: torch is not installed; pip install '.[trace]' in a checkout (verify and profile need none)"
         )
     machine = {
         "python": sys.version.split()[0],

@@ -556,10 +556,11 @@ def _absent(
     by_hand: tuple[str, ...],
 ) -> TargetInfo:
     precision = f" --precision {request.precision}" if request.precision != Request.precision else ""
+    finish = f"exporter compile {BUNDLE} --target {target.name}{precision}"
     return TargetInfo(
         target=target.name, precision=request.precision, files=dict(files), forms=(), fingerprint={}, stored="-",
         threads=request.threads, status="incomplete",
-        next=" && ".join(filter(None, [available.next, f"exporter compile {BUNDLE} --target {target.name}{precision}"])),
+        next=" && ".join(filter(None, [available.next, finish])),
         graphs=dict(lowered.graphs), options=dict(request.extra), advice=by_hand, way=lowered.way, kept=lowered.kept,
     )  # fmt: skip
 

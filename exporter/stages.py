@@ -102,7 +102,7 @@ def require_torch(work: str) -> None:
             f"{work} needs torch, which is not installed",
             where=f"python {sys.executable}",
             why="a model is built and traced by PyTorch; verify, profile, compile and run need none",
-            next="pip install '.[trace]' in a checkout of exporter, or do it on a machine that has it and copy the bundle",
+            next="pip install '.[trace]' in a checkout, or do it where it is, and copy the bundle",
         )
 
 

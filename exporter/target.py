@@ -251,7 +251,7 @@ class Target(ABC):
         """Whether the runtime is installed and usable here. Never raises, never compiles anything."""
 
     def lacks(self, precision: str, device: int) -> Problem | None:  # noqa: ARG002  # a default to override
-        """Why this machine, where it has the runtime, cannot compute in one of the ``precisions``, asked before any work.
+        """Why this machine, where it has the runtime, cannot compute in one of the ``precisions``; asked before work.
 
         Raises:
             Refused: ``bad-option`` where it has no such device.

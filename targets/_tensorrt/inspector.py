@@ -106,6 +106,7 @@ def ran(layers: Sequence[LayerFacts], declared: Mapping[str, str], network: Mapp
     """
     counts: Counter[str] = Counter()
     differing: dict[str, str] = {}
+    told: dict[str, str] = {}
     for layer in layers:
         if layer.moves or not (layer.types or layer.nodes):
             continue
@@ -115,10 +116,12 @@ def ran(layers: Sequence[LayerFacts], declared: Mapping[str, str], network: Mapp
             continue
         counts["+".join(types)] += 1
         seen = set(layer.types) | inside | ({"fp32"} if "tf32" in layer.types else set())
+        for node in layer.nodes:  # a layer with two types at its doors computes in the one that the network has
+            told[node] = network[node] if network.get(node) in seen else "+".join(types)
         wrong = {node for node in layer.nodes if node in declared and declared[node] not in seen}
         differing |= dict.fromkeys(sorted(wrong), "+".join(types))
     differing |= {n: k for n, k in network.items() if n in declared and declared[n] != k}
     kinds = {kind for key in counts for kind in key.split("+")}
     if declared and not declared.keys() & (network.keys() | {node for layer in layers for node in layer.nodes}):
         kinds = {UNPROVEN}
-    return Ran("+".join(sorted(kinds)) or "none", dict(counts), {device: len(layers)}, differing)
+    return Ran("+".join(sorted(kinds)) or "none", dict(counts), {device: len(layers)}, differing, told)

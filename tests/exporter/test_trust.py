@@ -129,14 +129,14 @@ def test_every_combination(fits: Preflight, strange: bool, trusted: bool, action
 def test_in_this_process_nothing_is_compiled_again(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = types.SimpleNamespace(
         target="guarded", precision="fp32", files={"engine": str(engine)}, forms=("engine",), fingerprint={},
-        stored="fp32", advice=(), options={}, threads=0, graphs={},
+        stored="fp32", advice=(), options={}, threads=0, graphs={}, way="",
     )  # fmt: skip
     manifest = types.SimpleNamespace(targets={"guarded/fp32": info}, dims=())
     monkeypatch.setattr(registry, "target", lambda name: Guarded(Preflight(LOAD)))
     with pytest.raises(Refused, match="did not build it") as caught:
         preflight.ready(Path, manifest, "guarded/fp32", None, Opening())  # type: ignore[arg-type]
     assert caught.value.code == "foreign-artifact" and "exporter compile" in caught.value.next
-    trust.remember([engine])
+    trust.remember({"engine": engine})
     made = preflight.ready(Path, manifest, "guarded/fp32", None, Opening(device=1))  # type: ignore[arg-type]
     assert made.options.host_code and made.options.device == 1
     engine.write_bytes(b"other")

@@ -99,10 +99,18 @@ def test_a_machine_without_it_prepares_all_but_the_engine(prepared: Path) -> Non
     recipe = json.loads((prepared / info.files["recipe"]).read_text())
     assert recipe["profiles"] == {"x": {"min": [2, 4], "opt": [5, 4], "max": [9, 4]}}
     assert set(recipe["types"].values()) <= {"fp16", "fp32"} and "fp16" in recipe["types"].values()
-    assert recipe["strongly_typed"] is True and recipe["problems"] == {"10.3": [], "10.16": [], "11.4": []}
-    assert info.next.endswith(f"exporter compile {prepared} --target tensorrt --precision fp16")
+    assert recipe["strongly_typed"] is True and {"10.3", "10.16", "11.4"} <= set(recipe["problems"])
+    assert not any(recipe["problems"].values())
+    assert info.next.endswith("exporter compile BUNDLE --target tensorrt --precision fp16"), "wherever it lies by then"
     (line,) = info.advice
     assert line.startswith(f"by hand: trtexec --onnx={info.graphs['model']} ") and "--minShapes=x:2x4" in line
+
+
+def test_a_bundle_that_was_moved_says_how_to_finish_it_where_it_is(prepared: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(prepared, tmp_path / "moved it.bundle")
+    found = run("verify", moved, "--target", "tensorrt/fp16")
+    assert f"exporter compile '{moved}' --target tensorrt --precision fp16" in " ".join(found.out.split())
+    assert "exporter compile BUNDLE --target tensorrt" in (moved / "USE.md").read_text()
 
 
 def test_it_says_how_to_finish_and_how_by_hand(prepared: Path) -> None:

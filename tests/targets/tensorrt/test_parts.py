@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from exporter.errors import Refused
 from exporter.target import LOAD, REBUILD, UNPROVEN, Options
 from exporter.target_options import completed, target_options
 from tests.targets.tensorrt.parts import build, clocks, cuda, fits, inspector, recipe, target
@@ -38,7 +39,7 @@ def test_a_recipe_is_the_same_bytes_and_comes_back(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert recipe.Recipe.read(tmp_path / "a.json") == one
     (tmp_path / "c.json").write_text(json.dumps({"schema": "another/1"}))
-    with pytest.raises(ValueError, match=r"is no exporter\.tensorrt-recipe/1"):
+    with pytest.raises(Refused, match=r"its schema is not exporter\.tensorrt-recipe/1"):
         recipe.Recipe.read(tmp_path / "c.json")
 
 

@@ -354,6 +354,7 @@ def _(self: Any, strategy: Any = None) -> Any:
     return made("IExecutionContext", engine_=self, shapes={}, addresses={}, allocators={}, kept=[])
 
 
+READ["IExecutionContext.active_optimization_profile"] = lambda self: 0
 READ["IExecutionContext.engine"] = lambda self: self.engine_
 METHODS["IExecutionContext.set_all_tensors_debug_state"] = lambda self, flag: True
 METHODS["IExecutionContext.set_debug_listener"] = lambda self, listener: True
