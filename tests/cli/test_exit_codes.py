@@ -165,7 +165,8 @@ def test_an_absent_runtime_is_3_until_the_bundle_is_finished_where_it_is(tmp_pat
     info = manifest.targets["fake-absent/fp32"]
     assert info.status == "incomplete" and not info.files
     command = f"exporter compile {bundle} --target fake-absent"
-    assert info.next == f"pip install fakeruntime && {command}"
+    assert info.next == "pip install fakeruntime && exporter compile BUNDLE --target fake-absent"
+    assert info.finish(bundle) == f"pip install fakeruntime && {command}"
     assert info.next in (bundle / "USE.md").read_text()
     assert info.next in ended.out + ended.err, "the person at the terminal is told too"
 

@@ -392,6 +392,7 @@ def test_a_target_that_never_runs_never_proves_a_graph(specimens: Callable[..., 
         graphs, outputs = {"model": str(it.traced)}, {"model": str(output)}
         request = {**it.common, "graphs": graphs, "simplified": outputs, "cases": quick(it)[:2]}
         request["onnx_tests"] = str(it.folder / "unproven-tests")
+        request["work"] = {"model": str(it.folder / "unproven-work.json")}
         passes = simplify(json.loads(json.dumps(request, default=dict)), Silent())["passes"]["model"]
         assert all(record["verdict"] == "dropped" for record in passes)
         assert onnx.load(str(output)) == onnx.load(str(it.traced))

@@ -30,6 +30,7 @@ def simplified(
     request = {
         **it.common, "graphs": {"model": str(it.simplified)}, "simplified": {"model": str(output)},
         "cases": [it.case("sparse"), it.case("wide-T2")], "onnx_tests": str(tmp_path / "tests"),
+        "work": {"model": str(tmp_path / "work.json")},
     }  # fmt: skip
     records = module.simplify(json.loads(json.dumps(request, default=dict)), Silent())["passes"]["model"]  # type: ignore[arg-type]
     assert not list(tmp_path.glob("*.candidate.onnx"))

@@ -153,7 +153,7 @@ class Specimen:
         info = types.SimpleNamespace(
             target=target, precision="fp32", status="compiled", threads=1, stored=artifact.stored, forms=artifact.forms,
             files={role: str(path) for role, path in artifact.files.items()},
-            fingerprint=artifact.fingerprint, advice=artifact.advice, options={}, graphs={},
+            fingerprint=artifact.fingerprint, advice=artifact.advice, options={}, graphs={}, way="", kept=(),
         )  # fmt: skip
         listed = [
             types.SimpleNamespace(name=c["name"], scale=c["scale"], steps=c["steps"], file=c["file"])
@@ -164,6 +164,7 @@ class Specimen:
             targets={"it": info}, cases=listed, outputs=d.outputs, inputs=d.inputs, state=d.state, stream=d.stream,
             dims=d.dims, after=d.after, program=d.program, yardsticks={},
             graph_tensors=d.graph_tensors, model=types.SimpleNamespace(metrics=d.metrics),
+            graphs={name: types.SimpleNamespace(work=str(self.folder / f"{name}.work.json")) for name in d.graphs},
         )  # fmt: skip
         with standing_in(target, stand_in):
             return hops.artifact_hop(Path, manifest, "it", stages or Here())  # type: ignore[arg-type]
