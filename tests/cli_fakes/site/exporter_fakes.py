@@ -21,7 +21,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Part, State, Tensor
-from exporter.target import Artifact, Availability, Problem, Ran, Target
+from exporter.target import TYPES, Artifact, Availability, Problem, Ran, Target
 
 STFT = {"sample_rate": 16000, "length": 512, "hop": 256, "window": "sqrt-hann"}
 
@@ -311,7 +311,7 @@ class Halves(Absent):
 
     name = "fake-halves"
     precisions = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp16")}
-    lowers = frozenset({"fp16"})
+    lowers = {"fp16": (TYPES,)}
 
     def ran(self, runner) -> Ran:
         import onnx
