@@ -148,7 +148,8 @@ class Good(Target):
 
     def compile(self, graph, options, folder: Path, progress=None) -> Artifact:
         shutil.copyfile(graph.path, folder / "model.fake")
-        return Artifact(options.precision, {"model": folder / "model.fake"}, ("model",), {"fake": "1.0"}, "fp32")
+        stored = self.precisions[options.precision][0]
+        return Artifact(options.precision, {"model": folder / "model.fake"}, ("model",), {"fake": "1.0"}, stored)
 
     def open(self, artifact, options, form=None) -> BaseRunner:
         return Runner(artifact.files[form or "model"], self.spoil)
