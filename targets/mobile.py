@@ -21,13 +21,29 @@ from typing import Any
 import numpy as np
 from polygraphy.backend.base import BaseRunner
 from polygraphy.backend.onnxrt import OnnxrtRunner
+from safetensors.numpy import load_file
 
 from exporter.graph import Graph
-from exporter.target import Artifact, Availability, Layer, Options, Problem, Progress, Ran, Target, silent
+from exporter.target import (
+    QUANTISED,
+    TYPES,
+    Artifact,
+    Availability,
+    Layer,
+    Options,
+    Problem,
+    Progress,
+    Ran,
+    Target,
+    silent,
+)
 
 PROVIDER = "CPUExecutionProvider"
 # ONNX Runtime's names of the types arithmetic can run in.
 FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
+# Operators that int8 is for, and those that it would be for if the quantiser had them.
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+RECURRENT = ("GRU", "LSTM", "RNN")
 # Operators the XNNPACK provider takes: https://onnxruntime.ai/docs/execution-providers/Xnnpack-ExecutionProvider.html
 XNNPACK = {"AveragePool", "Conv", "ConvTranspose", "Gemm", "MatMul", "MaxPool", "QLinearAveragePool", "QLinearConv",
            "QLinearSoftmax", "Resize", "Softmax"}  # fmt: skip
@@ -38,7 +54,9 @@ class Mobile(Target):
 
     name = "mobile"
     extra = "mobile"
-    precisions = {"fp32": ("fp32", "fp32")}
+    # fp16 is how it is stored: the CPU provider computes nearly every operator in float32.
+    precisions = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp32|fp16"), "int8": ("int8", "int8")}
+    lowers = {"fp16": (TYPES,), "int8": (QUANTISED,)}
     rung = "portable"
     runs_graphs = 1
     python_example = """\
@@ -83,13 +101,20 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
 
     def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         portable = folder / "model.onnx"
-        shutil.copyfile(graph.path, portable)
+        left = dict[str, str]()
+        if options.way == QUANTISED:
+            progress("taking scales", 0, 0)
+            left = _quantise(graph, options, portable)
+        else:
+            shutil.copyfile(graph.path, portable)
         reduced, operators = _convert(portable, folder)
         report = folder / "mobile-usability.txt"
         report.write_text(_usability(portable), encoding="utf-8")
         files = {"onnx": portable, "ort": reduced, "operators": operators, "usability": report}
         fingerprint = {"onnxruntime": version("onnxruntime")}
-        return Artifact(options.precision, files, ("onnx", "ort"), fingerprint, "fp32", tuple(_advice(graph, options)))
+        stored = self.precisions[options.precision][0]
+        advice = tuple(_advice(graph, options))
+        return Artifact(options.precision, files, ("onnx", "ort"), fingerprint, stored, advice, left)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
         return MobileRunner(artifact.files[form or artifact.forms[0]], options)
@@ -181,6 +206,34 @@ class MobileRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy carries no
             return views
 
         return call
+
+
+def _quantise(graph: Graph, options: Options, output: Path) -> dict[str, str]:
+    """Writes the graph with scales for int8, by ONNX Runtime's quantiser; returns the products that it leaves.
+
+    Of convolutions and products alone: asked for every operator it has, it fails on recurrent models.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Feeds(CalibrationDataReader):  # type: ignore[misc]  # made here: its base is the runtime's own
+        def __init__(self) -> None:
+            self._left = iter(options.calibration_files)
+
+        def get_next(self) -> Any:
+            path = next(self._left, None)
+            return None if path is None else load_file(path)
+
+    logging.getLogger().setLevel(logging.ERROR)  # it advises, through the root logger, what was done already
+    quantize_static(
+        str(graph.path), str(output), Feeds(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=list(PRODUCTS),
+        nodes_to_exclude=list(options.kept), extra_options={"WeightSymmetric": True},
+    )  # fmt: skip
+    model = Graph(output).load()
+    scaled = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    products = [node for node in Graph(graph.path).load().graph.node if node.op_type in (*PRODUCTS, *RECURRENT)]
+    inputs = {node.name: node.input for node in model.graph.node}
+    return {n.name: "ONNX Runtime's quantiser leaves it" for n in products if not scaled & set(inputs.get(n.name, []))}
 
 
 def _binding_to_cpu(binding: Any, names: Iterable[str]) -> Any:
