@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections import Counter, OrderedDict
@@ -41,6 +42,11 @@ from exporter.target import (
 PROVIDER = "CPUExecutionProvider"
 # ONNX Runtime's names of the types arithmetic can run in.
 FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
+# What the runtime adds to the name of a node that it made of one between scales.
+TOKEN = re.compile(r"_token_\d+$")
+# What the runtime makes of a product between its scales: it computes in integers.
+INTEGER = frozenset({"ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm",
+                     "QLinearConv", "QLinearMatMul"})  # fmt: skip
 # Operators that int8 is for, and those that it would be for if the quantiser had them.
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 RECURRENT = ("GRU", "LSTM", "RNN")
@@ -176,8 +182,7 @@ class MobileRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy carries no
         for event in _kernels(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))):
             name = event["name"].removesuffix("_kernel_time")
             spent.setdefault(name, []).append(event["dur"] * 1e3)
-            types = _float_outputs(event["args"])
-            kinds[name] = event["args"]["op_name"], FLOATS[types[0]] if types else ""
+            kinds[name] = event["args"]["op_name"], _type_of(event["args"])
         # The first run allocates.
         return [Layer(name, kinds[name][0], _nodes(name), median(ns[1:]), kinds[name][1]) for name, ns in spent.items()]
 
@@ -267,7 +272,7 @@ def _nodes(name: str) -> tuple[str, ...]:
     """
     if name.startswith("Reorder"):
         return ()
-    first = name.partition("/")[0]
+    first = TOKEN.sub("", name.partition("/")[0])
     return (f"node_{first.removesuffix('_nchwc')}",) if first.endswith("_nchwc") else (first,)
 
 
@@ -275,11 +280,19 @@ def _observed(events: list[dict[str, Any]]) -> Ran:
     kernels = _kernels(events)
     nodes = [event["args"] for event in kernels]
     # A node computes in floating point when it gives floating point: a Shape or a Gather of indices does not.
-    given = [FLOATS[kind] for node in nodes for kind in _float_outputs(node)]
+    given = [kind for node in nodes if (kind := _type_of(node))]
     layers, providers = dict(Counter(given)), dict(Counter(node.get("provider", "?") for node in nodes))
-    named = {_nodes(event["name"].removesuffix("_kernel_time")): _float_outputs(event["args"]) for event in kernels}
-    types = {nodes[0]: FLOATS[kinds[0]] for nodes, kinds in named.items() if nodes and kinds}
+    named = {_nodes(event["name"].removesuffix("_kernel_time")): _type_of(event["args"]) for event in kernels}
+    types = {nodes[0]: kind for nodes, kind in named.items() if nodes and kind}
     return Ran("+".join(sorted(layers)) or "none", layers, providers, nodes=types)
+
+
+def _type_of(node: Mapping[str, Any]) -> str:
+    """The type that a node computes in; nothing for one that moves, converts or counts."""
+    if node["op_name"] in INTEGER:
+        return "int8"
+    found = _float_outputs(node)
+    return FLOATS[found[0]] if found else ""
 
 
 def _float_outputs(node: Mapping[str, Any]) -> list[str]:
