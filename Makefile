@@ -18,7 +18,7 @@ setup: .venv/ready .venv-device/ready .trt-bindings/ready ## make .venv with eve
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[trace,openvino,mobile,zoo,speech,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[trace,openvino,mobile,int8,zoo,speech,dev]'
 	@touch $@
 
 # What a device has: the base install and the runtimes. The tests prove that verify, profile and run need no more.

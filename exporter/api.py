@@ -36,6 +36,7 @@ def export(
     dims: Mapping[str, str | int] | None = None,
     settings: Mapping[str, Any] | None = None,
     samples: AnyPath | None = None,
+    calibration: AnyPath | None = None,
     seed: int = 0,
     threads: int = 0,
     replace: bool = False,
@@ -54,6 +55,7 @@ def export(
         dims: ``{"T": "2:63:1500"}`` or ``{"T": 63}``: sizes of dynamic dims, within what the definition allows.
         settings: options of the definition.
         samples: a file or folder of real inputs to judge on as well.
+        calibration: a file or folder of real inputs that int8 takes its scales from, apart from ``samples``.
         seed: seeds weights and the order of timings.
         threads: CPU threads; 0 leaves it to the runtime.
         replace: whether to give up a bundle of another graph at ``output``.
@@ -83,6 +85,7 @@ def export(
             dims=tuple(f"{name}={value}" for name, value in (dims or {}).items()),
             settings=dict(settings or {}),
             samples=None if samples is None else Path(samples),
+            calibration=None if calibration is None else Path(calibration),
             seed=seed,
             threads=threads,
             replace=replace,

@@ -12,12 +12,12 @@ from exporter import registry
 from exporter.isolate import Outcome
 from exporter.manifest import BUNDLE, Manifest, TargetInfo
 from exporter.parity.judge import judge
-from exporter.parity.ladder import RUNGS, Rung
+from exporter.parity.ladder import FAIR, RUNGS, Rung, quantised
 from exporter.parity.measure import Measurement
 from exporter.preflight import Opening, PathOf, options_of, ready
 from exporter.program import program_of
 from exporter.stages import Stages
-from exporter.target import UNPROVEN, Availability, Options
+from exporter.target import QUANTISED, UNPROVEN, Availability, Options, Target
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
 from exporter.work import share
 
@@ -37,6 +37,9 @@ def _too_right(precision: str, rung: Rung, results: Sequence[Result]) -> str:
 PERMISSIONS = frozenset({"tf32"})
 # float32 errs some 1e-4 times as much as fp16 does, and 1e-5 times as much as bf16.
 TOO_RIGHT = 1 / 256
+# The scales of cases that an int8 artifact is judged on: its scales fit what they were taken from, and nothing a
+# thousand times smaller.
+CALIBRATED = ("normal", "sample")
 SHOWN = 5  # of the nodes that ran in another type; the JSON has all
 
 
@@ -108,6 +111,7 @@ def artifact_hop(
     extra_yardsticks: Mapping[str, Path] | None = None,
     opening: Opening | None = None,
     where: object = BUNDLE,
+    decibels: float = FAIR,
 ) -> Hop:
     """The compiled hop of one target: every form over every case.
 
@@ -120,6 +124,7 @@ def artifact_hop(
         extra_yardsticks: by precision, eager's own error over those.
         opening: how the user wants it opened.
         where: the bundle's place, for the command that finishes what is not compiled.
+        decibels: what an int8 artifact is asked for.
     """
     info = manifest.targets[key]
     target = registry.target(info.target)
@@ -144,7 +149,7 @@ def artifact_hop(
         request = {**common, "target": info.target, "form": form, "cases": cases}
         stage = f"verify {key}" + (f" {form}" if len(info.forms) > 1 else "")
         outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
-    rung = RUNGS["low" if lowered else target.rung]
+    rung = _rung(target, info, lowered, decibels)
     types = made.artifact.stored, target.precisions[info.precision][1]
     work = work_of(path_of, manifest)
     advice = [*made.advice, *info.advice, *_moved_advice(info, available)]
@@ -160,10 +165,16 @@ def artifact_hop(
         info.precision,
         types,
         facts,
-        mixed=lowered,
+        mixed=lowered or info.way == QUANTISED,
         work=work,
         kept=frozenset(info.kept),
     )
+
+
+def _rung(target: Target, info: TargetInfo, lowered: bool, decibels: float) -> Rung:
+    if info.way == QUANTISED:
+        return quantised(decibels)
+    return RUNGS["low" if lowered else target.rung]
 
 
 def work_of(path_of: PathOf, manifest: Manifest) -> dict[str, tuple[str, int]]:
@@ -211,9 +222,12 @@ def _judged(
 ) -> Hop:
     """The hop's verdict from what its children measured, one per form; a child that did not answer decides it."""
     several = [outcomes] if isinstance(outcomes, Outcome) else list(outcomes)
-    expected = [(case["name"], output) for case in cases for output in common["outputs"]]
+    judged = [c for c in cases if rung.decibels is None or c["scale"] in CALIBRATED]
+    expected = [(case["name"], output) for case in judged for output in common["outputs"]]
     results: list[Result] = []
     known, ran, differing = dict(facts), set[str](), dict[str, str]()
+    if rung.decibels is not None:
+        known["decibels"] = rung.decibels
     stored, computed = types
     for form, outcome in zip(forms, several, strict=True):
         if outcome.error is not None:
@@ -221,7 +235,9 @@ def _judged(
             known["log"] = f"{outcome.error.why} ({outcome.error.where})"
             return Hop(hop, target, outcome.verdict, ended, Precision(precision, stored), tuple(results), known)
         measured = [Measurement.from_json(value) for value in outcome.value["measurements"]]
-        results += judge(measured, expected, hop=hop, target=target, form=form, rung=rung, precision=precision)
+        found = judge(measured, expected, hop=hop, target=target, form=form, rung=rung, precision=precision)
+        unjudged = {case["name"] for case in cases} - {case["name"] for case in judged}
+        results += [result for result in found if result.case not in unjudged]
         seen = dict(outcome.value["ran"])
         nodes = seen.pop("nodes")
         ran.add(seen["precision"])
@@ -233,14 +249,14 @@ def _judged(
         known |= _drift_facts(measured)
         if outcome.value["metrics"]:
             known.setdefault("metrics", outcome.value["metrics"])
-    found = Precision(precision, stored, "+".join(sorted(ran)))
+    precisions = Precision(precision, stored, "+".join(sorted(ran)))
     verdict = worst(result.verdict for result in results)
     bad = next((result for result in results if result.verdict is verdict and result.reason), None)
     reason = f"{bad.case}, {bad.output}: {bad.reason}" if bad else None
     mismatch = _mismatch(precision, computed, ran, differing, mixed) or _too_right(precision, rung, results)
     if mismatch:
-        return Hop(hop, target, Verdict.FAIL, mismatch, found, tuple(results), known)
-    return Hop(hop, target, verdict, reason, found, tuple(results), known)
+        return Hop(hop, target, Verdict.FAIL, mismatch, precisions, tuple(results), known)
+    return Hop(hop, target, verdict, reason, precisions, tuple(results), known)
 
 
 def _differing(
@@ -251,7 +267,11 @@ def _differing(
         return {}
     told = {node: ran.get(node) or ran.get(f"*{operator}") for node, (operator, _) in work.items()}
     wanted = {node: "fp32" if node in kept else computed for node in work}
-    return {node: kind for node, kind in told.items() if kind is not None and kind not in (wanted[node], computed)}
+    return {
+        node: kind
+        for node, kind in told.items()
+        if kind is not None and kind not in (wanted[node], *computed.split("|"))
+    }
 
 
 def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[str, str], mixed: bool) -> str:
@@ -267,6 +287,9 @@ def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[s
     if UNPROVEN in ran:
         return f"asked for {precision}, and the runtime says of no node of the graph what it ran in"
     asked, kinds = set(computed.split("+")), {kind for each in ran for kind in each.split("+")}
+    if "|" in computed:  # whichever the runtime has kernels for
+        asked = set(computed.split("|"))
+        return "" if kinds and kinds <= asked else f"asked for {precision}, {'+'.join(sorted(ran))} ran"
     if mixed and asked <= PERMISSIONS:
         asked = asked & kinds
     right = asked <= kinds <= asked | {"fp32"} if mixed else all(set(each.split("+")) == asked for each in ran)

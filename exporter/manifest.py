@@ -119,6 +119,15 @@ class CaseInfo:
 
 
 @dataclass(frozen=True)
+class CalibrationInfo:
+    """What a quantiser took its scales from: where it came from, the digest of all of it, a file per input."""
+
+    source: str
+    digest: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TargetInfo:
     """A compiled artifact, or the place kept for one that another machine has to make.
 
@@ -140,6 +149,7 @@ class TargetInfo:
     options: dict[str, Any] = field(default_factory=dict)
     way: str = ""
     kept: tuple[str, ...] = ()
+    calibration: CalibrationInfo | None = None
 
     def finish(self, bundle: object) -> str:
         """The command that finishes it, for a bundle that lies there: it may have been moved since."""
@@ -208,6 +218,8 @@ def mentioned(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield f"targets.{key}.files.{role}", file
         for name, file in target.graphs.items():
             yield f"targets.{key}.graphs.{name}", file
+        for index, file in enumerate(target.calibration.files if target.calibration else ()):
+            yield f"targets.{key}.calibration.files[{index}]", file
     for name, file in manifest.reports.items():
         yield f"reports.{name}", file
     for index, file in enumerate(manifest.onnx_tests):
@@ -373,7 +385,7 @@ def _with_lower_precisions(value: dict[str, Any]) -> dict[str, Any]:
     upgraded: dict[str, Any] = _added(value, "", yardsticks={}) | {"schema": f"{SCHEMA_NAME}/2"}
     targets = value.get("targets")
     if isinstance(targets, dict):
-        more: dict[str, Any] = {"graphs": {}, "options": {}, "way": "", "kept": []}
+        more: dict[str, Any] = {"graphs": {}, "options": {}, "way": "", "kept": [], "calibration": None}
         upgraded["targets"] = {key: _added(info, f"targets.{key}", **more) for key, info in targets.items()}
     graphs = value.get("graphs")
     if isinstance(graphs, dict):

@@ -13,21 +13,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from exporter import lower, program, registry, samples
+from exporter import calibration, lower, program, registry, samples
 from exporter.bundle import Bundle, Draft, editing
 from exporter.compile import compiled, prepared
 from exporter.errors import Incomplete, NotProven, Refused, nearest
 from exporter.graph import sha256
-from exporter.hops import artifact_hop, graph_hop, interface_of
+from exporter.hops import artifact_hop, graph_hop, interface_of, work_of
 from exporter.isolate import Limits
 from exporter.latency.result import Profile
 from exporter.latency.subjects import timed
-from exporter.manifest import BUNDLE, CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, TargetInfo, Weights
+from exporter.manifest import (
+    BUNDLE,
+    CalibrationInfo,
+    CaseInfo,
+    GraphFiles,
+    Manifest,
+    ModelInfo,
+    PassRecord,
+    TargetInfo,
+    Weights,
+)
+from exporter.parity.ladder import FAIR
 from exporter.preflight import Opening, options_of
 from exporter.program import program_of
 from exporter.spec import ModelDef
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
-from exporter.target import Availability, Target
+from exporter.target import QUANTISED, Availability, Target
 from exporter.use import use_page
 from exporter.verdict import Hop, Precision, Verdict
 from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
@@ -72,6 +83,8 @@ class Request:
         dims: ``NAME=MIN:OPT:MAX`` texts.
         settings: options of the definition.
         samples: a file or folder of real inputs to judge on as well.
+        calibration: a file or folder of real inputs that int8 takes its scales from; the same folder as ``samples`` is
+            split.
         seed: seeds weights, and the order of timing blocks.
         threads: CPU threads of the artifact and of eager while profiling; 0 is as many as there are cores.
         replace: whether another graph's bundle may be replaced.
@@ -89,6 +102,7 @@ class Request:
     dims: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     samples: Path | None = None
+    calibration: Path | None = None
     seed: int = 0
     threads: int = 0
     replace: bool = False
@@ -119,7 +133,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
     target = registry.target(request.target)
     _refuse_precision(target, request.precision, request.device)
     definition = registry.model(request.model, request.settings).with_dims(request.dims)
-    found = samples.find(request.samples, definition) if request.samples else []
+    source, scales, found = calibration.chosen(definition, request.calibration, request.samples, request.seed)
     refuse_missing_checkpoint(request.checkpoint)
     path = request.output or Path(f"{request.model}.bundle")
     with editing(path, f"exporter {request.target} {request.model}") as draft:
@@ -127,8 +141,9 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         _refuse_other_graph(draft, definition, request, path)
         stages = Stages(draft.work / "logs", request.limits, progress)
         key = _key(definition, request, found)
-        manifest, hops = _graph(draft, definition, request, key, stages)
-        manifest, made = _made(draft, manifest, target, request, stages, str(path))
+        manifest, hops = _graph(draft, definition, request, found, key, stages)
+        calibrated = _calibrated(draft, manifest, definition, target, request, (source, scales), stages)
+        manifest, made = _made(draft, manifest, definition, target, request, calibrated, stages, str(path))
         hops, hop = [*hops, *made], made[-1]
         verification = verification_of(manifest, hops)
         measured = None
@@ -235,7 +250,7 @@ def _within(place: Path) -> list[Path]:
 
 
 def _graph(
-    draft: Draft, definition: ModelDef, request: Request, key: str, stages: Stages
+    draft: Draft, definition: ModelDef, request: Request, found: Sequence[Path], key: str, stages: Stages
 ) -> tuple[Manifest, list[Hop]]:
     """The graph, its cases and its hops: from the bundle where it was made from the same things, else made now."""
     old = draft.old.manifest if draft.old else None
@@ -243,7 +258,7 @@ def _graph(
         stages.reused("trace", "reference", "simplify", "verify graph")
         return old, _recorded_hops(draft.old)
     require_torch("tracing")
-    traced, reference = _traced_and_referenced(draft, definition, request, stages)
+    traced, reference = _traced_and_referenced(draft, definition, request, found, stages)
     cases = [_case_request(case) for case in reference["cases"]]
     options = options_of(definition, request.precision, request.threads)
     common = interface_of(definition, options)
@@ -270,13 +285,13 @@ def _graph(
 
 
 def _traced_and_referenced(
-    draft: Draft, definition: ModelDef, request: Request, stages: Stages
+    draft: Draft, definition: ModelDef, request: Request, found: Sequence[Path], stages: Stages
 ) -> tuple[dict[str, Path], dict[str, Any]]:
     """Traces and computes references at the same time: one is Python, the other arithmetic."""
     traced = {name: draft.work / f"{name}.traced.onnx" for name in definition.graphs}
     folder = draft.work / "cases"
     folder.mkdir()
-    prepared = samples.prepared_files(definition, request.samples, draft.work) if request.samples else []
+    prepared = samples.prepared_files(definition, found, draft.work)
     asked = {"build": request.build, "samples": prepared, "folder": str(folder), "planned": True}
     stages.progress("trace", {})  # said here, so that what is printed does not depend on which thread is faster
     with ThreadPoolExecutor(1) as pool:
@@ -389,8 +404,50 @@ def _key_of(target: str, precision: str) -> str:
     return f"{target}/{precision}"
 
 
+@dataclass(frozen=True)
+class _Calibrated:
+    """What scales are taken from: as the bundle keeps it, and as each graph is given it."""
+
+    info: CalibrationInfo | None = None
+    feeds: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def _calibrated(
+    draft: Draft,
+    manifest: Manifest,
+    definition: ModelDef,
+    target: Target,
+    request: Request,
+    given: tuple[str, Sequence[Path]],
+    stages: Stages,
+) -> _Calibrated:
+    """Runs the graphs over the calibration inputs, where a way to the precision needs them."""
+    if QUANTISED not in target.lowers.get(request.precision, ()):
+        return _Calibrated()
+    found = calibration.prepared(definition, *given, draft.work / "calibration")
+    calibration.refuse_judged(found, [(case.name, _files(draft)(case.file)) for case in manifest.cases])
+    stream = definition.stream
+    tensors = {tensor.name: tensor for tensor in definition.inputs}
+    asked = interface_of(definition, options_of(definition, "fp32", 0)) | {
+        "graphs": {name: str(_files(draft)(graph.simplified)) for name, graph in manifest.graphs.items()},
+        "files": [str(path) for path in found.files], "folder": str(draft.work / "feeds"),
+        "piece": tensors[stream.input].shape[stream.axis] if stream else 1,
+    }  # fmt: skip
+    feeds = stages.run("calibrate", "exporter.lower.calibrate:stage", asked)
+    place = f"targets/{_key_of(target.name, request.precision)}/calibration"
+    digest, names = found.digest, tuple(draft.add(path, f"{place}/{path.name}") for path in found.files)
+    return _Calibrated(CalibrationInfo(found.source, digest, names), feeds)
+
+
 def _made(
-    draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages, where: str
+    draft: Draft,
+    manifest: Manifest,
+    definition: ModelDef,
+    target: Target,
+    request: Request,
+    calibrated: _Calibrated,
+    stages: Stages,
+    where: str,
 ) -> tuple[Manifest, list[Hop]]:
     """Lowers, compiles and verifies: by the first of the target's ways to the precision that passes, else by the last.
 
@@ -400,6 +457,7 @@ def _made(
     ways, tried = target.lowers.get(request.precision, ("",)), list[str]()
     for way in ways:
         found = _lowered(draft, manifest, target, request, way, stages)
+        found = replace(found, calibrated=calibrated, decibels=definition.decibels)
         done, hop = _compiled(draft, manifest, target, request, found, stages, where)
         if hop.verdict is not Verdict.FAIL or way == ways[-1]:
             break
@@ -417,6 +475,8 @@ class _Lowered:
     graphs: Mapping[str, str] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
     hops: tuple[Hop, ...] = ()
+    calibrated: _Calibrated = field(default_factory=_Calibrated)
+    decibels: float = FAIR
 
 
 def _with_yardsticks(draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages) -> Manifest:
@@ -424,7 +484,8 @@ def _with_yardsticks(draft: Draft, manifest: Manifest, target: Target, request: 
 
     Those of targets that the bundle holds already are made again where its cases are new.
     """
-    asked = {request.precision} & target.lowers.keys()
+    ways = set(target.lowers.get(request.precision, ()))
+    asked = {request.precision} if ways - {QUANTISED} else set[str]()
     known = draft.old.manifest.yardsticks if draft.old else {}
     held = {info.precision for info in manifest.targets.values()} & known.keys()
     for precision in sorted((asked | held) - manifest.yardsticks.keys()):
@@ -468,6 +529,8 @@ def _compiled(
         device=request.device,
         prepared={role: str(_files(draft)(file)) for role, file in (before or {}).items()},
         way=lowered.way,
+        calibration=lowered.calibrated.feeds,
+        kept=lowered.kept,
     )
     folder = draft.work / f"artifact-{lowered.way}"
     sources = _named_graphs(manifest, lowered.graphs)
@@ -490,10 +553,15 @@ def _compiled(
         target=target.name, precision=request.precision, files=_added(draft, key, made.files, folder),
         forms=tuple(made.forms), fingerprint=dict(made.fingerprint), stored=made.stored, threads=request.threads,
         advice=tuple(made.advice), graphs=dict(lowered.graphs), options=dict(request.extra), way=lowered.way,
-        kept=lowered.kept,
+        kept=(*lowered.kept, *made.left), calibration=lowered.calibrated.info,
     )  # fmt: skip
     manifest = replace(manifest, targets=manifest.targets | {key: info})
-    return manifest, artifact_hop(_files(draft), manifest, key, stages, opening=Opening(request.device))
+    hop = artifact_hop(
+        _files(draft), manifest, key, stages, opening=Opening(request.device), where=where, decibels=lowered.decibels
+    )
+    if made.left:
+        hop = replace(hop, facts={**hop.facts, "kept": dict(made.left), "nodes": len(work_of(_files(draft), manifest))})
+    return manifest, hop
 
 
 def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Path) -> _Lowered:

@@ -188,6 +188,16 @@ def layers(target: Target, runner: BaseRunner, feeds: Mapping[str, Array], runs:
     return found
 
 
+def observed(
+    program: Program, runner: BaseRunner, feeds: Mapping[str, Array]
+) -> tuple[list[tuple[str, dict[str, Array]]], dict[str, Array]]:
+    """Runs a model once: what each graph was given, call by call, and the outputs."""
+    if isinstance(runner, ProgramRunner):
+        return runner.observed(feeds)
+    outputs = {name: np.array(value) for name, value in runner.infer(dict(feeds), check_inputs=False).items()}
+    return [(program.graphs[0], dict(feeds))], outputs
+
+
 def timer(target: Target, runner: BaseRunner, feeds: Mapping[str, Array]) -> Callable[[], Any]:
     """A bound call of the model. Of several graphs, their values travel between them as they do for a user."""
     if not isinstance(runner, ProgramRunner):
@@ -198,7 +208,11 @@ def timer(target: Target, runner: BaseRunner, feeds: Mapping[str, Array]) -> Cal
 
 def _options(program: Program, graph: str, options: Options) -> Options:
     shapes = {name: tuple(shape) for name, shape in program.shapes[graph].items()}
-    return replace(options, shapes=shapes, prepared=_of_graph(program, graph, options.prepared))
+    several = len(program.graphs) > 1
+    kept = tuple(node.removeprefix(f"{graph}.") for node in options.kept if not several or node.startswith(f"{graph}."))
+    calibration = {graph: options.calibration[graph]} if graph in options.calibration else {}
+    prepared = _of_graph(program, graph, options.prepared)
+    return replace(options, shapes=shapes, prepared=prepared, kept=kept, calibration=calibration)
 
 
 def _part(program: Program, artifact: Artifact, graph: str) -> Artifact:
@@ -259,19 +273,26 @@ class ProgramRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no 
 
     def fed(self, feeds: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
         """What each graph is given when it first runs."""
-        given: dict[str, dict[str, Array]] = {}
-        self._run(feeds, given)
-        return given
+        calls, _ = self.observed(feeds)
+        return dict(reversed(calls))
 
-    def _run(self, feeds: Mapping[str, Array], given: dict[str, dict[str, Array]] | None = None) -> dict[str, Array]:
+    def observed(self, feeds: Mapping[str, Array]) -> tuple[list[tuple[str, dict[str, Array]]], dict[str, Array]]:
+        """What each graph is given at each of its runs, in order; and the outputs."""
+        calls: list[tuple[str, dict[str, Array]]] = []
+        values = self._run(feeds, calls)
+        return calls, {name: values[name] for name in self.program.outputs}
+
+    def _run(
+        self, feeds: Mapping[str, Array], calls: list[tuple[str, dict[str, Array]]] | None = None
+    ) -> dict[str, Array]:
         values = dict(feeds)
         for step in self.program.steps:
             part = self.parts[step.graph]
             wanted = list(self.program.shapes[step.graph])
             for _ in range(_count(step, values)):
                 inputs = {name: values[name] for name in wanted}
-                if given is not None:
-                    given.setdefault(step.graph, inputs)
+                if calls is not None:
+                    calls.append((step.graph, {name: np.array(value) for name, value in inputs.items()}))
                 outputs = part.infer(inputs, check_inputs=False)
                 values |= outputs
                 values |= {state.input: outputs[state.output] for state in step.state}

@@ -175,11 +175,9 @@ def _refuse_unknown_truth(truth: Mapping[str, Array], where: Path) -> None:
         )
 
 
-def prepared_files(interface: Interface, path: Path, folder: Path) -> list[str]:
-    """Prepares every sample under ``path`` and writes each to a file of its own in ``folder``."""
-    return [
-        _written(prepare(interface, files.read(found), found), found.stem, folder) for found in find(path, interface)
-    ]
+def prepared_files(interface: Interface, found: Sequence[Path], folder: Path) -> list[str]:
+    """Prepares every sample that :func:`find` found and writes each to a file of its own in ``folder``."""
+    return [_written(prepare(interface, files.read(path), path), path.stem, folder) for path in found]
 
 
 def own_files(definition: ModelDef, folder: Path) -> tuple[list[str], list[str]]:

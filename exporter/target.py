@@ -76,6 +76,8 @@ class Options:
         host_code: whether the artifact may run code of its own on the host: only one that was built here.
         prepared: the files by role that :meth:`Target.prepare` wrote for this graph, where an export did.
         way: how the graph came to its precision, one of the target's ways to it; nothing for the model's own.
+        calibration: by graph, files of inputs to take scales from.
+        kept: the nodes that stay above the precision.
     """
 
     precision: str = "fp32"
@@ -87,6 +89,13 @@ class Options:
     host_code: bool = False
     prepared: Mapping[str, str] = field(default_factory=dict)
     way: str = ""
+    calibration: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+
+    @property
+    def calibration_files(self) -> list[str]:
+        """All of them."""
+        return [file for files in self.calibration.values() for file in files]
 
     @property
     def dynamic(self) -> list[str]:
@@ -112,6 +121,7 @@ class Artifact:
         fingerprint: what must be the same where it is opened, such as the runtime's version.
         stored: the element type the weights are stored in.
         advice: what the user of this artifact should know (unsupported mobile accelerators, large integers, ...).
+        left: nodes that compiling left above the precision that was asked for, with the reason.
     """
 
     precision: str
@@ -120,6 +130,7 @@ class Artifact:
     fingerprint: Mapping[str, str]
     stored: str
     advice: tuple[str, ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

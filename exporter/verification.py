@@ -125,7 +125,7 @@ def _referenced(
             why="a verdict compares with what PyTorch computes in float64 with the same weights",
             next=f"exporter verify {bundle.path} --samples {samples_path} --checkpoint FILE, where torch is installed",
         )
-    prepared = samples.prepared_files(manifest, samples_path, folder)
+    prepared = samples.prepared_files(manifest, samples.find(samples_path, manifest), folder)
     build = {
         "model": manifest.model.name, "options": dict(manifest.model.options),
         "dims": [f"{dim.name}={dim}" for dim in manifest.dims],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections import Counter, OrderedDict
@@ -21,13 +22,34 @@ from typing import Any
 import numpy as np
 from polygraphy.backend.base import BaseRunner
 from polygraphy.backend.onnxrt import OnnxrtRunner
+from safetensors.numpy import load_file
 
 from exporter.graph import Graph
-from exporter.target import Artifact, Availability, Layer, Options, Problem, Progress, Ran, Target, silent
+from exporter.target import (
+    QUANTISED,
+    TYPES,
+    Artifact,
+    Availability,
+    Layer,
+    Options,
+    Problem,
+    Progress,
+    Ran,
+    Target,
+    silent,
+)
 
 PROVIDER = "CPUExecutionProvider"
 # ONNX Runtime's names of the types arithmetic can run in.
 FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
+# What the runtime adds to the name of a node that it made of one between scales.
+TOKEN = re.compile(r"_token_\d+$")
+# What the runtime makes of a product between its scales: it computes in integers.
+INTEGER = frozenset({"ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm",
+                     "QLinearConv", "QLinearMatMul"})  # fmt: skip
+# Operators that int8 is for, and those that it would be for if the quantiser had them.
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+RECURRENT = ("GRU", "LSTM", "RNN")
 # Operators the XNNPACK provider takes: https://onnxruntime.ai/docs/execution-providers/Xnnpack-ExecutionProvider.html
 XNNPACK = {"AveragePool", "Conv", "ConvTranspose", "Gemm", "MatMul", "MaxPool", "QLinearAveragePool", "QLinearConv",
            "QLinearSoftmax", "Resize", "Softmax"}  # fmt: skip
@@ -38,7 +60,9 @@ class Mobile(Target):
 
     name = "mobile"
     extra = "mobile"
-    precisions = {"fp32": ("fp32", "fp32")}
+    # fp16 is how it is stored: the CPU provider computes nearly every operator in float32.
+    precisions = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp32|fp16"), "int8": ("int8", "int8")}
+    lowers = {"fp16": (TYPES,), "int8": (QUANTISED,)}
     rung = "portable"
     runs_graphs = 1
     python_example = """\
@@ -83,13 +107,20 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
 
     def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         portable = folder / "model.onnx"
-        shutil.copyfile(graph.path, portable)
+        left = dict[str, str]()
+        if options.way == QUANTISED:
+            progress("taking scales", 0, 0)
+            left = _quantise(graph, options, portable)
+        else:
+            shutil.copyfile(graph.path, portable)
         reduced, operators = _convert(portable, folder)
         report = folder / "mobile-usability.txt"
         report.write_text(_usability(portable), encoding="utf-8")
         files = {"onnx": portable, "ort": reduced, "operators": operators, "usability": report}
         fingerprint = {"onnxruntime": version("onnxruntime")}
-        return Artifact(options.precision, files, ("onnx", "ort"), fingerprint, "fp32", tuple(_advice(graph, options)))
+        stored = self.precisions[options.precision][0]
+        advice = tuple(_advice(graph, options))
+        return Artifact(options.precision, files, ("onnx", "ort"), fingerprint, stored, advice, left)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
         return MobileRunner(artifact.files[form or artifact.forms[0]], options)
@@ -151,8 +182,7 @@ class MobileRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy carries no
         for event in _kernels(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))):
             name = event["name"].removesuffix("_kernel_time")
             spent.setdefault(name, []).append(event["dur"] * 1e3)
-            types = _float_outputs(event["args"])
-            kinds[name] = event["args"]["op_name"], FLOATS[types[0]] if types else ""
+            kinds[name] = event["args"]["op_name"], _type_of(event["args"])
         # The first run allocates.
         return [Layer(name, kinds[name][0], _nodes(name), median(ns[1:]), kinds[name][1]) for name, ns in spent.items()]
 
@@ -181,6 +211,34 @@ class MobileRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy carries no
             return views
 
         return call
+
+
+def _quantise(graph: Graph, options: Options, output: Path) -> dict[str, str]:
+    """Writes the graph with scales for int8, by ONNX Runtime's quantiser; returns the products that it leaves.
+
+    Of convolutions and products alone: asked for every operator it has, it fails on recurrent models.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Feeds(CalibrationDataReader):  # type: ignore[misc]  # made here: its base is the runtime's own
+        def __init__(self) -> None:
+            self._left = iter(options.calibration_files)
+
+        def get_next(self) -> Any:
+            path = next(self._left, None)
+            return None if path is None else load_file(path)
+
+    logging.getLogger().setLevel(logging.ERROR)  # it advises, through the root logger, what was done already
+    quantize_static(
+        str(graph.path), str(output), Feeds(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=list(PRODUCTS),
+        nodes_to_exclude=list(options.kept), extra_options={"WeightSymmetric": True},
+    )  # fmt: skip
+    model = Graph(output).load()
+    scaled = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    products = [node for node in Graph(graph.path).load().graph.node if node.op_type in (*PRODUCTS, *RECURRENT)]
+    inputs = {node.name: node.input for node in model.graph.node}
+    return {n.name: "ONNX Runtime's quantiser leaves it" for n in products if not scaled & set(inputs.get(n.name, []))}
 
 
 def _binding_to_cpu(binding: Any, names: Iterable[str]) -> Any:
@@ -214,7 +272,7 @@ def _nodes(name: str) -> tuple[str, ...]:
     """
     if name.startswith("Reorder"):
         return ()
-    first = name.partition("/")[0]
+    first = TOKEN.sub("", name.partition("/")[0])
     return (f"node_{first.removesuffix('_nchwc')}",) if first.endswith("_nchwc") else (first,)
 
 
@@ -222,11 +280,19 @@ def _observed(events: list[dict[str, Any]]) -> Ran:
     kernels = _kernels(events)
     nodes = [event["args"] for event in kernels]
     # A node computes in floating point when it gives floating point: a Shape or a Gather of indices does not.
-    given = [FLOATS[kind] for node in nodes for kind in _float_outputs(node)]
+    given = [kind for node in nodes if (kind := _type_of(node))]
     layers, providers = dict(Counter(given)), dict(Counter(node.get("provider", "?") for node in nodes))
-    named = {_nodes(event["name"].removesuffix("_kernel_time")): _float_outputs(event["args"]) for event in kernels}
-    types = {nodes[0]: FLOATS[kinds[0]] for nodes, kinds in named.items() if nodes and kinds}
+    named = {_nodes(event["name"].removesuffix("_kernel_time")): _type_of(event["args"]) for event in kernels}
+    types = {nodes[0]: kind for nodes, kind in named.items() if nodes and kind}
     return Ran("+".join(sorted(layers)) or "none", layers, providers, nodes=types)
+
+
+def _type_of(node: Mapping[str, Any]) -> str:
+    """The type that a node computes in; nothing for one that moves, converts or counts."""
+    if node["op_name"] in INTEGER:
+        return "int8"
+    found = _float_outputs(node)
+    return FLOATS[found[0]] if found else ""
 
 
 def _float_outputs(node: Mapping[str, Any]) -> list[str]:

@@ -7,10 +7,14 @@ from the compiled model.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,10 +22,12 @@ from typing import Any
 import numpy as np
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
+from safetensors.numpy import load_file
 
 from exporter.graph import Graph
 from exporter.target import (
     HINT,
+    QUANTISED,
     TYPES,
     Artifact,
     Availability,
@@ -36,8 +42,13 @@ from exporter.target import (
 
 # OpenVINO's names of the types arithmetic can run in. Layers of other types (shapes, indices) are no arithmetic.
 FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
+INTEGERS = {"i8": "int8", "u8": "int8"}  # of what multiplies; integers elsewhere are no arithmetic
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 MULTIPLYING = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+# OpenVINO's operators that int8 is for, and those that only move.
+PRODUCTS = frozenset({"Convolution", "ConvolutionBackpropData", "GRUSequence", "GroupConvolution",
+                      "GroupConvolutionBackpropData", "LSTMSequence", "MatMul"})  # fmt: skip
+MOVING = frozenset({"Concat", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze", "VariadicSplit"})
 # Layers that the plugin makes of a whole operator under a name of its own.
 ANONYMOUS = {"RNNSeq": ("GRU", "LSTM", "RNN"), "RNNCell": ("GRU", "LSTM", "RNN")}
 
@@ -47,8 +58,9 @@ class OpenVINO(Target):
 
     name = "openvino"
     extra = "openvino"
-    precisions = {"fp32": ("fp32", "fp32"), "bf16": ("bf16", "bf16"), "fp16": ("fp16", "fp16")}
-    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT, TYPES)}
+    precisions = {"fp32": ("fp32", "fp32"), "bf16": ("bf16", "bf16"), "fp16": ("fp16", "fp16"),
+                  "int8": ("int8", "int8")}  # fmt: skip
+    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT, TYPES), "int8": (QUANTISED,)}
     rung = "compiled"
     python_example = """\
 import numpy as np, openvino as ov
@@ -73,6 +85,9 @@ const float* result = request.get_tensor("{output}").data<float>();
             return Availability(False, reason="openvino is not installed", next="pip install openvino")
 
     def lacks(self, precision: str, device: int) -> Problem | None:
+        if precision == "int8":
+            missing = find_spec("nncf") is None
+            return Problem("nncf", "NNCF, which quantises, is not installed", "pip install nncf") if missing else None
         if precision not in HINTS or precision == "fp32" or not self.available().present:
             return None
         import openvino as ov
@@ -97,14 +112,18 @@ const float* result = request.get_tensor("{output}").data<float>();
     def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         import openvino as ov
 
-        model = ov.Core().read_model(str(graph.path))
+        model, left = ov.Core().read_model(str(graph.path)), dict[str, str]()
+        if options.way == QUANTISED:
+            progress("taking scales", 0, 0)
+            model = _quantised(model, options)
+            left = _not_quantised(model)
         if options.shapes:
             model.reshape(_bounded_shapes(options))
         path = folder / "model.xml"
         ov.save_model(model, str(path), compress_to_fp16=False)
         files = {"xml": path, "bin": path.with_suffix(".bin")}
-        stored = options.precision if options.way == TYPES else "fp32"
-        return Artifact(options.precision, files, ("xml",), {"openvino": version("openvino")}, stored)
+        stored = options.precision if options.way in (TYPES, QUANTISED) else "fp32"
+        return Artifact(options.precision, files, ("xml",), {"openvino": version("openvino")}, stored, left=left)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
         return OpenVINORunner(artifact.files["xml"], artifact.files["bin"], options)
@@ -112,7 +131,8 @@ const float* result = request.get_tensor("{output}").data<float>();
     def ran(self, runner: BaseRunner) -> Ran:
         assert isinstance(runner, OpenVINORunner)
         types = runner.layer_types()
-        layers = {FLOATS[name]: count for name, count in types.items() if name in FLOATS}
+        known = FLOATS | {"int8": "int8"}
+        layers = {known[name]: count for name, count in types.items() if name in known}
         return Ran(
             "+".join(sorted(layers)) or "none", layers, {runner.device: sum(types.values())}, nodes=runner.node_types()
         )
@@ -124,6 +144,41 @@ const float* result = request.get_tensor("{output}").data<float>();
     def layers(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray], runs: int) -> list[Layer]:
         assert isinstance(runner, OpenVINORunner)
         return runner.layers(feeds, runs)
+
+
+def _quantised(model: Any, options: Options) -> Any:
+    """The model with scales for int8 taken by NNCF from what its graph is given on calibration inputs."""
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    feeds = [load_file(path) for path in options.calibration_files]
+    attends = any(op.get_type_name() in ("Softmax", "ScaledDotProductAttention") for op in model.get_ops())
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        return nncf.quantize(
+            model,
+            nncf.Dataset(feeds),
+            subset_size=len(feeds),
+            preset=nncf.QuantizationPreset.MIXED,  # zero points for activations, none for weights
+            model_type=nncf.ModelType.TRANSFORMER if attends else None,
+            ignored_scope=nncf.IgnoredScope(names=list(options.kept), validate=False),
+        )
+
+
+def _not_quantised(model: Any) -> dict[str, str]:
+    """The products that NNCF left as they were: it has no int8 for some, and thinks others too delicate."""
+    left = {}
+    for op in model.get_ordered_ops():
+        if op.get_type_name() in PRODUCTS and not _from_scales(op.input_value(0).get_node()):
+            left[op.get_friendly_name().partition("/")[0]] = "NNCF leaves it"
+    return left
+
+
+def _from_scales(node: Any, depth: int = 6) -> bool:
+    """Whether a value comes from a FakeQuantize, perhaps moved on the way."""
+    if node.get_type_name() == "FakeQuantize":
+        return True
+    moves = node.get_type_name() in MOVING
+    return depth > 0 and moves and _from_scales(node.input_value(0).get_node(), depth - 1)
 
 
 def _bounded_shapes(options: Options) -> dict[str, Any]:
@@ -219,7 +274,7 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         """How many layers of the compiled model run in each type, as the plugin itself reports."""
         kinds = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ordered_ops()]
         layers = [kind for kind in kinds if kind["layerType"].value not in ("Input", "Output", "Const")]
-        return dict(Counter(layer["runtimePrecision"].value for layer in layers))
+        return dict(Counter(_type_of(layer) for layer in layers))
 
     def node_types(self) -> dict[str, str]:
         """The type of every node of the graph that the plugin names; of operators it does not name, as a whole."""
@@ -227,6 +282,8 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         for op in self._compiled.get_runtime_model().get_ordered_ops():
             info = op.get_rt_info()
             kind = FLOATS.get(info["runtimePrecision"].value)
+            if info["layerType"].value in MULTIPLYING:
+                kind = kind or INTEGERS.get(info["runtimePrecision"].value)
             if kind is None:
                 continue
             for operator in ANONYMOUS.get(info["layerType"].value, ()):
@@ -236,6 +293,12 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
             for name in info["originalLayersNames"].value.split(","):
                 of.setdefault(name.partition("/")[0], kind)  # node_conv2d/WithoutBiases
         return others | found | {operator: next(iter(kinds)) for operator, kinds in whole.items() if len(kinds) == 1}
+
+
+def _type_of(layer: Any) -> str:
+    """The plugin's name of a layer's type; of an integer product ours, to tell it from integers that only move."""
+    kind = str(layer["runtimePrecision"].value)
+    return INTEGERS.get(kind, kind) if layer["layerType"].value in MULTIPLYING else kind
 
 
 def _layer(name: str, info: Any, ns: float) -> Layer:

@@ -85,6 +85,9 @@ def _export_command(target: str) -> Callable[..., None]:
         dim: Annotated[Optional[list[str]], typer.Option(help="NAME=MIN:OPT:MAX[:STEP] or NAME=VALUE.")] = None,  # noqa: UP045
         setting: Annotated[Optional[list[str]], typer.Option("--set", help="KEY=VALUE of the definition.")] = None,  # noqa: UP045
         samples: Annotated[OptionalPath, typer.Option(help="Real inputs to judge on: .wav .npz .safetensors.")] = None,
+        calibration: Annotated[
+            OptionalPath, typer.Option(help="Real inputs that int8 takes its scales from; apart from --samples.")
+        ] = None,
         seed: Annotated[int, typer.Option(help="Seeds weights and the order of timings.")] = 0,
         threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to the runtime.")] = 0,
         replace: Annotated[bool, typer.Option("--replace", help="Give up another graph in the bundle.")] = False,
@@ -102,9 +105,9 @@ def _export_command(target: str) -> Callable[..., None]:
 
         request = Request(
             model=model, target=target, output=folder, checkpoint=checkpoint, precision=precision,
-            dims=tuple(dim or ()), settings=_settings(setting or []), samples=samples, seed=seed, threads=threads,
-            replace=replace, profile=profile, extra=_target_options(target, option), device=device,
-            limits=_limits(timeout, memory),
+            dims=tuple(dim or ()), settings=_settings(setting or []), samples=samples, calibration=calibration,
+            seed=seed, threads=threads, replace=replace, profile=profile, extra=_target_options(target, option),
+            device=device, limits=_limits(timeout, memory),
         )  # fmt: skip
         with render.progress(json) as progress:
             exported = run(request, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -136,6 +137,12 @@ def _label(hop: Event) -> str:
     return f"{hop['target']}/{asked}" if hop["target"] and asked != "fp32" else hop["target"] or hop["hop"]
 
 
+def _decibels(result: Event) -> float:
+    """How far the error is below the output."""
+    error = result["relative_l2"]
+    return -20 * math.log10(error) if error else math.inf
+
+
 def _kept_lines(hop: Event) -> Iterator[str]:
     """Which nodes of a lowered graph stay in float32, and why, by module; the JSON has all of them."""
     kept, modules = hop["facts"].get("kept", {}), hop["facts"].get("modules", {})
@@ -178,14 +185,14 @@ def _figure(value: float | None, unit: str) -> str:
 def _hop_row(hop: Event, results: Sequence[Event]) -> list[str]:
     worst, precision = hop["worst"] or {}, hop["precision"] or {}
     mine = [r for r in results if r["hop"] == hop["hop"] and r["target"] == hop["target"]]
-    amplification = worst.get("amplification")
+    amplification, asked = worst.get("amplification"), hop["facts"].get("decibels")
     cases = len({(r["case"], r["form"]) for r in mine})
     return [
         _mark(hop["verdict"]),
         hop["hop"],
         hop["target"] or "",
         precision.get("ran") or f"{precision.get('asked', '')} asked",
-        "" if amplification is None else f"{amplification:.2f}",
+        "" if amplification is None else f"{amplification:.2f}" if not asked else f"{_decibels(worst):.1f} dB",
         worst.get("case", ""),
         f"{cases} cases, {sum(r['elements'] for r in mine):,} values" if mine else _not_compared(hop),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, isnan
+from math import isfinite, isnan, log10
 
 from exporter.parity.ladder import ELEMENT_GUARD, LARGEST_ERROR, UNIT_ROUNDOFF, VACUOUS, Rung
 from exporter.parity.measure import Measurement, relative
@@ -70,7 +70,7 @@ def excess(result: Result, rung: Rung, precision: str) -> float:
     """How far off a result is, in units of the error allowed: at most 1 where it passes."""
     if result.relative_l2 is None or result.noise is None:
         return 0.0 if result.verdict is Verdict.PASS else float("inf")
-    allowed = min(rung.bound * max(result.noise, UNIT_ROUNDOFF[precision]), LARGEST_ERROR)
+    allowed = min(rung.bound * max(result.noise, UNIT_ROUNDOFF[precision]), rung.error)
     off = result.relative_l2 / allowed
     return off if result.verdict is Verdict.PASS else max(off, 1.001)
 
@@ -125,9 +125,13 @@ def _value_verdict(m: Measurement, floor: Floor, rung: Rung, precision: str) -> 
             f"error {error:.3g} is {amplification:.3g} times eager's own {floor.relative:.3g}; {rung.bound:g} allowed"
         )
         return Verdict.FAIL, reason
-    if error > LARGEST_ERROR:
+    if rung.decibels is not None:
+        found = -20 * log10(error) if error else float("inf")
+        below = f"the error is {found:.1f} dB below the output; {rung.decibels:g} dB were asked for"
+        return (Verdict.FAIL, below) if error > rung.error else (Verdict.PASS, None)
+    if error > rung.error:
         own = f"eager's own is {floor.relative:.3g}"
-        return Verdict.FAIL, f"error {error:.3g} is above {LARGEST_ERROR:g}, whatever eager does ({own})"
+        return Verdict.FAIL, f"error {error:.3g} is above {rung.error:g}, whatever eager does ({own})"
     guard = ELEMENT_GUARD * max(floor.max_abs, UNIT_ROUNDOFF[precision] * m.reference_max)
     if m.max_abs > guard:
         return (

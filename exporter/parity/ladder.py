@@ -7,12 +7,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rung:
-    """A bound on ``amplification = relative L2 error / max(eager's own, unit roundoff)``."""
+    """A bound on ``amplification = relative L2 error / max(eager's own, unit roundoff)``.
+
+    A rung of ``decibels`` bounds the error itself: signal to noise against the reference.
+    """
 
     name: str
     bound: float
     reason: str
+    decibels: float | None = None
 
+    @property
+    def error(self) -> float:
+        """The largest relative error, whatever eager does."""
+        return LARGEST_ERROR if self.decibels is None else 10 ** (-self.decibels / 20)
+
+
+# Whatever eager does in a precision, an output further off than this (20 dB) is not the model's: a bound that eager's
+# own collapse would stretch to cover anything could not fail.
+LARGEST_ERROR = 0.1
 
 RUNGS = {
     rung.name: rung
@@ -31,11 +44,17 @@ RUNGS = {
 # Right f32 artifacts measured: 1.2 to 7.2 times (docs/parity.md).
 ELEMENT_GUARD = 64.0
 
-# Whatever eager does in a precision, an output further off than this (20 dB) is not the model's: a bound that eager's
-# own collapse would stretch to cover anything could not fail.
-LARGEST_ERROR = 0.1
 
-UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
+# What int8 is asked for where the definition says nothing.
+FAIR = 20.0
+
+
+def quantised(decibels: float) -> Rung:
+    """The rung of int8: no eager computes in it, so the error is bounded by itself; 30 dB is good, 20 fair, 15 poor."""
+    return Rung("quantised", float("inf"), "int8 against the reference, in dB: its scales are not eager's", decibels)
+
+
+UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8, "int8": 2.0**-8}
 
 # A reference that moves less than this many times its noise between cases of one shape says nothing.
 VACUOUS = 16.0

@@ -91,7 +91,8 @@ def packed(artifact: Artifact) -> dict[str, Any]:
 def unpacked(value: Mapping[str, Any]) -> Artifact:
     """The artifact that :func:`packed` described."""
     files = {role: Path(path) for role, path in value["files"].items()}
-    return Artifact(**{**value, "files": files, "forms": tuple(value["forms"]), "advice": tuple(value["advice"])})
+    texts = {key: tuple(value[key]) for key in ("forms", "advice")}
+    return Artifact(**{**value, "files": files, **texts})
 
 
 def measure_case(

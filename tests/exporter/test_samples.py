@@ -97,5 +97,5 @@ def test_a_folder_with_a_picture_per_input_is_one_sample(tmp_path: Path) -> None
         image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / name / "image.png")
     assert samples.find(tmp_path / "one", definition()) == [tmp_path / "one"]
     assert samples.find(tmp_path, definition()) == [tmp_path / "one", tmp_path / "two"]
-    prepared = samples.prepared_files(definition(), tmp_path, tmp_path)
+    prepared = samples.prepared_files(definition(), samples.find(tmp_path, definition()), tmp_path)
     assert [Path(file).name for file in prepared] == ["one.safetensors", "two.safetensors"]
