@@ -1,0 +1,71 @@
+"""Lower precisions on the runtimes that are here: asked, stored and ran are told, and how much of the work was it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from exporter.bundle import Bundle
+from tests.cli_fakes.tool import run
+
+# ``tiny`` is one product: all of its work is in it.
+EXPECTED = [
+    ("openvino", "bf16", "hint", "fp32", "bf16"),
+    ("openvino", "int8", "quantised", "int8", "int8"),
+    ("mobile", "fp16", "types", "fp16", "fp32"),
+    ("mobile", "int8", "quantised", "int8", "int8"),
+]
+
+
+@pytest.mark.parametrize(("target", "precision", "way", "stored", "ran"), EXPECTED)
+def test_what_was_asked_is_what_ran(
+    target: str, precision: str, way: str, stored: str, ran: str, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "tiny.bundle"
+    made = run(target, "tiny", "--precision", precision, "-o", bundle, "--no-profile", "--json")
+    assert made.code == 0 and made.json["verdict"] == "PASS", made
+    (hop,) = [hop for hop in made.json["verify"]["hops"] if hop["hop"] == "compiled"]
+    assert hop["precision"]["asked"] == precision and hop["precision"]["stored"] == stored
+    assert ran in hop["precision"]["ran"].split("+")
+    assert hop["facts"]["work"].get(ran, 0.0) > 0.99, hop["facts"]["work"]
+    info = Bundle.open(bundle).manifest.targets[f"{target}/{precision}"]
+    assert info.way == way and (info.calibration is not None) == (way == "quantised")
+    again = run("verify", bundle, "--target", target, "--json")
+    assert again.code == 0 and again.json["hops"][0]["facts"]["work"] == hop["facts"]["work"]
+
+
+def test_a_folder_for_both_is_split_and_the_bundle_says_how(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for index in range(4):
+        values = np.random.default_rng(index).normal(size=(5, 4)).astype(np.float32)
+        save_file({"x": values}, data / f"s{index}.safetensors")
+    bundle = tmp_path / "tiny.bundle"
+    words = ("--precision", "int8", "--samples", data, "--calibration", data, "-o", bundle, "--no-profile", "--json")
+    made = run("mobile", "tiny", *words)
+    assert made.code == 0, made
+    manifest = Bundle.open(bundle).manifest
+    given = manifest.targets["mobile/int8"].calibration
+    assert given is not None and len(given.files) == 2 and "2 of the 4 in data, drawn with seed 0" in given.source
+    assert sum(case.kind == "sample" for case in manifest.cases) == 2
+
+
+def test_calibration_on_what_is_judged_is_refused(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+        save_file({"x": values}, tmp_path / place / f"{place}.safetensors")
+    words = ("--samples", tmp_path / "one", "--calibration", tmp_path / "other", "-o", tmp_path / "it.bundle")
+    found = run("mobile", "tiny", "--precision", "int8", *words)
+    assert "is the case sample-one as well" in found.refused("bad-calibration")
+    assert not (tmp_path / "it.bundle").exists()
+
+
+def test_a_precision_that_a_target_has_not_says_so_before_any_work(tmp_path: Path) -> None:
+    found = run("mobile", "tiny", "--precision", "bf16", "-o", tmp_path / "it.bundle", "--json")
+    assert found.code == 2 and json.loads(found.out)["code"] == "unsupported-precision"
+    assert "trace" not in found.err
