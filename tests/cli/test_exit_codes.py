@@ -168,7 +168,7 @@ def test_an_absent_runtime_is_3_until_the_bundle_is_finished_where_it_is(tmp_pat
     assert info.next == "pip install fakeruntime && exporter compile BUNDLE --target fake-absent"
     assert info.finish(bundle) == f"pip install fakeruntime && {command}"
     assert info.next in (bundle / "USE.md").read_text()
-    assert info.next in ended.out + ended.err, "the person at the terminal is told too"
+    assert info.finish(bundle) in ended.out + ended.err, "the person at the terminal is told too"
 
     for words in (("verify", bundle), ("verify", bundle, "--target", "fake-absent")):
         skipped = quick(*words, cwd=tmp_path)

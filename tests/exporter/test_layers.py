@@ -21,7 +21,7 @@ TARGETS = sorted((ROOT / "targets").glob("[!_]*.py"))
 PARTS = sorted((ROOT / "targets").glob("_*/*.py"))
 MODELS = sorted(p for p in (ROOT / "model_defs").iterdir() if not p.name.startswith(("_", ".")))
 RUNTIMES = {"openvino", "onnxruntime", "tensorrt", "nncf", "coremltools", "tflite"}
-OWN = {"openvino.py": {"openvino"}, "mobile.py": {"onnxruntime"}, "tensorrt.py": {"tensorrt"}}
+OWN = {"openvino.py": {"openvino", "nncf"}, "mobile.py": {"onnxruntime"}, "tensorrt.py": {"tensorrt"}}
 TORCH = {
     "trace.py",
     "recurrent.py",

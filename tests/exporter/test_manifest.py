@@ -70,14 +70,19 @@ def first_schema(**more: Any) -> dict[str, Any]:
     value = json.loads(encode(manifest()))
     del value["yardsticks"]
     for target in value["targets"].values():
-        del target["graphs"], target["options"]
+        for key in ("graphs", "options", "way", "kept", "calibration"):
+            del target[key]
+    for graph in value["graphs"].values():
+        del graph["work"]
     return value | {"schema": "exporter.bundle/1"} | more
 
 
 def test_an_older_schema_is_upgraded() -> None:
     opened = decode(json.dumps(first_schema()).encode())
     assert opened.schema == module.SCHEMA and opened.yardsticks == {}
-    assert all(target.graphs == {} and target.options == {} for target in opened.targets.values())
+    for target in opened.targets.values():
+        assert target.graphs == {} and target.options == {} and target.way == "" and target.calibration is None
+    assert all(graph.work == "" for graph in opened.graphs.values())
     assert opened.cases == manifest().cases
 
 
