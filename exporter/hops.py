@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from exporter import registry
+from exporter.errors import Refused
 from exporter.isolate import Outcome
 from exporter.manifest import BUNDLE, Manifest, TargetInfo
 from exporter.parity.judge import judge
-from exporter.parity.ladder import FAIR, RUNGS, Rung, quantised
+from exporter.parity.ladder import QUANTISED_RUNG, RUNGS, Rung
 from exporter.parity.measure import Measurement
 from exporter.preflight import Opening, PathOf, options_of, ready
 from exporter.program import program_of
 from exporter.stages import Stages
-from exporter.target import QUANTISED, UNPROVEN, Availability, Options, Target
+from exporter.target import QUANTISED, UNPROVEN, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
 from exporter.work import share
 
@@ -111,7 +112,6 @@ def artifact_hop(
     extra_yardsticks: Mapping[str, Path] | None = None,
     opening: Opening | None = None,
     where: object = BUNDLE,
-    decibels: float = FAIR,
 ) -> Hop:
     """The compiled hop of one target: every form over every case.
 
@@ -124,7 +124,6 @@ def artifact_hop(
         extra_yardsticks: by precision, eager's own error over those.
         opening: how the user wants it opened.
         where: the bundle's place, for the command that finishes what is not compiled.
-        decibels: what an int8 artifact is asked for.
     """
     info = manifest.targets[key]
     target = registry.target(info.target)
@@ -149,7 +148,7 @@ def artifact_hop(
         request = {**common, "target": info.target, "form": form, "cases": cases}
         stage = f"verify {key}" + (f" {form}" if len(info.forms) > 1 else "")
         outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
-    rung = _rung(target, info, lowered, decibels)
+    rung = QUANTISED_RUNG if info.way == QUANTISED else RUNGS["low" if lowered else target.rung]
     types = made.artifact.stored, target.precisions[info.precision][1]
     work = work_of(path_of, manifest)
     advice = [*made.advice, *info.advice, *_moved_advice(info, available)]
@@ -171,12 +170,6 @@ def artifact_hop(
     )
 
 
-def _rung(target: Target, info: TargetInfo, lowered: bool, decibels: float) -> Rung:
-    if info.way == QUANTISED:
-        return quantised(decibels)
-    return RUNGS["low" if lowered else target.rung]
-
-
 def work_of(path_of: PathOf, manifest: Manifest) -> dict[str, tuple[str, int]]:
     """Operator and multiplications of every node of a bundle's graphs, as often as they run.
 
@@ -188,12 +181,27 @@ def work_of(path_of: PathOf, manifest: Manifest) -> dict[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
     for step in manifest.program:
         file = manifest.graphs[step.graph].work
-        counts = json.loads(path_of(file).read_text(encoding="utf-8")) if file else {}
+        counts = _counts(path_of(file)) if file else {}
         times = step.repeat if isinstance(step.repeat, int) else opt[step.repeat]
         for node, (operator, count) in counts.items():
             name = f"{step.graph}.{node}" if several else node
             found[name] = operator, count * times + found.get(name, ("", 0))[1]
     return found
+
+
+def _counts(path: Path) -> dict[str, tuple[str, int]]:
+    """What a bundle says of its graph's work; it may come from anyone."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return {str(node): (str(operator), max(int(count), 0)) for node, (operator, count) in value.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise Refused(
+            "bad-manifest",
+            f"{path.name} is no count of work: {error}",
+            where=f"file {path.name}",
+            why="a report of how much ran in which type must rest on something",
+            next="export the model again, or get the bundle again from where it was made",
+        ) from error
 
 
 def _moved_advice(info: TargetInfo, available: Availability) -> list[str]:

@@ -33,7 +33,6 @@ from exporter.manifest import (
     TargetInfo,
     Weights,
 )
-from exporter.parity.ladder import FAIR
 from exporter.preflight import Opening, options_of
 from exporter.program import program_of
 from exporter.spec import ModelDef
@@ -133,6 +132,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
     target = registry.target(request.target)
     _refuse_precision(target, request.precision, request.device)
     definition = registry.model(request.model, request.settings).with_dims(request.dims)
+    _refuse_idle_calibration(target, request)
     source, scales, found = calibration.chosen(definition, request.calibration, request.samples, request.seed)
     refuse_missing_checkpoint(request.checkpoint)
     path = request.output or Path(f"{request.model}.bundle")
@@ -143,7 +143,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         key = _key(definition, request, found)
         manifest, hops = _graph(draft, definition, request, found, key, stages)
         calibrated = _calibrated(draft, manifest, definition, target, request, (source, scales), stages)
-        manifest, made = _made(draft, manifest, definition, target, request, calibrated, stages, str(path))
+        manifest, made = _made(draft, manifest, target, request, calibrated, stages, str(path))
         hops, hop = [*hops, *made], made[-1]
         verification = verification_of(manifest, hops)
         measured = None
@@ -187,6 +187,18 @@ def _refuse_precision(target: Target, precision: str, device: int) -> None:
             where=f"target {target.name}, {lack.node}",
             why="what would run instead is another precision than the one asked for",
             next=lack.remedy,
+        )
+
+
+def _refuse_idle_calibration(target: Target, request: Request) -> None:
+    """Inputs to calibrate on that nothing would read: asked for, and silently not done."""
+    if request.calibration is not None and QUANTISED not in target.lowers.get(request.precision, ()):
+        raise Refused(
+            "bad-calibration",
+            f"--calibration is given, and {request.precision} on {target.name} takes no scales from it",
+            where=f"--calibration {request.calibration}",
+            why="inputs that nothing reads are a mistake somewhere",
+            next="--precision int8, or leave --calibration out",
         )
 
 
@@ -442,7 +454,6 @@ def _calibrated(
 def _made(
     draft: Draft,
     manifest: Manifest,
-    definition: ModelDef,
     target: Target,
     request: Request,
     calibrated: _Calibrated,
@@ -457,7 +468,7 @@ def _made(
     ways, tried = target.lowers.get(request.precision, ("",)), list[str]()
     for way in ways:
         found = _lowered(draft, manifest, target, request, way, stages)
-        found = replace(found, calibrated=calibrated, decibels=definition.decibels)
+        found = replace(found, calibrated=calibrated)
         done, hop = _compiled(draft, manifest, target, request, found, stages, where)
         if hop.verdict is not Verdict.FAIL or way == ways[-1]:
             break
@@ -476,7 +487,6 @@ class _Lowered:
     kept: tuple[str, ...] = ()
     hops: tuple[Hop, ...] = ()
     calibrated: _Calibrated = field(default_factory=_Calibrated)
-    decibels: float = FAIR
 
 
 def _with_yardsticks(draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages) -> Manifest:
@@ -556,9 +566,7 @@ def _compiled(
         kept=(*lowered.kept, *made.left), calibration=lowered.calibrated.info,
     )  # fmt: skip
     manifest = replace(manifest, targets=manifest.targets | {key: info})
-    hop = artifact_hop(
-        _files(draft), manifest, key, stages, opening=Opening(request.device), where=where, decibels=lowered.decibels
-    )
+    hop = artifact_hop(_files(draft), manifest, key, stages, opening=Opening(request.device), where=where)
     if made.left:
         hop = replace(hop, facts={**hop.facts, "kept": dict(made.left), "nodes": len(work_of(_files(draft), manifest))})
     return manifest, hop

@@ -276,9 +276,6 @@ class ModelDef:
         metrics: names of the task metrics in ``exporter/host/metrics.py``, the chief one first.
         samples: gives the real inputs that are cases beside the generated ones, as far as they are at hand here.
         calibration: gives the real inputs that a quantiser takes its scales from, apart from ``samples``.
-        decibels: how far above its own error (signal to noise, in dB) an int8 artifact has to be: 30 good, 20 fair, 15
-            poor.
-        losses: how much of a task metric an int8 artifact may lose on real inputs, by the metric's name.
         parts: the graphs of a model that a host loop drives; empty for a model of one graph. A dim that a part's
             ``repeat`` names is no size of a tensor: the reference module gets it as a keyword argument of ``forward``.
         undetectable: weight tensors whose change by 1 % no case can see, each with the reason in a comment.
@@ -303,8 +300,6 @@ class ModelDef:
     metrics: tuple[str, ...] = ()
     samples: Callable[[], Iterable[Sample]] | None = None
     calibration: Callable[[], Iterable[Sample]] | None = None
-    decibels: float = 20.0
-    losses: Mapping[str, float] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
     undetectable: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)

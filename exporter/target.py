@@ -257,6 +257,10 @@ class Target(ABC):
     python_example: ClassVar[str] = ""
     cpp_example: ClassVar[str] = ""
 
+    def example_fields(self, precision: str, way: str) -> Mapping[str, str]:  # noqa: ARG002  # a default to override
+        """What the examples hold beside files and tensors: how an artifact of a precision is to be opened."""
+        return {}
+
     @abstractmethod
     def available(self) -> Availability:
         """Whether the runtime is installed and usable here. Never raises, never compiles anything."""

@@ -114,6 +114,7 @@ def _target(manifest: Manifest, info: TargetInfo) -> str:
         "input": first.name,
         "output": output.name,
         "shape": ", ".join(map(str, first.sized(opt))),
+        **target.example_fields(info.precision, info.way),
         "inputs": "{" + ", ".join(_zeros(t, opt) for t in graph.inputs) + "}",
     }
     code = [

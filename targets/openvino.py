@@ -64,19 +64,22 @@ class OpenVINO(Target):
     rung = "compiled"
     python_example = """\
 import numpy as np, openvino as ov
-model = ov.Core().compile_model("{file}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+model = ov.Core().compile_model("{file}", "CPU", {{"INFERENCE_PRECISION_HINT": "{hint}"}})
 outputs = model({inputs})
 result = outputs["{output}"]
 """
     cpp_example = """\
 #include <openvino/openvino.hpp>
 ov::Core core;
-auto model = core.compile_model("{file}", "CPU", ov::hint::inference_precision(ov::element::f32));
+auto model = core.compile_model("{file}", "CPU", ov::hint::inference_precision(ov::element::{hint}));
 auto request = model.create_infer_request();
 request.set_tensor("{input}", ov::Tensor(ov::element::f32, {{{shape}}}, data));  // and every other input
 request.infer();
 const float* result = request.get_tensor("{output}").data<float>();
 """
+
+    def example_fields(self, precision: str, way: str) -> dict[str, str]:
+        return {"hint": _hint(precision, way)}
 
     def available(self) -> Availability:
         try:
@@ -192,10 +195,14 @@ def _bounded_shapes(options: Options) -> dict[str, Any]:
     return {name: ov.PartialShape([bounds(size) for size in shape]) for name, shape in options.shapes.items()}
 
 
+def _hint(precision: str, way: str) -> str:
+    """Types that stand in the graph are taken as they are: a hint would lower the nodes that were kept."""
+    return HINTS[precision if way == HINT else "fp32"]
+
+
 def _properties(options: Options) -> dict[str, Any]:
     """The CPU plugin's settings: the precision asked for, one stream, and the threads asked for."""
-    # Types that stand in the graph are taken as they are: the hint would lower the nodes that were kept.
-    hint = HINTS[options.precision if options.way == HINT else "fp32"]
+    hint = _hint(options.precision, options.way)
     properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     if options.threads:
         properties["INFERENCE_NUM_THREADS"] = options.threads

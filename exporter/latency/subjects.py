@@ -14,10 +14,11 @@ from exporter.isolate import Limits
 from exporter.latency import profile as timing
 from exporter.latency.result import ARTIFACT, EAGER, Profile, Subject
 from exporter.manifest import CaseInfo, Manifest
-from exporter.parity.ladder import RUNGS, UNIT_ROUNDOFF
+from exporter.parity.ladder import QUANTISED_RUNG, RUNGS, UNIT_ROUNDOFF
 from exporter.preflight import Opening, PathOf, ready
 from exporter.program import program_of
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, silent
+from exporter.target import QUANTISED
 from exporter.verification import chosen, save_report
 
 
@@ -134,7 +135,7 @@ def _artifact_subject(
         "program": program_of(manifest).as_json(),
         "tensors": tensors,
         "layers": layers,
-        "allowed": _allowed(path_of, manifest, info.precision, target.rung, tensors),
+        "allowed": _allowed(path_of, manifest, info.precision, target.rung, tensors, info.way),
     }
     advice: tuple[str, ...] = ()
     if not skipped:
@@ -148,8 +149,12 @@ def _artifact_subject(
     )  # fmt: skip
 
 
-def _allowed(path_of: PathOf, manifest: Manifest, precision: str, rung: str, tensors: str) -> dict[str, float]:
+def _allowed(
+    path_of: PathOf, manifest: Manifest, precision: str, rung: str, tensors: str, way: str = ""
+) -> dict[str, float]:
     """The largest relative error a timed call may have: the rung times eager's own noise on this case."""
+    if way == QUANTISED:
+        return {tensor.name: QUANTISED_RUNG.error for tensor in manifest.outputs}
     content, lowered = read_tensors(Path(tensors)), precision in manifest.yardsticks
     rows = {t.name: content[f"noise/{t.name}"] for t in manifest.outputs}
     if lowered:

@@ -45,14 +45,8 @@ RUNGS = {
 ELEMENT_GUARD = 64.0
 
 
-# What int8 is asked for where the definition says nothing.
-FAIR = 20.0
-
-
-def quantised(decibels: float) -> Rung:
-    """The rung of int8: no eager computes in it, so the error is bounded by itself; 30 dB is good, 20 fair, 15 poor."""
-    return Rung("quantised", float("inf"), "int8 against the reference, in dB: its scales are not eager's", decibels)
-
+# No eager computes in int8, so its error is bounded by itself; 30 dB is good, 20 fair, 15 poor.
+QUANTISED_RUNG = Rung("quantised", float("inf"), "int8 against the reference: its scales are not eager's", 20.0)
 
 UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8, "int8": 2.0**-8}
 

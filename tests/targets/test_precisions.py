@@ -10,6 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from exporter.bundle import Bundle
+from exporter.errors import Refused
+from exporter.hops import _counts
 from tests.cli_fakes.tool import run
 
 # ``tiny`` is one product: all of its work is in it.
@@ -28,12 +30,14 @@ def test_what_was_asked_is_what_ran(
     target: str, precision: str, way: str, stored: str, ran: str, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "tiny.bundle"
-    made = run(target, "tiny", "--precision", precision, "-o", bundle, "--no-profile", "--json")
+    made = run(target, "tiny", "--precision", precision, "-o", bundle, "--json")
     assert made.code == 0 and made.json["verdict"] == "PASS", made
     (hop,) = [hop for hop in made.json["verify"]["hops"] if hop["hop"] == "compiled"]
     assert hop["precision"]["asked"] == precision and hop["precision"]["stored"] == stored
     assert ran in hop["precision"]["ran"].split("+")
     assert hop["facts"]["work"].get(ran, 0.0) > 0.99, hop["facts"]["work"]
+    timed = [subject for subject in made.json["profile"]["subjects"] if subject["name"] == f"{target}/{precision}"]
+    assert timed and timed[0]["verdict"] == "PASS" and timed[0]["median_ms"] > 0, timed
     info = Bundle.open(bundle).manifest.targets[f"{target}/{precision}"]
     assert info.way == way and (info.calibration is not None) == (way == "quantised")
     again = run("verify", bundle, "--target", target, "--json")
@@ -71,3 +75,25 @@ def test_a_precision_that_a_target_has_not_says_so_before_any_work(tmp_path: Pat
     found = run("mobile", "tiny", "--precision", "bf16", "-o", tmp_path / "it.bundle", "--json")
     assert found.code == 2 and json.loads(found.out)["code"] == "unsupported-precision"
     assert "trace" not in found.err
+
+
+def test_calibration_that_nothing_reads_is_refused(tmp_path: Path) -> None:
+    found = run("mobile", "tiny", "--calibration", tmp_path, "-o", tmp_path / "it.bundle")
+    assert "takes no scales from it" in found.refused("bad-calibration")
+
+
+def test_an_application_is_told_the_precision_that_was_judged(tmp_path: Path) -> None:
+    for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):
+        bundle = tmp_path / f"{precision}.bundle"
+        made = run("openvino", "tiny", "--precision", precision, "-o", bundle, "--no-profile")
+        assert made.code == 0, made
+        page = (bundle / "USE.md").read_text()
+        assert f'"INFERENCE_PRECISION_HINT": "{hint}"' in page and f"ov::element::{hint})" in page
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"n": 5}', '{"n": ["Gemm", "many"]}', '{"n": ["Gemm"]}', "null"])
+def test_a_count_of_work_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "work.json").write_text(content)
+    with pytest.raises(Refused) as caught:
+        _counts(tmp_path / "work.json")
+    assert caught.value.code == "bad-manifest"
