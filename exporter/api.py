@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,6 +13,7 @@ from exporter.errors import Incomplete
 from exporter.latency import subjects
 from exporter.preflight import Opening, ready
 from exporter.program import open_artifact, program_of
+from exporter.request import Request
 from exporter.run import run_file
 from exporter.target_options import target_options
 from exporter.verification import Verification, chosen, refuse_missing_checkpoint, verify
@@ -37,6 +38,7 @@ def export(
     settings: Mapping[str, Any] | None = None,
     samples: AnyPath | None = None,
     calibration: AnyPath | None = None,
+    budget: Sequence[str] | str = (),
     seed: int = 0,
     threads: int = 0,
     replace: bool = False,
@@ -51,11 +53,12 @@ def export(
         target: a target's name, see ``exporter targets``.
         output: the bundle's folder; ``./MODEL.bundle`` when None.
         checkpoint: a file of weights; without one they are seeded noise.
-        precision: the precision to compile for.
+        precision: the precision to compile for; ``auto`` chooses the fastest that meets the budget.
         dims: ``{"T": "2:63:1500"}`` or ``{"T": 63}``: sizes of dynamic dims, within what the definition allows.
         settings: options of the definition.
         samples: a file or folder of real inputs to judge on as well.
         calibration: a file or folder of real inputs that int8 takes its scales from, apart from ``samples``.
+        budget: what a precision may cost: ``amplification:2``, ``snr:30`` (dB), ``METRIC:LOSS`` such as ``si-sdr:0.1``.
         seed: seeds weights and the order of timings.
         threads: CPU threads; 0 leaves it to the runtime.
         replace: whether to give up a bundle of another graph at ``output``.
@@ -76,7 +79,7 @@ def export(
     """
     asked = options or {}
     return pipeline.export(
-        pipeline.Request(
+        Request(
             model=model,
             target=target,
             output=None if output is None else Path(output),
@@ -86,6 +89,7 @@ def export(
             settings=dict(settings or {}),
             samples=None if samples is None else Path(samples),
             calibration=None if calibration is None else Path(calibration),
+            budget=(budget,) if isinstance(budget, str) else tuple(budget),
             seed=seed,
             threads=threads,
             replace=replace,

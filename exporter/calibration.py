@@ -33,12 +33,12 @@ class Calibration:
     Attributes:
         source: where they come from, in words.
         files: prepared inputs, a safetensors file each.
-        left: the samples that are left to judge on, where one folder gave both.
+        real: whether they are inputs as users have them, and not noise in the declared range.
     """
 
     source: str
     files: tuple[Path, ...]
-    left: tuple[Path, ...] = ()
+    real: bool
 
     @property
     def digest(self) -> str:
@@ -99,7 +99,8 @@ def prepared(definition: ModelDef, source: str, found: Sequence[Path], folder: P
         source = f"{len(tensors)} of the definition's own"
     else:
         tensors = []
-    if not tensors:
+    real = bool(tensors)
+    if not real:
         tensors = [(case.name, planning.generated_inputs(definition, case)) for case in _generated(definition)]
         source = f"{len(tensors)} generated: no real input was given, and scales of noise fit noise"
     made = []
@@ -109,7 +110,7 @@ def prepared(definition: ModelDef, source: str, found: Sequence[Path], folder: P
         write_tensors(path, {f"input/{key}": np.asarray(value) for key, value in inputs.items()})
         made.append(path)
     _refuse_constant(definition, [inputs for _, inputs in tensors])
-    return Calibration(source, tuple(made))
+    return Calibration(source, tuple(made), real)
 
 
 def _generated(definition: ModelDef) -> list[Case]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter import registry
+from exporter.budget import CALIBRATED, Budget, judged, spent
 from exporter.errors import Refused
 from exporter.isolate import Outcome
 from exporter.manifest import BUNDLE, Manifest, TargetInfo
@@ -18,7 +19,7 @@ from exporter.parity.measure import Measurement
 from exporter.preflight import Opening, PathOf, options_of, ready
 from exporter.program import program_of
 from exporter.stages import Stages
-from exporter.target import QUANTISED, UNPROVEN, Availability, Options
+from exporter.target import INTEGER, SCALED, UNPROVEN, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
 from exporter.work import share
 
@@ -38,9 +39,7 @@ def _too_right(precision: str, rung: Rung, results: Sequence[Result]) -> str:
 PERMISSIONS = frozenset({"tf32"})
 # float32 errs some 1e-4 times as much as fp16 does, and 1e-5 times as much as bf16.
 TOO_RIGHT = 1 / 256
-# The scales of cases that an int8 artifact is judged on: its scales fit what they were taken from, and nothing a
-# thousand times smaller.
-CALIBRATED = ("normal", "sample")
+NO_BUDGET = Budget()
 SHOWN = 5  # of the nodes that ran in another type; the JSON has all
 
 
@@ -148,8 +147,11 @@ def artifact_hop(
         request = {**common, "target": info.target, "form": form, "cases": cases}
         stage = f"verify {key}" + (f" {form}" if len(info.forms) > 1 else "")
         outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
-    rung = QUANTISED_RUNG if info.way == QUANTISED else RUNGS["low" if lowered else target.rung]
-    types = made.artifact.stored, target.precisions[info.precision][1]
+    rung = RUNGS["low" if lowered else target.rung]
+    if info.way in INTEGER:
+        asked = info.budget.decibels
+        rung = replace(QUANTISED_RUNG, decibels=QUANTISED_RUNG.decibels if asked is None else asked)
+    types = made.artifact.stored, target.computes(info.precision, info.way)
     work = work_of(path_of, manifest)
     advice = [*made.advice, *info.advice, *_moved_advice(info, available)]
     facts = {"fingerprint": dict(made.artifact.fingerprint), "advice": list(dict.fromkeys(advice))}
@@ -164,10 +166,25 @@ def artifact_hop(
         info.precision,
         types,
         facts,
-        mixed=lowered or info.way == QUANTISED,
+        mixed=lowered or info.way in INTEGER,
+        rest=target.rest(info.precision, info.way),
         work=work,
         kept=frozenset(info.kept),
+        scales=_judged_on(info, cases),
+        budget=info.budget,
     )
+
+
+def _judged_on(info: TargetInfo, cases: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:
+    """The scales of cases that an artifact is judged on; all where None.
+
+    Scales of int8 fit what they were taken from: real inputs, where those were real, and nothing a thousand times
+    smaller.
+    """
+    if info.way not in SCALED:
+        return None
+    real = info.calibration is not None and info.calibration.real
+    return frozenset({"sample"} if real and any(case["scale"] == "sample" for case in cases) else CALIBRATED)
 
 
 def work_of(path_of: PathOf, manifest: Manifest) -> dict[str, tuple[str, int]]:
@@ -225,13 +242,16 @@ def _judged(
     types: tuple[str, str],
     facts: Mapping[str, Any],
     mixed: bool = False,
+    rest: str = "fp32",
     work: Mapping[str, tuple[str, int]] | None = None,
     kept: frozenset[str] = frozenset(),
+    scales: frozenset[str] | None = None,
+    budget: Budget = NO_BUDGET,
 ) -> Hop:
     """The hop's verdict from what its children measured, one per form; a child that did not answer decides it."""
     several = [outcomes] if isinstance(outcomes, Outcome) else list(outcomes)
-    judged = [c for c in cases if rung.decibels is None or c["scale"] in CALIBRATED]
-    expected = [(case["name"], output) for case in judged for output in common["outputs"]]
+    looked_at = [c for c in cases if scales is None or c["scale"] in scales]
+    expected = [(case["name"], output) for case in looked_at for output in common["outputs"]]
     results: list[Result] = []
     known, ran, differing = dict(facts), set[str](), dict[str, str]()
     if rung.decibels is not None:
@@ -244,7 +264,7 @@ def _judged(
             return Hop(hop, target, outcome.verdict, ended, Precision(precision, stored), tuple(results), known)
         measured = [Measurement.from_json(value) for value in outcome.value["measurements"]]
         found = judge(measured, expected, hop=hop, target=target, form=form, rung=rung, precision=precision)
-        unjudged = {case["name"] for case in cases} - {case["name"] for case in judged}
+        unjudged = {case["name"] for case in cases} - {case["name"] for case in looked_at}
         results += [result for result in found if result.case not in unjudged]
         seen = dict(outcome.value["ran"])
         nodes = seen.pop("nodes")
@@ -252,7 +272,7 @@ def _judged(
         differing |= seen["differing"]
         if work:
             known["work"] = share(work, nodes)
-            differing |= _differing(work, nodes, computed, kept)
+            differing |= _differing(work, nodes, computed, kept, rest)
         known[form or "ran"] = seen
         known |= _drift_facts(measured)
         if outcome.value["metrics"]:
@@ -261,28 +281,42 @@ def _judged(
     verdict = worst(result.verdict for result in results)
     bad = next((result for result in results if result.verdict is verdict and result.reason), None)
     reason = f"{bad.case}, {bad.output}: {bad.reason}" if bad else None
-    mismatch = _mismatch(precision, computed, ran, differing, mixed) or _too_right(precision, rung, results)
+    cost = spent(_comparable(results, cases), known.get("metrics", []))
+    known |= {"spent": cost.as_json()} | ({"otherwise": differing} if differing else {})
+    mismatch = _mismatch(precision, computed, ran, differing, mixed, rest) or _too_right(precision, rung, results)
     if mismatch:
         return Hop(hop, target, Verdict.FAIL, mismatch, precisions, tuple(results), known)
+    if verdict is Verdict.PASS and budget:
+        known["budget"] = str(budget)
+        verdict, over = judged(budget, cost)
+        reason = over or None
     return Hop(hop, target, verdict, reason, precisions, tuple(results), known)
 
 
+def _comparable(results: Sequence[Result], cases: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """Those of inputs as they are meant to be: an error in dB says little of what is nearly nothing."""
+    named = {case["name"] for case in cases if case["scale"] in CALIBRATED}
+    return [result for result in results if result.case in named]
+
+
 def _differing(
-    work: Mapping[str, tuple[str, int]], ran: Mapping[str, str], computed: str, kept: frozenset[str]
+    work: Mapping[str, tuple[str, int]], ran: Mapping[str, str], computed: str, kept: frozenset[str], rest: str
 ) -> dict[str, str]:
     """The nodes with work to do that ran in another type than was asked for, and were not kept for a reason."""
     if computed in PERMISSIONS:
         return {}
     told = {node: ran.get(node) or ran.get(f"*{operator}") for node, (operator, _) in work.items()}
-    wanted = {node: "fp32" if node in kept else computed for node in work}
+    wanted = {node: {"fp32", rest} if node in kept else set[str]() for node in work}
     return {
         node: kind
         for node, kind in told.items()
-        if kind is not None and kind not in (wanted[node], *computed.split("|"))
+        if kind is not None and kind not in wanted[node] | set(computed.split("|"))
     }
 
 
-def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[str, str], mixed: bool) -> str:
+def _mismatch(
+    precision: str, computed: str, ran: set[str], differing: Mapping[str, str], mixed: bool, rest: str
+) -> str:
     """What ran and was not asked for; nothing where what ran is what was asked.
 
     A graph of a lower precision may keep nodes in float32; a node that ran in another type than its graph declares may
@@ -300,7 +334,7 @@ def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[s
         return "" if kinds and kinds <= asked else f"asked for {precision}, {'+'.join(sorted(ran))} ran"
     if mixed and asked <= PERMISSIONS:
         asked = asked & kinds
-    right = asked <= kinds <= asked | {"fp32"} if mixed else all(set(each.split("+")) == asked for each in ran)
+    right = asked <= kinds <= asked | {"fp32", rest} if mixed else all(set(each.split("+")) == asked for each in ran)
     return "" if ran and right else f"asked for {precision}, {'+'.join(sorted(ran))} ran"
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
+from exporter.budget import Budget
 from exporter.errors import ExporterError, Refused
 from exporter.spec import Dim, HostStep, State, Step, Stream, Tensor, factors_of
 
@@ -120,11 +121,15 @@ class CaseInfo:
 
 @dataclass(frozen=True)
 class CalibrationInfo:
-    """What a quantiser took its scales from: where it came from, the digest of all of it, a file per input."""
+    """What a quantiser took its scales from: where it came from, the digest of all of it, a file per input.
+
+    ``real`` says whether they are inputs as users have them; generated ones are noise in the declared range.
+    """
 
     source: str
     digest: str
     files: tuple[str, ...]
+    real: bool = True
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,8 @@ class TargetInfo:
     """A compiled artifact, or the place kept for one that another machine has to make.
 
     ``graphs`` are those it is compiled from where they are not the simplified ones (a lower precision is written into
-    them); ``options`` are the target's own. ``way`` is how it came to its precision; the nodes ``kept`` stay above it.
+    them); ``options`` are the target's own. ``way`` is how it came to its precision; the nodes ``kept`` stay above it;
+    ``budget`` is what it may cost.
     """
 
     target: str
@@ -150,6 +156,7 @@ class TargetInfo:
     way: str = ""
     kept: tuple[str, ...] = ()
     calibration: CalibrationInfo | None = None
+    budget: Budget = field(default_factory=Budget)
 
     def finish(self, bundle: object) -> str:
         """The command that finishes it, for a bundle that lies there: it may have been moved since."""
@@ -385,7 +392,10 @@ def _with_lower_precisions(value: dict[str, Any]) -> dict[str, Any]:
     upgraded: dict[str, Any] = _added(value, "", yardsticks={}) | {"schema": f"{SCHEMA_NAME}/2"}
     targets = value.get("targets")
     if isinstance(targets, dict):
-        more: dict[str, Any] = {"graphs": {}, "options": {}, "way": "", "kept": [], "calibration": None}
+        budget: dict[str, Any] = {"amplification": None, "decibels": None, "losses": {}}
+        more: dict[str, Any] = {
+            "graphs": {}, "options": {}, "way": "", "kept": [], "calibration": None, "budget": budget,
+        }  # fmt: skip
         upgraded["targets"] = {key: _added(info, f"targets.{key}", **more) for key, info in targets.items()}
     graphs = value.get("graphs")
     if isinstance(graphs, dict):
@@ -474,7 +484,7 @@ def _either(kinds: Iterable[Any], value: Any, place: str) -> Any:
     for kind in kinds:
         if kind is type(None) and value is None:
             return None
-        if kind in (str, int) and type(value) is kind:
+        if (kind in (str, int) and type(value) is kind) or (kind is float and type(value) in (int, float)):
             return _scalar(kind, value, place)
         if is_dataclass(kind) and isinstance(value, dict):
             return _read(kind, value, place)

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from exporter import calibration, lower, program, registry, samples
-from exporter.bundle import Bundle, Draft, editing
-from exporter.compile import compiled, prepared
-from exporter.errors import Incomplete, NotProven, Refused, nearest
+from exporter import calibration, choosing, registry, samples
+from exporter.budget import Budget, parsed
+from exporter.bundle import Bundle, Draft, editing, read_tensors, under
+from exporter.candidate import Calibrated, Making, compiled_for, key_of, prepared_graphs
+from exporter.choosing import precisions_of, refuse_precision
+from exporter.errors import Incomplete, NotProven, Refused
 from exporter.graph import sha256
-from exporter.hops import artifact_hop, graph_hop, interface_of, work_of
+from exporter.hops import graph_hop, interface_of
 from exporter.isolate import Limits
 from exporter.latency.result import Profile
-from exporter.latency.subjects import timed
 from exporter.manifest import (
-    BUNDLE,
     CalibrationInfo,
     CaseInfo,
     GraphFiles,
@@ -33,11 +33,11 @@ from exporter.manifest import (
     TargetInfo,
     Weights,
 )
-from exporter.preflight import Opening, options_of
-from exporter.program import program_of
+from exporter.preflight import options_of
+from exporter.request import Request
 from exporter.spec import ModelDef
-from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
-from exporter.target import QUANTISED, Availability, Target
+from exporter.stages import TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
+from exporter.target import SCALED, Target
 from exporter.use import use_page
 from exporter.verdict import Hop, Precision, Verdict
 from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
@@ -55,6 +55,7 @@ class Exported:
     stages: tuple[Stage, ...]
     profile: Profile | None
     published: str | None = None
+    auto: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object of ``exporter TARGET MODEL --json``."""
@@ -66,59 +67,8 @@ class Exported:
             "verify": self.verification.as_json(),
             "profile": self.profile.as_json() if self.profile else None,
             "published": self.published,
+            "auto": self.auto,
         }
-
-
-@dataclass(frozen=True)
-class Request:
-    """What an export is asked for.
-
-    Args:
-        model: the model's name.
-        target: the target's name.
-        output: the bundle's folder; default ``./MODEL.bundle``.
-        checkpoint: a file of weights; without one they are seeded.
-        precision: the precision to compile for.
-        dims: ``NAME=MIN:OPT:MAX`` texts.
-        settings: options of the definition.
-        samples: a file or folder of real inputs to judge on as well.
-        calibration: a file or folder of real inputs that int8 takes its scales from; the same folder as ``samples`` is
-            split.
-        seed: seeds weights, and the order of timing blocks.
-        threads: CPU threads of the artifact and of eager while profiling; 0 is as many as there are cores.
-        replace: whether another graph's bundle may be replaced.
-        profile: whether to measure latency.
-        extra: options of the target alone, as :func:`exporter.target_options.target_options` reads them.
-        device: which accelerator of the machine to compile, verify and time on.
-        limits: time and memory of each stage.
-    """
-
-    model: str
-    target: str
-    output: Path | None = None
-    checkpoint: Path | None = None
-    precision: str = "fp32"
-    dims: Sequence[str] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    samples: Path | None = None
-    calibration: Path | None = None
-    seed: int = 0
-    threads: int = 0
-    replace: bool = False
-    profile: bool = True
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    device: int = 0
-    limits: Limits = field(default_factory=lambda: Limits(seconds=STAGE_SECONDS))
-
-    @property
-    def build(self) -> dict[str, Any]:
-        """What a child needs to build the module again."""
-        checkpoint = str(self.checkpoint.resolve()) if self.checkpoint else None
-        options = dict(self.settings)
-        return {
-            "model": self.model, "options": options, "dims": list(self.dims),
-            "checkpoint": checkpoint, "seed": self.seed,
-        }  # fmt: skip
 
 
 def export(request: Request, progress: Progress = silent) -> Exported:
@@ -128,12 +78,15 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         Refused: bad input, before any work; nothing is written.
         NotProven: the model cannot be judged (random, mutating, a frozen dim); nothing is written.
         StageFailed: a stage crashed, timed out or ran out of memory; nothing is written.
+        Incomplete: ``auto`` where the runtime that would have to be measured is absent.
     """
     target = registry.target(request.target)
-    _refuse_precision(target, request.precision, request.device)
+    asked = precisions_of(target, request)
     definition = registry.model(request.model, request.settings).with_dims(request.dims)
-    _refuse_idle_calibration(target, request)
+    _refuse_idle_calibration(target, request, asked)
+    budget = parsed(request.budget, definition.metrics, definition.name)
     source, scales, found = calibration.chosen(definition, request.calibration, request.samples, request.seed)
+    _refuse_unmeasured(budget, definition, found)
     refuse_missing_checkpoint(request.checkpoint)
     path = request.output or Path(f"{request.model}.bundle")
     with editing(path, f"exporter {request.target} {request.model}") as draft:
@@ -142,24 +95,64 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         stages = Stages(draft.work / "logs", request.limits, progress)
         key = _key(definition, request, found)
         manifest, hops = _graph(draft, definition, request, found, key, stages)
-        calibrated = _calibrated(draft, manifest, definition, target, request, (source, scales), stages)
-        manifest, made = _made(draft, manifest, target, request, calibrated, stages, str(path))
-        hops, hop = [*hops, *made], made[-1]
-        verification = verification_of(manifest, hops)
-        measured = None
-        if request.profile and hop.verdict in (Verdict.PASS, Verdict.FAIL):
-            checkpoint = request.checkpoint.resolve() if request.checkpoint else None
-            measured = timed(
-                _files(draft), manifest, [_key_of(target.name, request.precision)], stages,
-                checkpoint=checkpoint, seed=request.seed, threads=request.threads, opening=Opening(request.device),
-            )  # fmt: skip
-        exported = Exported(path, verification, tuple(stages.done), measured, _published(definition, request))
+        making = Making(draft, target, request, stages, str(path))
+        calibrated = _calibrated(making, manifest, definition, asked, (source, scales))
+        making = replace(making, calibrated=calibrated)
+        chosen = choosing.chosen(making, manifest, asked, budget, _own_budget(definition, making, manifest))
+        verification = verification_of(chosen.manifest, [*hops, *chosen.candidate.hops])
+        exported = Exported(
+            path, verification, tuple(stages.done), chosen.profile, _published(definition, request), chosen.auto
+        )
         report = json.dumps(exported.as_json(), indent=1, sort_keys=True).encode()
         name = f"{EXPORT_REPORT}{target.name}-{request.precision}"
+        manifest = chosen.manifest
         manifest = replace(manifest, reports=manifest.reports | {name: draft.write(f"reports/{name}.json", report)})
         draft.derived("USE.md", use_page(manifest))
         draft.commit(manifest)
     return exported
+
+
+def _own_budget(definition: ModelDef, making: Making, manifest: Manifest) -> Budget:
+    """The definition's own budget; what a metric may lose only where a real input has a truth to lose against."""
+    real = [case for case in manifest.cases if case.scale == "sample"]
+    if any(under(read_tensors(making.path_of(case.file)), "truth/") for case in real):
+        return definition.budget
+    return definition.budget.without_losses()
+
+
+def _calibrated(
+    making: Making, manifest: Manifest, definition: ModelDef, asked: Sequence[str], given: tuple[str, Sequence[Path]]
+) -> Calibrated:
+    """Runs the graphs over the calibration inputs, where a way to some precision takes scales from them."""
+    if not any(SCALED & set(making.target.lowers.get(precision, ())) for precision in asked):
+        return Calibrated()
+    folder, path_of = making.draft.work, making.path_of
+    found = calibration.prepared(definition, *given, folder / "calibration")
+    calibration.refuse_judged(found, [(case.name, path_of(case.file)) for case in manifest.cases])
+    stream = definition.stream
+    tensors = {tensor.name: tensor for tensor in definition.inputs}
+    request = interface_of(definition, options_of(definition, "fp32", 0)) | {
+        "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
+        "files": [str(path) for path in found.files], "folder": str(folder / "feeds"),
+        "piece": tensors[stream.input].shape[stream.axis] if stream else 1,
+    }  # fmt: skip
+    feeds = making.stages.run("calibrate", "exporter.lower.calibrate:stage", request)
+    digest = found.digest  # adding to the bundle moves the files
+    names = tuple(making.draft.add(path, f"calibration/{path.name}") for path in found.files)
+    return Calibrated(CalibrationInfo(found.source, digest, names, found.real), feeds)
+
+
+def _refuse_unmeasured(budget: Budget, definition: ModelDef, found: Sequence[Path]) -> None:
+    """A loss that no real input could show is told before work, not after it."""
+    if budget.losses and not found and definition.samples is None:
+        metric = next(iter(budget.losses))
+        raise Refused(
+            "bad-budget",
+            f"--budget {metric}:{budget.losses[metric]:g} is measured on real inputs, and there are none",
+            where=f"model {definition.name}",
+            why="a loss that nothing could show would be met by anything",
+            next="--samples FILE with a truth/ of it, or --budget snr:30",
+        )
 
 
 def _published(definition: ModelDef, request: Request) -> str | None:
@@ -170,29 +163,9 @@ def _published(definition: ModelDef, request: Request) -> str | None:
     return f"{checkpoint.address} ({checkpoint.licence})"
 
 
-def _refuse_precision(target: Target, precision: str, device: int) -> None:
-    if precision not in target.precisions:
-        raise Refused(
-            "unsupported-precision",
-            f"{target.name} has no precision {precision!r}{nearest(precision, list(target.precisions))}",
-            where=f"target {target.name}",
-            why=f"it offers {', '.join(target.precisions)}",
-            next=f"--precision {next(iter(target.precisions))}",
-        )
-    lack = target.lacks(precision, device)
-    if lack is not None:
-        raise Refused(
-            "unsupported-precision",
-            f"{target.name} cannot compute in {precision} here: {lack.reason}",
-            where=f"target {target.name}, {lack.node}",
-            why="what would run instead is another precision than the one asked for",
-            next=lack.remedy,
-        )
-
-
-def _refuse_idle_calibration(target: Target, request: Request) -> None:
+def _refuse_idle_calibration(target: Target, request: Request, asked: Sequence[str]) -> None:
     """Inputs to calibrate on that nothing would read: asked for, and silently not done."""
-    if request.calibration is not None and QUANTISED not in target.lowers.get(request.precision, ()):
+    if request.calibration is not None and not any(SCALED & set(target.lowers.get(p, ())) for p in asked):
         raise Refused(
             "bad-calibration",
             f"--calibration is given, and {request.precision} on {target.name} takes no scales from it",
@@ -412,235 +385,6 @@ def _files_of(manifest: Manifest) -> dict[str, str]:
     return {name: graph.simplified for name, graph in manifest.graphs.items()}
 
 
-def _key_of(target: str, precision: str) -> str:
-    return f"{target}/{precision}"
-
-
-@dataclass(frozen=True)
-class _Calibrated:
-    """What scales are taken from: as the bundle keeps it, and as each graph is given it."""
-
-    info: CalibrationInfo | None = None
-    feeds: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-
-def _calibrated(
-    draft: Draft,
-    manifest: Manifest,
-    definition: ModelDef,
-    target: Target,
-    request: Request,
-    given: tuple[str, Sequence[Path]],
-    stages: Stages,
-) -> _Calibrated:
-    """Runs the graphs over the calibration inputs, where a way to the precision needs them."""
-    if QUANTISED not in target.lowers.get(request.precision, ()):
-        return _Calibrated()
-    found = calibration.prepared(definition, *given, draft.work / "calibration")
-    calibration.refuse_judged(found, [(case.name, _files(draft)(case.file)) for case in manifest.cases])
-    stream = definition.stream
-    tensors = {tensor.name: tensor for tensor in definition.inputs}
-    asked = interface_of(definition, options_of(definition, "fp32", 0)) | {
-        "graphs": {name: str(_files(draft)(graph.simplified)) for name, graph in manifest.graphs.items()},
-        "files": [str(path) for path in found.files], "folder": str(draft.work / "feeds"),
-        "piece": tensors[stream.input].shape[stream.axis] if stream else 1,
-    }  # fmt: skip
-    feeds = stages.run("calibrate", "exporter.lower.calibrate:stage", asked)
-    place = f"targets/{_key_of(target.name, request.precision)}/calibration"
-    digest, names = found.digest, tuple(draft.add(path, f"{place}/{path.name}") for path in found.files)
-    return _Calibrated(CalibrationInfo(found.source, digest, names), feeds)
-
-
-def _made(
-    draft: Draft,
-    manifest: Manifest,
-    target: Target,
-    request: Request,
-    calibrated: _Calibrated,
-    stages: Stages,
-    where: str,
-) -> tuple[Manifest, list[Hop]]:
-    """Lowers, compiles and verifies: by the first of the target's ways to the precision that passes, else by the last.
-
-    What the ways before it came to is told with the last hop.
-    """
-    manifest = _with_yardsticks(draft, manifest, target, request, stages)
-    ways, tried = target.lowers.get(request.precision, ("",)), list[str]()
-    for way in ways:
-        found = _lowered(draft, manifest, target, request, way, stages)
-        found = replace(found, calibrated=calibrated)
-        done, hop = _compiled(draft, manifest, target, request, found, stages, where)
-        if hop.verdict is not Verdict.FAIL or way == ways[-1]:
-            break
-        tried.append(f"by way of {way!r} it was {hop.verdict}: {hop.reason}")
-    if tried:
-        hop = replace(hop, facts={**hop.facts, "advice": [*tried, *hop.facts.get("advice", [])]})
-    return done, [*found.hops, hop]
-
-
-@dataclass(frozen=True)
-class _Lowered:
-    """The graphs that a target wants other than the simplified ones, as files of the bundle, and what came of them."""
-
-    way: str = ""
-    graphs: Mapping[str, str] = field(default_factory=dict)
-    kept: tuple[str, ...] = ()
-    hops: tuple[Hop, ...] = ()
-    calibrated: _Calibrated = field(default_factory=_Calibrated)
-
-
-def _with_yardsticks(draft: Draft, manifest: Manifest, target: Target, request: Request, stages: Stages) -> Manifest:
-    """The manifest with the yardstick of the precision asked for.
-
-    Those of targets that the bundle holds already are made again where its cases are new.
-    """
-    ways = set(target.lowers.get(request.precision, ()))
-    asked = {request.precision} if ways - {QUANTISED} else set[str]()
-    known = draft.old.manifest.yardsticks if draft.old else {}
-    held = {info.precision for info in manifest.targets.values()} & known.keys()
-    for precision in sorted((asked | held) - manifest.yardsticks.keys()):
-        require_torch(f"the yardstick of {precision}")
-        file = draft.work / f"{precision}.safetensors"
-        lower.yardstick(manifest, _files(draft), request.build, precision, file, stages)
-        name = draft.add(file, f"yardsticks/{precision}.safetensors")
-        manifest = replace(manifest, yardsticks=manifest.yardsticks | {precision: name})
-    return manifest
-
-
-def _lowered(draft: Draft, manifest: Manifest, target: Target, request: Request, way: str, stages: Stages) -> _Lowered:
-    if not lower.rewrites(target, way):
-        return _Lowered(way)
-    folder, precision = draft.work / f"lowered-{way}", request.precision
-    yardsticks = [_files(draft)(manifest.yardsticks[precision])] if precision in target.lowers else []
-    found = lower.lowered(manifest, _files(draft), precision, yardsticks, folder, stages, target.opset)
-    place = f"targets/{_key_of(target.name, precision)}/graphs"
-    graphs = {name: draft.add(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
-    return _Lowered(way, graphs, tuple(found.hop.facts["kept"]), (found.hop,))
-
-
-def _compiled(
-    draft: Draft,
-    manifest: Manifest,
-    target: Target,
-    request: Request,
-    lowered: _Lowered,
-    stages: Stages,
-    where: str,
-    before: Mapping[str, str] | None = None,
-) -> tuple[Manifest, Hop]:
-    """Compiles and verifies; a runtime that is absent leaves a place and the command to fill it.
-
-    ``before`` are the files that an export of the same graphs prepared, by role.
-    """
-    key = _key_of(target.name, request.precision)
-    available = target.available()
-    options = replace(
-        options_of(manifest, request.precision, request.threads, request.extra),
-        device=request.device,
-        prepared={role: str(_files(draft)(file)) for role, file in (before or {}).items()},
-        way=lowered.way,
-        calibration=lowered.calibrated.feeds,
-        kept=lowered.kept,
-    )
-    folder = draft.work / f"artifact-{lowered.way}"
-    sources = _named_graphs(manifest, lowered.graphs)
-    graphs = {name: _files(draft)(file) for name, file in sources.items()}
-    if not available.present:
-        ahead = prepared(stages, target, manifest, graphs, options, folder) if target.prepares else {}
-        by_hand = program.by_hand(target, program_of(manifest), sources, options)
-        info = _absent(target, request, lowered, _added(draft, key, ahead, folder), available, by_hand)
-        hop = Hop(
-            "compiled",
-            target.name,
-            Verdict.SKIPPED,
-            f"runtime absent: {available.reason}",
-            Precision(request.precision, "-"),
-            facts={"advice": [f"finish it where the runtime is: {info.finish(where)}", *by_hand]},
-        )
-        return replace(manifest, targets=manifest.targets | {key: info}), hop
-    made = compiled(stages, "compile", target, manifest, graphs, options, folder)
-    info = TargetInfo(
-        target=target.name, precision=request.precision, files=_added(draft, key, made.files, folder),
-        forms=tuple(made.forms), fingerprint=dict(made.fingerprint), stored=made.stored, threads=request.threads,
-        advice=tuple(made.advice), graphs=dict(lowered.graphs), options=dict(request.extra), way=lowered.way,
-        kept=(*lowered.kept, *made.left), calibration=lowered.calibrated.info,
-    )  # fmt: skip
-    manifest = replace(manifest, targets=manifest.targets | {key: info})
-    hop = artifact_hop(_files(draft), manifest, key, stages, opening=Opening(request.device), where=where)
-    if made.left:
-        hop = replace(hop, facts={**hop.facts, "kept": dict(made.left), "nodes": len(work_of(_files(draft), manifest))})
-    return manifest, hop
-
-
-def _prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Path) -> _Lowered:
-    """The graphs of a precision as an export wrote them: lowering takes PyTorch, for the yardstick.
-
-    Raises:
-        Refused: ``not-lowered`` where no export did.
-    """
-    info = manifest.targets.get(_key_of(target.name, precision))
-    way = info.way if info else next(iter(target.lowers.get(precision, ("",))))
-    rewrites = lower.rewrites(target, way)
-    judged = precision not in target.lowers or precision in manifest.yardsticks
-    if judged and not rewrites:
-        return _Lowered(way)
-    if not judged or info is None or not info.graphs:
-        model, held = manifest.model.name, ", ".join(sorted(manifest.targets)) or "none"
-        raise Refused(
-            "not-lowered",
-            f"{path} holds no {precision} graph for {target.name}"
-            if rewrites
-            else f"{path} holds no yardstick of {precision}",
-            where=f"bundle {path}",
-            why=f"a lower precision is prepared, and judged, where the model is traced; it holds {held}",
-            next=f"exporter {target.name} {model} -o {path} --precision {precision}, where PyTorch is",
-        )
-    return _Lowered(way, info.graphs, info.kept)
-
-
-def _named_graphs(manifest: Manifest, lowered: Mapping[str, str]) -> dict[str, str]:
-    """The files that a target is compiled from."""
-    return {name: lowered.get(name, graph.simplified) for name, graph in manifest.graphs.items()}
-
-
-def _added(draft: Draft, key: str, files: Mapping[str, Path], folder: Path) -> dict[str, str]:
-    """The names that files of a target have in the bundle."""
-    root = folder.resolve()
-    return {
-        role: draft.add(path, f"targets/{key}/{path.resolve().relative_to(root).as_posix()}")
-        for role, path in files.items()
-    }
-
-
-def _files(draft: Draft) -> Callable[[str], Path]:
-    """Where a file of the draft lies: one of the old bundle is checked against its digest, a new one is ours."""
-
-    def path_of(name: str) -> Path:
-        if draft.old is not None and name in draft.old.manifest.files:
-            return draft.old.file(name)
-        return draft.path / name
-
-    return path_of
-
-
-def _absent(
-    target: Target,
-    request: Request,
-    lowered: _Lowered,
-    files: Mapping[str, str],
-    available: Availability,
-    by_hand: tuple[str, ...],
-) -> TargetInfo:
-    precision = f" --precision {request.precision}" if request.precision != Request.precision else ""
-    finish = f"exporter compile {BUNDLE} --target {target.name}{precision}"
-    return TargetInfo(
-        target=target.name, precision=request.precision, files=dict(files), forms=(), fingerprint={}, stored="-",
-        threads=request.threads, status="incomplete",
-        next=" && ".join(filter(None, [available.next, finish])),
-        graphs=dict(lowered.graphs), options=dict(request.extra), advice=by_hand, way=lowered.way, kept=lowered.kept,
-    )  # fmt: skip
-
-
 def _recorded_hops(bundle: Bundle | None) -> list[Hop]:
     """The traced and simplified hops as the export that made this graph recorded them; unknown is never success."""
     assert bundle is not None
@@ -671,8 +415,8 @@ def compile_bundle(
     Options that the export was given hold unless ``extra`` says otherwise.
     """
     target = registry.target(target_name)
-    _refuse_precision(target, precision, device)
-    held = Bundle.open(path).manifest.targets.get(_key_of(target_name, precision))
+    refuse_precision(target, precision, device)
+    held = Bundle.open(path).manifest.targets.get(key_of(target_name, precision))
     chosen = {**(held.options if held else {}), **(extra or {})}
     with editing(path, f"exporter compile --target {target_name}") as draft:
         assert draft.old is not None
@@ -692,9 +436,18 @@ def compile_bundle(
                 next=available.next or f"copy {path} to a machine that has it, and run the same command there",
             )
         stages = Stages(draft.work / "logs", limits, progress)
-        lowered = _prepared_graphs(manifest, target, precision, path)
-        before = held.files if held else {}
-        manifest, hop = _compiled(draft, manifest, target, request, lowered, stages, str(path), before)
+        lowered = prepared_graphs(manifest, target, precision, path)
+        before, budget = (held.files, held.budget) if held else ({}, Budget())
+        making = Making(draft, target, request, stages, str(path), budget, _held_calibration(draft, manifest, held))
+        manifest, hop = compiled_for(making, manifest, lowered, before)
         draft.derived("USE.md", use_page(manifest))
         draft.commit(manifest)
     return Exported(path, verification_of(manifest, [hop]), tuple(stages.done), None)
+
+
+def _held_calibration(draft: Draft, manifest: Manifest, held: TargetInfo | None) -> Calibrated:
+    """The calibration inputs that a bundle keeps, for a target whose scales are taken where it is compiled."""
+    if held is None or held.calibration is None or draft.old is None:
+        return Calibrated()
+    files = tuple(str(draft.old.file(name)) for name in held.calibration.files)
+    return Calibrated(held.calibration, dict.fromkeys(manifest.graphs, files))

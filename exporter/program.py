@@ -130,7 +130,8 @@ def compile_graphs(
     first = next(iter(made.values()))
     files = {_role(program, name, role): path for name, part in made.items() for role, path in part.files.items()}
     advice = dict.fromkeys(f"{name}: {line}" for name, part in made.items() for line in part.advice)
-    return replace(first, files=files, advice=tuple(advice))
+    left = {f"{name}.{node}": why for name, part in made.items() for node, why in part.left.items()}
+    return replace(first, files=files, advice=tuple(advice), left=left)
 
 
 def _place(program: Program, graph: str, folder: Path) -> Path:

@@ -10,8 +10,10 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from exporter.budget import FAIR, Budget
 from exporter.errors import Refused, nearest
 
 if TYPE_CHECKING:
@@ -276,6 +278,7 @@ class ModelDef:
         metrics: names of the task metrics in ``exporter/host/metrics.py``, the chief one first.
         samples: gives the real inputs that are cases beside the generated ones, as far as they are at hand here.
         calibration: gives the real inputs that a quantiser takes its scales from, apart from ``samples``.
+        budget: what int8, and what ``--precision auto`` chooses, may cost; losses are of metrics on real inputs.
         parts: the graphs of a model that a host loop drives; empty for a model of one graph. A dim that a part's
             ``repeat`` names is no size of a tensor: the reference module gets it as a keyword argument of ``forward``.
         undetectable: weight tensors whose change by 1 % no case can see, each with the reason in a comment.
@@ -300,6 +303,7 @@ class ModelDef:
     metrics: tuple[str, ...] = ()
     samples: Callable[[], Iterable[Sample]] | None = None
     calibration: Callable[[], Iterable[Sample]] | None = None
+    budget: Budget = field(default_factory=partial(Budget, decibels=FAIR))
     parts: tuple[Part, ...] = ()
     undetectable: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -174,8 +174,13 @@ class Layer:
 
 
 # Ways to a precision: written into the types of the graph by the core; left to the runtime, which is told what it may
-# compute in; by the target's own quantiser, from values that the model is calibrated on.
-TYPES, HINT, QUANTISED = "types", "hint", "quantised"
+# compute in; by the target's own quantiser, from values that the model is calibrated on; the same, and the runtime is
+# told what it may compute the rest in; weights alone, which are made float32 again when they are used.
+TYPES, HINT, QUANTISED, QUANTISED_HINT, STORED = "types", "hint", "quantised", "quantised+hint", "stored"
+# Those that take scales from calibration inputs.
+SCALED = frozenset({QUANTISED, QUANTISED_HINT})
+# Those that eager PyTorch has no counterpart of: judged by the error itself.
+INTEGER = SCALED | {STORED}
 
 LOAD, REBUILD, REFUSE = "load", "rebuild", "refuse"
 
@@ -228,7 +233,8 @@ class Target(ABC):
         extra: the extra of ``pyproject.toml`` that installs the runtime, or None.
         precisions: for each precision users may ask, ``(stored, computed)`` types; anything else that ran is a FAIL.
         lowers: the ways to each precision below the model's own, the fastest first; the next is taken where the one
-            before is no PASS. :data:`TYPES`, :data:`HINT` or :data:`QUANTISED`.
+            before is no PASS.
+        without: precisions it does not have, where someone might ask for them, with the reason.
         rung: the rung of the parity ladder its artifacts must stand on (``exporter.parity.ladder``).
         device: what it computes on, as PyTorch calls it: eager is timed there too.
         settings: its own options, by name.
@@ -238,6 +244,7 @@ class Target(ABC):
         opset: the operator set its graphs are written in, or None where any will do.
         runs_graphs: rank among targets that can run a plain ONNX graph for the traced and simplified hops (1 is
             asked first), or None.
+        beside: the roles of files that must lie beside a form where it is deployed.
         python_example: how an application runs the artifact from Python, for ``USE.md``.
         cpp_example: the same from C++.
     """
@@ -246,6 +253,7 @@ class Target(ABC):
     extra: ClassVar[str | None] = None
     precisions: ClassVar[Mapping[str, tuple[str, str]]]
     lowers: ClassVar[Mapping[str, Sequence[str]]] = {}
+    without: ClassVar[Mapping[str, str]] = {}
     rung: ClassVar[str] = "compiled"
     device: ClassVar[str] = "cpu"
     settings: ClassVar[Mapping[str, Setting]] = {}
@@ -253,9 +261,18 @@ class Target(ABC):
     guarded: ClassVar[frozenset[str]] = frozenset()
     opset: ClassVar[int | None] = None
     runs_graphs: ClassVar[int | None] = None
+    beside: ClassVar[tuple[str, ...]] = ()
     # Ten lines each for an application; {file} is the artifact, {input} and {output} are the first tensors' names.
     python_example: ClassVar[str] = ""
     cpp_example: ClassVar[str] = ""
+
+    def computes(self, precision: str, way: str) -> str:  # noqa: ARG002  # a default to override
+        """What it computes in by a way to a precision; ``a|b`` where either will do."""
+        return self.precisions[precision][1]
+
+    def rest(self, precision: str, way: str) -> str:  # noqa: ARG002  # a default to override
+        """What the nodes that are kept out of a precision may run in."""
+        return "fp32"
 
     def example_fields(self, precision: str, way: str) -> Mapping[str, str]:  # noqa: ARG002  # a default to override
         """What the examples hold beside files and tensors: how an artifact of a precision is to be opened."""

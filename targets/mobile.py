@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from polygraphy.backend.base import BaseRunner
 from polygraphy.backend.onnxrt import OnnxrtRunner
-from safetensors.numpy import load_file
 
 from exporter.graph import Graph
 from exporter.target import (
     QUANTISED,
+    STORED,
     TYPES,
     Artifact,
     Availability,
@@ -39,6 +39,8 @@ from exporter.target import (
     silent,
 )
 
+from ._mobile.quantise import quantised, stored
+
 PROVIDER = "CPUExecutionProvider"
 # ONNX Runtime's names of the types arithmetic can run in.
 FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
@@ -47,9 +49,6 @@ TOKEN = re.compile(r"_token_\d+$")
 # What the runtime makes of a product between its scales: it computes in integers.
 INTEGER = frozenset({"ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm",
                      "QLinearConv", "QLinearMatMul"})  # fmt: skip
-# Operators that int8 is for, and those that it would be for if the quantiser had them.
-PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-RECURRENT = ("GRU", "LSTM", "RNN")
 # Operators the XNNPACK provider takes: https://onnxruntime.ai/docs/execution-providers/Xnnpack-ExecutionProvider.html
 XNNPACK = {"AveragePool", "Conv", "ConvTranspose", "Gemm", "MatMul", "MaxPool", "QLinearAveragePool", "QLinearConv",
            "QLinearSoftmax", "Resize", "Softmax"}  # fmt: skip
@@ -62,7 +61,8 @@ class Mobile(Target):
     extra = "mobile"
     # fp16 is how it is stored: the CPU provider computes nearly every operator in float32.
     precisions = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp32|fp16"), "int8": ("int8", "int8")}
-    lowers = {"fp16": (TYPES,), "int8": (QUANTISED,)}
+    lowers = {"fp16": (TYPES,), "int8": (QUANTISED, STORED)}
+    without = {"bf16": "ONNX Runtime's CPU provider computes nothing in bf16"}
     rung = "portable"
     runs_graphs = 1
     python_example = """\
@@ -83,6 +83,9 @@ const char* inputs[] = {{"{input}"}};
 const char* outputs[] = {{"{output}"}};
 auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
 """
+
+    def computes(self, precision: str, way: str) -> str:
+        return "fp32" if way == STORED else super().computes(precision, way)
 
     def available(self) -> Availability:
         try:
@@ -110,7 +113,9 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
         left = dict[str, str]()
         if options.way == QUANTISED:
             progress("taking scales", 0, 0)
-            left = _quantise(graph, options, portable)
+            left = quantised(graph, options.calibration_files, options.kept, portable)
+        elif options.way == STORED:
+            stored(graph, portable)
         else:
             shutil.copyfile(graph.path, portable)
         reduced, operators = _convert(portable, folder)
@@ -118,9 +123,9 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
         report.write_text(_usability(portable), encoding="utf-8")
         files = {"onnx": portable, "ort": reduced, "operators": operators, "usability": report}
         fingerprint = {"onnxruntime": version("onnxruntime")}
-        stored = self.precisions[options.precision][0]
         advice = tuple(_advice(graph, options))
-        return Artifact(options.precision, files, ("onnx", "ort"), fingerprint, stored, advice, left)
+        kind = self.precisions[options.precision][0]
+        return Artifact(options.precision, files, ("onnx", "ort"), fingerprint, kind, advice, left)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
         return MobileRunner(artifact.files[form or artifact.forms[0]], options)
@@ -211,34 +216,6 @@ class MobileRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy carries no
             return views
 
         return call
-
-
-def _quantise(graph: Graph, options: Options, output: Path) -> dict[str, str]:
-    """Writes the graph with scales for int8, by ONNX Runtime's quantiser; returns the products that it leaves.
-
-    Of convolutions and products alone: asked for every operator it has, it fails on recurrent models.
-    """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Feeds(CalibrationDataReader):  # type: ignore[misc]  # made here: its base is the runtime's own
-        def __init__(self) -> None:
-            self._left = iter(options.calibration_files)
-
-        def get_next(self) -> Any:
-            path = next(self._left, None)
-            return None if path is None else load_file(path)
-
-    logging.getLogger().setLevel(logging.ERROR)  # it advises, through the root logger, what was done already
-    quantize_static(
-        str(graph.path), str(output), Feeds(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=list(PRODUCTS),
-        nodes_to_exclude=list(options.kept), extra_options={"WeightSymmetric": True},
-    )  # fmt: skip
-    model = Graph(output).load()
-    scaled = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    products = [node for node in Graph(graph.path).load().graph.node if node.op_type in (*PRODUCTS, *RECURRENT)]
-    inputs = {node.name: node.input for node in model.graph.node}
-    return {n.name: "ONNX Runtime's quantiser leaves it" for n in products if not scaled & set(inputs.get(n.name, []))}
 
 
 def _binding_to_cpu(binding: Any, names: Iterable[str]) -> Any:

@@ -28,6 +28,8 @@ from exporter.graph import Graph
 from exporter.target import (
     HINT,
     QUANTISED,
+    QUANTISED_HINT,
+    SCALED,
     TYPES,
     Artifact,
     Availability,
@@ -42,6 +44,8 @@ from exporter.target import (
 
 # OpenVINO's names of the types arithmetic can run in. Layers of other types (shapes, indices) are no arithmetic.
 FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
+# What the rest of an int8 model runs in, by a hint: where the processor has it, a half of the time of float32.
+REST = "bf16"
 INTEGERS = {"i8": "int8", "u8": "int8"}  # of what multiplies; integers elsewhere are no arithmetic
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 MULTIPLYING = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
@@ -60,8 +64,9 @@ class OpenVINO(Target):
     extra = "openvino"
     precisions = {"fp32": ("fp32", "fp32"), "bf16": ("bf16", "bf16"), "fp16": ("fp16", "fp16"),
                   "int8": ("int8", "int8")}  # fmt: skip
-    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT, TYPES), "int8": (QUANTISED,)}
+    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT, TYPES), "int8": (QUANTISED_HINT, QUANTISED)}
     rung = "compiled"
+    beside = ("bin",)
     python_example = """\
 import numpy as np, openvino as ov
 model = ov.Core().compile_model("{file}", "CPU", {{"INFERENCE_PRECISION_HINT": "{hint}"}})
@@ -77,6 +82,9 @@ request.set_tensor("{input}", ov::Tensor(ov::element::f32, {{{shape}}}, data)); 
 request.infer();
 const float* result = request.get_tensor("{output}").data<float>();
 """
+
+    def rest(self, precision: str, way: str) -> str:
+        return REST if way == QUANTISED_HINT else super().rest(precision, way)
 
     def example_fields(self, precision: str, way: str) -> dict[str, str]:
         return {"hint": _hint(precision, way)}
@@ -116,7 +124,7 @@ const float* result = request.get_tensor("{output}").data<float>();
         import openvino as ov
 
         model, left = ov.Core().read_model(str(graph.path)), dict[str, str]()
-        if options.way == QUANTISED:
+        if options.way in SCALED:
             progress("taking scales", 0, 0)
             model = _quantised(model, options)
             left = _not_quantised(model)
@@ -125,7 +133,7 @@ const float* result = request.get_tensor("{output}").data<float>();
         path = folder / "model.xml"
         ov.save_model(model, str(path), compress_to_fp16=False)
         files = {"xml": path, "bin": path.with_suffix(".bin")}
-        stored = options.precision if options.way in (TYPES, QUANTISED) else "fp32"
+        stored = options.precision if options.way in {TYPES, *SCALED} else "fp32"
         return Artifact(options.precision, files, ("xml",), {"openvino": version("openvino")}, stored, left=left)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
@@ -197,7 +205,7 @@ def _bounded_shapes(options: Options) -> dict[str, Any]:
 
 def _hint(precision: str, way: str) -> str:
     """Types that stand in the graph are taken as they are: a hint would lower the nodes that were kept."""
-    return HINTS[precision if way == HINT else "fp32"]
+    return HINTS[{HINT: precision, QUANTISED_HINT: REST}.get(way, "fp32")]
 
 
 def _properties(options: Options) -> dict[str, Any]:

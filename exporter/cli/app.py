@@ -81,7 +81,13 @@ def _export_command(target: str) -> Callable[..., None]:
             OptionalPath, typer.Option("-o", "--output", help="The bundle; default MODEL.bundle.")
         ] = None,
         checkpoint: Annotated[OptionalPath, typer.Option(help="Weights; without it they are seeded noise.")] = None,
-        precision: Annotated[str, typer.Option(help="Precision to compile for.")] = "fp32",
+        precision: Annotated[
+            str, typer.Option(help="Precision to compile for; auto is the fastest within the budget.")
+        ] = "fp32",
+        budget: Annotated[
+            Optional[list[str]],  # noqa: UP045
+            typer.Option(metavar="NAME:BOUND", help="What it may cost: amplification:2, snr:30 (dB), si-sdr:0.1."),
+        ] = None,
         dim: Annotated[Optional[list[str]], typer.Option(help="NAME=MIN:OPT:MAX[:STEP] or NAME=VALUE.")] = None,  # noqa: UP045
         setting: Annotated[Optional[list[str]], typer.Option("--set", help="KEY=VALUE of the definition.")] = None,  # noqa: UP045
         samples: Annotated[OptionalPath, typer.Option(help="Real inputs to judge on: .wav .npz .safetensors.")] = None,
@@ -100,14 +106,14 @@ def _export_command(target: str) -> Callable[..., None]:
         json: Json = False,
     ) -> None:
         from exporter.cli import render
-        from exporter.pipeline import Request
         from exporter.pipeline import export as run
+        from exporter.request import Request
 
         request = Request(
             model=model, target=target, output=folder, checkpoint=checkpoint, precision=precision,
             dims=tuple(dim or ()), settings=_settings(setting or []), samples=samples, calibration=calibration,
-            seed=seed, threads=threads, replace=replace, profile=profile, extra=_target_options(target, option),
-            device=device, limits=_limits(timeout, memory),
+            budget=tuple(budget or ()), seed=seed, threads=threads, replace=replace, profile=profile,
+            extra=_target_options(target, option), device=device, limits=_limits(timeout, memory),
         )  # fmt: skip
         with render.progress(json) as progress:
             exported = run(request, progress)

@@ -99,6 +99,8 @@ def failed(error: ExporterError) -> None:
 def exported(value: Event) -> None:
     """The result of an export."""
     verified(value["verify"])
+    if value["auto"]:
+        _chosen(value["auto"])
     if value["profile"]:
         profiled(value["profile"])
     out = _out()
@@ -107,6 +109,36 @@ def exported(value: Event) -> None:
     out.print(f"bundle  {escape(value['bundle'])}")
     if value["published"]:
         out.print(f"trained weights  {escape(value['published'])}: fetch the file and add --checkpoint FILE")
+
+
+def _chosen(auto: Event) -> None:
+    """What ``--precision auto`` tried, and what it took."""
+    out = _out()
+    budget = f", within {auto['budget']}" if auto["budget"] else ""
+    out.print(f"chosen  {_mark(auto['chosen'])}{escape(budget)}: {escape(auto['why'])}")
+    table = _table("tried", "way", "verdict", "error", "loses", "median", "size", "multiplications")
+    for row in auto["tried"]:
+        spent = row["spent"] or {"decibels": None, "losses": {}}
+        table.add_row(
+            row["precision"],
+            row["way"],
+            _mark(row["verdict"]),
+            "" if spent["decibels"] is None else f"{spent['decibels']:.1f} dB below",
+            ", ".join(f"{metric} {loss:.3g}" for metric, loss in spent["losses"].items()),
+            "" if row["median_ms"] is None else f"{row['median_ms']:.4g} ms",
+            _size(row["bytes"]),
+            ", ".join(f"{part:.0%} {kind}" for kind, part in (row["work"] or {}).items()),
+        )
+    out.print(table)
+    for row in auto["tried"]:
+        if row["reason"]:
+            out.print(f"  {row['precision']}: {escape(row['reason'])}")
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return ""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def verified(value: Event) -> None:
@@ -209,7 +241,9 @@ def profiled(value: Event) -> None:
     floor = value["noise_floor"]
     noise = f"two runs of the same thing differ by {(floor - 1) * 100:.1f} % here" if floor else "no noise floor"
     out.print(f"{_mark(value['stability'])}  latency, {noise}")
-    table = _table("subject", "median", "95 % interval", "p95", "n", "load", "first run", "memory", "threads", "ran")
+    table = _table(
+        "subject", "median", "95 % interval", "p95", "n", "load", "first run", "memory", "size", "threads", "ran"
+    )
     for subject in value["subjects"]:
         table.add_row(*_subject_row(subject))
     out.print(table)
@@ -259,7 +293,7 @@ def _layer_lines(subject: Event) -> Iterator[str]:
 
 def _subject_row(subject: Event) -> list[str]:
     if subject["median_ms"] is None:
-        return [subject["name"], f"{subject['verdict']}: {subject['reason']}", *[""] * 8]
+        return [subject["name"], f"{subject['verdict']}: {subject['reason']}", *[""] * 9]
     low, high = subject["interval_ms"]
     p95 = subject["p95_ms"]
     return [
@@ -271,6 +305,7 @@ def _subject_row(subject: Event) -> list[str]:
         f"{subject['load_ms']:.0f} ms",
         f"{subject['first_run_ms']:.3g} ms",
         f"{subject['peak_rss_mb']:.0f} MB",
+        _size(subject["bytes"]),
         str(subject["threads"]),
         subject["precision"]["ran"] or "?",
     ]

@@ -34,6 +34,7 @@ class Subject:
         device: what it computes on; subjects of different devices are not compared with each other's baseline.
         advice: what was decided before it was opened.
         options: options of the target that were chosen for this run.
+        bytes: the size of what is deployed, where that is a file.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Subject:
     device: str = "cpu"
     advice: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Measured:
             "host_ms": ms(self.ran.get("host_ns")),
             "advice": list(self.subject.advice),
             "options": dict(self.subject.options),
+            "bytes": self.subject.bytes,
         }
         if "layer_times" in self.ran:
             value["layer_times"] = [_layer_json(layer) for layer in self.ran["layer_times"]]

@@ -13,13 +13,16 @@ from exporter.bundle import Bundle, read_tensors
 from exporter.isolate import Limits
 from exporter.latency import profile as timing
 from exporter.latency.result import ARTIFACT, EAGER, Profile, Subject
-from exporter.manifest import CaseInfo, Manifest
+from exporter.manifest import CaseInfo, Manifest, TargetInfo
 from exporter.parity.ladder import QUANTISED_RUNG, RUNGS, UNIT_ROUNDOFF
 from exporter.preflight import Opening, PathOf, ready
 from exporter.program import program_of
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, silent
-from exporter.target import QUANTISED
+from exporter.target import INTEGER
 from exporter.verification import chosen, save_report
+
+# An output that is off by more than itself, many times over, is no answer of that model.
+GROSS = 10.0
 
 
 def profile(
@@ -135,26 +138,34 @@ def _artifact_subject(
         "program": program_of(manifest).as_json(),
         "tensors": tensors,
         "layers": layers,
-        "allowed": _allowed(path_of, manifest, info.precision, target.rung, tensors, info.way),
+        "allowed": _allowed(path_of, manifest, info.precision, target.rung, tensors, info),
     }
     advice: tuple[str, ...] = ()
     if not skipped:
         made = ready(path_of, manifest, key, stages, opening)
         request |= made.as_request()
         advice = made.advice
-    name = info.target if info.precision == "fp32" else key
+    deployed = {*info.forms[:1], *target.beside}
+    sizes = [path_of(file).stat().st_size for role, file in info.files.items() if role.rpartition(".")[2] in deployed]
     return Subject(
-        name, ARTIFACT, request, info.precision, info.stored, skipped=skipped, device=target.device,
-        advice=advice, options=dict(opening.extra or {}),
+        subject_name(info.target, info.precision), ARTIFACT, request, info.precision, info.stored, skipped=skipped,
+        device=target.device, advice=advice, options=dict(opening.extra or {}), bytes=sum(sizes) or None,
     )  # fmt: skip
 
 
+def subject_name(target: str, precision: str) -> str:
+    """What a profile calls an artifact."""
+    return target if precision == "fp32" else f"{target}/{precision}"
+
+
 def _allowed(
-    path_of: PathOf, manifest: Manifest, precision: str, rung: str, tensors: str, way: str = ""
+    path_of: PathOf, manifest: Manifest, precision: str, rung: str, tensors: str, info: TargetInfo | None = None
 ) -> dict[str, float]:
     """The largest relative error a timed call may have: the rung times eager's own noise on this case."""
-    if way == QUANTISED:
-        return {tensor.name: QUANTISED_RUNG.error for tensor in manifest.outputs}
+    if info is not None and info.way in INTEGER:
+        # What is timed is noise, which scales of real inputs do not fit: they are judged on real inputs.
+        bound = GROSS if info.calibration is not None and info.calibration.real else _error(info)
+        return {tensor.name: bound for tensor in manifest.outputs}
     content, lowered = read_tensors(Path(tensors)), precision in manifest.yardsticks
     rows = {t.name: content[f"noise/{t.name}"] for t in manifest.outputs}
     if lowered:
@@ -163,6 +174,12 @@ def _allowed(
     roundoff = UNIT_ROUNDOFF[precision if lowered else "fp32"]
     bound = RUNGS["low" if lowered else rung].bound
     return {name: bound * max(float(row[0]), roundoff) for name, row in rows.items()}
+
+
+def _error(info: TargetInfo) -> float:
+    """The largest relative error of a target that is judged by its error alone."""
+    asked = info.budget.decibels
+    return QUANTISED_RUNG.error if asked is None else float(10 ** (-asked / 20))
 
 
 def _eager_subject(

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from exporter import folders
+from exporter.budget import Budget
 from exporter.errors import NotProven
 from exporter.graph import OPSET
 from exporter.hops import interface_of, lowered_hop
 from exporter.manifest import Manifest
+from exporter.parity.ladder import QUANTISED_RUNG
 from exporter.preflight import PathOf, options_of
 from exporter.program import program_of
 from exporter.stages import Stages
@@ -28,6 +30,8 @@ from exporter.verdict import Hop, Verdict
 ROUNDS = 2
 CASES = 2
 SEARCH_SECONDS = 600.0
+# Where the error is within its bound and a task metric is not, the search is for so much less error.
+MORE_DECIBELS = 6.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def lowered(
             break
         more = interface_of(manifest, options_of(manifest, "fp32", 0)) | {
             "cases": failing, "kept": made["kept"], "yardsticks": [str(path) for path in yardsticks],
-            "memory": str(folders.cache() / "search"), "seconds": SEARCH_SECONDS,
+            "memory": str(folders.cache() / "search"), "seconds": SEARCH_SECONDS, "folder": str(folder),
         }  # fmt: skip
         made = stages.run(f"search {precision}", "exporter.lower.worker:searching", asked | more)
         search = made["search"]
@@ -117,6 +121,70 @@ def lowered(
         {"search": search} if search else {}
     )
     return Lowered(graphs, replace(hop, facts={**hop.facts, **facts}))
+
+
+@dataclass(frozen=True)
+class Sensitive:
+    """The nodes that int8 does not do for, each with the reason and its module, and what finding them took."""
+
+    kept: Mapping[str, str]
+    modules: Mapping[str, str]
+    facts: Mapping[str, Any]
+
+
+def sensitive(
+    manifest: Manifest,
+    path_of: PathOf,
+    feeds: Mapping[str, Sequence[str]],
+    budget: Budget,
+    hop: Hop,
+    kept: Mapping[str, str],
+    stages: Stages,
+    folder: Path,
+) -> Sensitive:
+    """Finds which products bring more error than is allowed when their inputs have eight bits.
+
+    Args:
+        manifest: a bundle's, with its graphs and cases.
+        path_of: where a file of it lies.
+        feeds: by graph, files of the inputs that scales are taken from.
+        budget: what int8 may cost.
+        hop: what was judged too far off; the cases that are off by most are searched on.
+        kept: the nodes that are left out already.
+        stages: runs the child.
+        folder: a place to write to.
+    """
+    asked = budget.decibels if budget.decibels is not None else QUANTISED_RUNG.decibels
+    found = hop.facts.get("spent", {}).get("decibels")
+    assert asked is not None
+    goal = asked if found is None or found < asked else found + MORE_DECIBELS
+    off = {r.case: max(r.relative_l2 or 0.0, 0.0) for r in sorted(hop.results, key=lambda r: r.relative_l2 or 0.0)}
+    worst = sorted(off, key=lambda name: off[name], reverse=True)[:CASES]
+    if not worst:
+        return Sensitive({}, {}, {})
+    folder.mkdir(parents=True, exist_ok=True)
+    several = len(manifest.graphs) > 1
+    by_graph = {
+        name: {
+            node.removeprefix(f"{name}."): why
+            for node, why in kept.items()
+            if not several or node.startswith(f"{name}.")
+        }
+        for name in manifest.graphs
+    }
+    request = interface_of(manifest, options_of(manifest, "fp32", 0)) | {
+        "precision": "int8", "decibels": goal, "kept": by_graph, "folder": str(folder), "yardsticks": [],
+        "feeds": {name: list(files) for name, files in feeds.items()},
+        "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
+        "cases": [
+            {"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))}
+            for c in manifest.cases if c.name in worst
+        ],
+        "memory": str(folders.cache() / "search"), "seconds": SEARCH_SECONDS,
+    }  # fmt: skip
+    made = stages.run("search int8", "exporter.lower.worker:weighing", request)
+    more = {node: why for node, why in _by_node(made["kept"]).items() if node not in kept}
+    return Sensitive(more, _by_node(made["modules"]), made["search"])
 
 
 def _by_node(by_graph: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

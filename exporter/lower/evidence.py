@@ -20,10 +20,10 @@ from exporter.bundle import read_tensors
 from exporter.graph import sha256
 from exporter.isolate import Channel
 from exporter.lower.search import search
-from exporter.lower.switchboard import SWITCHES, switchable, switchboard
+from exporter.lower.switchboard import SWITCHES, Rounding, switchable, switchboard
 from exporter.parity import worker
 from exporter.parity.judge import excess, judge
-from exporter.parity.ladder import RUNGS
+from exporter.parity.ladder import Rung
 from exporter.simplify.passes import content
 from exporter.target import Options
 
@@ -39,17 +39,31 @@ class Kept:
     facts: dict[str, Any]
 
 
-def searched(models: Mapping[str, ir.Model], request: Mapping[str, Any], channel: Channel) -> Kept:
-    """Runs the search over the request's cases; see :func:`exporter.lower.worker.searching`."""
+def searched(
+    models: Mapping[str, ir.Model],
+    roundings: Mapping[str, Rounding],
+    rung: Rung,
+    request: Mapping[str, Any],
+    channel: Channel,
+) -> Kept:
+    """Runs the search over the request's cases; see :func:`exporter.lower.worker.searching`.
+
+    Args:
+        models: the float32 graphs.
+        roundings: by graph, what lowering a node does to its values.
+        rung: what is allowed.
+        request: what is to be lowered, and on what it is judged.
+        channel: gets what it will cost, then a progress event per run.
+    """
     places = [
         (graph, node)
         for graph, model in models.items()
-        for node in switchable(model, request["precision"], request["kept"][graph])
+        for node in switchable(model, roundings[graph], request["kept"][graph])
     ]
     began = time.monotonic()
-    with _opened(models, places, request) as runner:
+    with _opened(models, roundings, places, request) as runner:
         memory = Memory(Path(request["memory"]), request)
-        run = _running(runner, places, request, memory)
+        run = _running(runner, places, rung, request, memory)
         once = _seconds(run, len(places), memory)
         most = int(min(MOST_RUNS, max(LEAST_RUNS, request["seconds"] / max(once, 1e-3))))
         cost = f"at most {most} runs of {once:.2g} s over {', '.join(case['name'] for case in request['cases'])}"
@@ -62,14 +76,19 @@ def searched(models: Mapping[str, ir.Model], request: Mapping[str, Any], channel
     return Kept(kept, facts)
 
 
-def _opened(models: Mapping[str, ir.Model], places: Sequence[tuple[str, str]], request: Mapping[str, Any]) -> Any:
+def _opened(
+    models: Mapping[str, ir.Model],
+    roundings: Mapping[str, Rounding],
+    places: Sequence[tuple[str, str]],
+    request: Mapping[str, Any],
+) -> Any:
     """A runner of the switchboards, which takes the switches of every graph beside the model's inputs."""
     steps, options = program.Program.from_json(request["program"]), Options(**request["options"])
     paths, shapes = {}, {}
     for graph, model in models.items():
         nodes = [node for of, node in places if of == graph]
-        paths[graph] = Path(request["lowered"][graph]).with_suffix(".switches.onnx")
-        paths[graph].write_bytes(content(switchboard(model, request["precision"], nodes, _switches(graph))))
+        paths[graph] = Path(request["folder"]) / f"{graph}.switches.onnx"
+        paths[graph].write_bytes(content(switchboard(model, roundings[graph], nodes, _switches(graph))))
         shapes[graph] = {**steps.shapes[graph], _switches(graph): (len(nodes),)}
     return program.open_graphs(registry.graph_runners()[0], replace(steps, shapes=shapes), paths, options)
 
@@ -91,11 +110,12 @@ class _Switched:
 Run = Callable[[Collection[int]], float]
 
 
-def _running(runner: Any, places: Sequence[tuple[str, str]], request: Mapping[str, Any], memory: Memory) -> Run:
+def _running(
+    runner: Any, places: Sequence[tuple[str, str]], rung: Rung, request: Mapping[str, Any], memory: Memory
+) -> Run:
     """Says how far off the model is with some nodes lowered, in units of the error allowed."""
     yardsticks = {k: v for path in request["yardsticks"] for k, v in read_tensors(Path(path)).items()}
     expected = [(case["name"], output) for case in request["cases"] for output in request["outputs"]]
-    rung = RUNGS["low"]
 
     def run(lowered: Collection[int]) -> float:
         known = memory.get(lowered)
@@ -150,8 +170,8 @@ class Memory:
         key = hashlib.sha256()
         for path in (*request["graphs"].values(), *request["yardsticks"], *(c["file"] for c in request["cases"])):
             key.update(sha256(Path(path)).encode())
-        for said in ("precision", "kept", "outputs"):
-            key.update(json.dumps(request[said], sort_keys=True).encode())
+        for said in ("precision", "kept", "outputs", "decibels", "scales"):
+            key.update(json.dumps(request.get(said), sort_keys=True).encode())
         for source in sorted(Path(__file__).parent.glob("*.py")):
             key.update(sha256(source).encode())
         self._file = folder / f"{key.hexdigest()}.jsonl"

@@ -7,6 +7,8 @@ longer than running it; here a choice is an input, and one session tries them al
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import onnx
 import onnx_ir as ir
@@ -16,16 +18,43 @@ from exporter.lower.types import MOVING, TYPES, lowered_sides
 SWITCHES = "exporter.switches"
 
 
-def switchable(model: ir.Model, precision: str, kept: Collection[str]) -> list[str]:
-    """The nodes that a precision may be had in: those that compute, and are not kept for a reason that is known."""
+class Rounding(Protocol):
+    """What lowering a node does to its values."""
+
+    def sides(self, model: ir.Model, node: ir.Node) -> tuple[list[bool], list[bool]]:
+        """Which inputs and which outputs of a node are rounded where it is lowered."""
+
+    def rounded(self, model: ir.Model, value: ir.Value, label: str) -> tuple[list[ir.Node], ir.Value]:
+        """The nodes that round a value, named after ``label``, and what they give."""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """Rounding to a type of fewer bits: a key of :data:`exporter.lower.types.TYPES`."""
+
+    precision: str
+
+    def sides(self, model: ir.Model, node: ir.Node) -> tuple[list[bool], list[bool]]:
+        """What takes and gives the type; nothing of a node that only moves."""
+        if node.op_type in MOVING:
+            return [False] * len(node.inputs), [False] * len(node.outputs)
+        return lowered_sides(model, node, self.precision)
+
+    def rounded(self, model: ir.Model, value: ir.Value, label: str) -> tuple[list[ir.Node], ir.Value]:  # noqa: ARG002
+        """A cast there and back."""
+        down = ir.node("Cast", [value], {"to": TYPES[self.precision].value}, name=f"{label}/down")
+        up = ir.node("Cast", [down.outputs[0]], {"to": ir.DataType.FLOAT.value}, name=f"{label}/up")
+        return [down, up], up.outputs[0]
+
+
+def switchable(model: ir.Model, rounding: Rounding, kept: Collection[str]) -> list[str]:
+    """The nodes that can be lowered: those that are rounded somewhere, and are not kept for a reason that is known."""
     return [
-        node.name or ""
-        for node in model.graph
-        if node.name not in kept and node.op_type not in MOVING and any(map(any, lowered_sides(model, node, precision)))
+        node.name or "" for node in model.graph if node.name not in kept and any(map(any, rounding.sides(model, node)))
     ]
 
 
-def switchboard(model: ir.Model, precision: str, nodes: Sequence[str], switches: str = SWITCHES) -> onnx.ModelProto:
+def switchboard(model: ir.Model, rounding: Rounding, nodes: Sequence[str], switches: str = SWITCHES) -> onnx.ModelProto:
     """The model with one input more: a bool per node, true where it is to be lowered.
 
     A node that is on takes rounded inputs, constants among them, and gives rounded outputs. With all off the graph
@@ -33,12 +62,12 @@ def switchboard(model: ir.Model, precision: str, nodes: Sequence[str], switches:
 
     Args:
         model: a float32 model as :func:`exporter.lower.types.named` gives it; it is copied.
-        precision: a key of :data:`exporter.lower.types.TYPES`.
+        rounding: what lowering does to values.
         nodes: the nodes to switch, in the order of the bools.
         switches: the name of the input.
     """
     copy = ir.from_proto(ir.to_proto(model))
-    graph, work = copy.graph, _Wiring(copy, precision, switches)
+    graph, work = copy.graph, _Wiring(copy, rounding, switches)
     graph.inputs.append(work.switches)
     work.switches.shape = ir.Shape([len(nodes)])
     number = {name: index for index, name in enumerate(nodes)}
@@ -51,14 +80,14 @@ def switchboard(model: ir.Model, precision: str, nodes: Sequence[str], switches:
 class _Wiring:
     """Wires nodes one by one; a value that several take is rounded once."""
 
-    def __init__(self, model: ir.Model, precision: str, switches: str) -> None:
-        self._model, self._precision, self._kind = model, precision, TYPES[precision]
+    def __init__(self, model: ir.Model, rounding: Rounding, switches: str) -> None:
+        self._model, self._how = model, rounding
         self.switches = ir.Value(name=switches, type=ir.TensorType(ir.DataType.BOOL))
         self._rounded: dict[int, ir.Value] = {}
 
     def wire(self, node: ir.Node, index: int) -> None:
         graph, label = self._model.graph, f"{self.switches.name}/{node.name}"
-        takes, gives = lowered_sides(self._model, node, self._precision)
+        takes, gives = self._how.sides(self._model, node)
         if not any(takes) and not any(gives):
             return
         constant = ir.node("Constant", [], {"value_int": index}, name=f"{label}/index")
@@ -93,10 +122,8 @@ class _Wiring:
         if id(value) in self._rounded:
             return []
         label = f"{self.switches.name}/rounded{len(self._rounded)}"
-        down = ir.node("Cast", [value], {"to": self._kind.value}, name=f"{label}/down")
-        up = ir.node("Cast", [down.outputs[0]], {"to": ir.DataType.FLOAT.value}, name=f"{label}/up")
-        self._rounded[id(value)] = up.outputs[0]
-        return [down, up]
+        nodes, self._rounded[id(value)] = self._how.rounded(self._model, value, label)
+        return nodes
 
     def _chosen(self, switch: ir.Value, value: ir.Value, name: str) -> ir.Node:
         made = ir.node("Where", [switch, self._rounded[id(value)], value], name=name)

@@ -17,10 +17,12 @@ from exporter.bundle import read_tensors, under
 from exporter.errors import NotProven
 from exporter.graph import SCOPE, Graph, module_of
 from exporter.isolate import Channel
-from exporter.lower import evidence, ranges
+from exporter.lower import evidence, ranges, scales
 from exporter.lower.rounding import rounded
+from exporter.lower.switchboard import Typed
 from exporter.lower.types import TYPES, named, typed
 from exporter.parity import worker
+from exporter.parity.ladder import QUANTISED_RUNG, RUNGS
 from exporter.simplify.passes import content
 from exporter.target import Options
 
@@ -71,8 +73,46 @@ def searching(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """
     worker.quiet_polygraphy()
     models = {name: named(Graph(Path(path)).load()) for name, path in request["graphs"].items()}
-    found = evidence.searched(models, request, channel)
+    how = dict.fromkeys(models, Typed(request["precision"]))
+    found = evidence.searched(models, how, RUNGS["low"], request, channel)
     return _written(models, found.kept, request) | {"search": found.facts}
+
+
+def weighing(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Child: finds by running which products int8 does not do for: their inputs rounded to 8 bits, one by one.
+
+    What is tried is what every quantiser does: weights of eight bits per channel, values of eight bits between the
+    least and the largest seen on calibration inputs.
+
+    Args:
+        request: ``precision``, ``graphs``, ``cases``, ``program``, ``options``, ``outputs``, ``state``, ``stream``,
+            ``memory`` and ``seconds`` as of :func:`searching`; ``kept`` by graph; ``feeds``, by graph files of inputs
+            to calibrate on; ``decibels``, what is asked for; ``folder``, a place to write to.
+        channel: gets what it will cost, then a progress event per run.
+
+    Returns:
+        ``{"kept", "modules", "search"}`` as :func:`searching`.
+    """
+    worker.quiet_polygraphy()
+    models = {name: named(Graph(Path(path)).load()) for name, path in request["graphs"].items()}
+    _refuse_control_flow(models)
+    folder, options = Path(request["folder"]), Options(**request["options"])
+    spans = {
+        name: scales.spans(model, request["feeds"].get(name, ()), folder, options) for name, model in models.items()
+    }
+    how = {name: scales.Scaled(spans[name]) for name in models}
+    rung = replace(QUANTISED_RUNG, decibels=request["decibels"])
+    found = evidence.searched(models, how, rung, request | {"scales": spans}, channel)
+    return {"kept": found.kept, "modules": _modules(models, found.kept), "search": found.facts}
+
+
+def _modules(models: Mapping[str, ir.Model], kept: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """The module of the user's model that each kept node was traced from."""
+    found = {name: [node for node in model.graph if node.name in kept[name]] for name, model in models.items()}
+    return {
+        name: {node.name or "": module_of(node.metadata_props.get(SCOPE)) for node in nodes}
+        for name, nodes in found.items()
+    }
 
 
 def _written(
@@ -80,10 +120,7 @@ def _written(
 ) -> dict[str, Any]:
     """Writes the lowered graphs, and what a CPU runs in their place."""
     nodes = {name: len(model.graph) for name, model in models.items()}
-    modules = {
-        name: {node.name: module_of(node.metadata_props.get(SCOPE)) for node in model.graph if node.name in kept[name]}
-        for name, model in models.items()
-    }
+    modules = _modules(models, kept)
     for name, model in models.items():
         low = in_opset(ir.to_proto(typed(model, request["precision"], kept[name])), request["opset"])
         onnx.checker.check_model(low, full_check=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporter.budget import FAIR, Budget
 from exporter.settings import LARGEST, Settings
 from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Sample, Tensor, model
 
@@ -110,6 +111,8 @@ def restormer(
         ),
         metrics=("psnr", "ssim"),
         samples=None if two_views else partial(_degraded_photographs, inputs),
+        calibration=None if two_views else partial(_degraded_photographs, inputs, range(2, 6)),
+        budget=Budget(decibels=FAIR, losses={"psnr": 0.05}),
         source=PAPER,
         licence=LICENCE,
         options=options,
@@ -316,17 +319,18 @@ def _rearranged(name: str, factor: int, channels: int) -> None:
     settings.whole("channels", channels, most=WIDEST // factor**2)
 
 
-def _degraded_photographs(channels: int) -> Iterator[Sample]:
-    """A noisy and a blurred photograph with the clean ones as truth; none where scikit-image is absent."""
+def _degraded_photographs(channels: int, which: Sequence[int] = range(2)) -> Iterator[Sample]:
+    """Noisy and blurred photographs in turn, with the clean ones as truth; none where scikit-image is absent."""
     from .._photographs import count, distorted, photograph
 
-    clean = [photograph(index, SAMPLE_SIZE, SAMPLE_SIZE) for index in range(2)] if count() else []
-    for picture, kind in zip(clean, ("noise", "blur"), strict=False):
+    for index in which if count() else ():
+        kind, picture = ("noise", "blur")[index % 2], photograph(index, SAMPLE_SIZE, SAMPLE_SIZE)
         given, truth = distorted(picture, kind, 0.5, seed=0), picture
         if channels == 1:
             given, truth = (np.round(p.mean(axis=2, keepdims=True)).astype(np.uint8) for p in (given, truth))
         wanted = truth.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / 255
-        yield Sample(f"{kind}-photograph", {"image": given}, {"image": wanted})
+        name = f"{kind}-photograph" if index < 2 else f"{kind}-photograph-{index}"
+        yield Sample(name, {"image": given}, {"image": wanted})
 
 
 def _restormer(shape: dict[str, Any]) -> nn.Module:

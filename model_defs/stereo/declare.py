@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from exporter.budget import FAIR, Budget
 from exporter.settings import LARGEST, Settings
 from exporter.spec import Dim, HostStep, Sample, Tensor
 
@@ -109,6 +110,8 @@ def around(output: str, cropped: tuple[str, ...] = ()) -> dict[str, Any]:
         ),
         "metrics": ("epe", "d1-all"),
         "samples": stereo_pairs,
+        "calibration": other_pairs,
+        "budget": Budget(decibels=FAIR, losses={"epe": 0.05}),
     }
 
 
@@ -120,6 +123,15 @@ def stereo_pairs() -> Iterator[Sample]:
     for name, maker in makers.items():
         left, right, disparity = maker(SAMPLE_HEIGHT, SAMPLE_WIDTH)
         yield Sample(name, {"left": left, "right": right}, {"disparity": disparity})
+
+
+def other_pairs() -> Iterator[Sample]:
+    """Other photographs seen from two sides, for scales of int8; none without scikit-image."""
+    from .._photographs import count, stereo_from_photograph
+
+    for index in range(1, min(count(), 4)):
+        left, right, disparity = stereo_from_photograph(SAMPLE_HEIGHT, SAMPLE_WIDTH, index)
+        yield Sample(f"photograph-{index}", {"left": left, "right": right}, {"disparity": disparity})
 
 
 # ----------------------------------------------------------------------------------- weights that nothing shows

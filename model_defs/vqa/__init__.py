@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from exporter.budget import FAIR, Budget
 from exporter.settings import Settings
 from exporter.spec import Dim, HostStep, ModelDef, Tensor, model
 
@@ -43,6 +44,7 @@ from .definitions import (
     images_of,
     multi_scale,
     of_vectors,
+    other_photographs,
     outputs_of,
     picture,
     qualities,
@@ -396,6 +398,8 @@ def vqa(
         after=(HostStep("score", {"from": "quality_score"}),),
         metrics=("srcc", "plcc"),
         samples=distorted_photographs if single else None,
+        calibration=other_photographs if single else None,
+        budget=Budget(decibels=FAIR, losses={"srcc": 0.01}),
         undetectable=_undetectable(config),
         source=SOURCE,
         licence=LICENCE,

@@ -5,7 +5,7 @@ until a module is built.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ def extractor_definition(
         outputs=(Tensor("features", ("batch", feature_dim), "features of the image"),),
         dims=(SMALL_BATCH,),
         before=picture("image", size),
+        calibration=partial(other_photographs, size),
         undetectable=undetectable,
         source=SOURCE,
         licence=LICENCE,
@@ -157,14 +158,31 @@ def picture(name: str, size: int = SIZE) -> tuple[HostStep, ...]:
     )
 
 
+# Distortions of the photographs that are judged on, and of those that scales of int8 are taken from.
+LEVELS = (("blur", 0.3), ("noise", 0.6), ("jpeg", 0.8), ("contrast", 1.0))
+JUDGED = range(2)
+
+
 def distorted_photographs() -> Iterator[Sample]:
     """Two photographs, whole and distorted at known levels; the score is what is left of 1. None without pictures."""
-    from .._photographs import count, distorted, photograph
+    from .._photographs import count
 
-    levels = (("blur", 0.3), ("noise", 0.6), ("jpeg", 0.8), ("contrast", 1.0))
-    for index in range(min(count(), 2)):
-        clean = photograph(index, SIZE, SIZE)
-        for kind, level in (("blur", 0.0), *levels[index::2]):
+    return _distorted(range(min(count(), JUDGED.stop)), SIZE)
+
+
+def other_photographs(size: int = SIZE) -> Iterator[Sample]:
+    """All other photographs, in the same way; none without pictures."""
+    from .._photographs import count
+
+    return _distorted(range(JUDGED.stop, count()), size)
+
+
+def _distorted(which: Iterable[int], size: int) -> Iterator[Sample]:
+    from .._photographs import distorted, photograph
+
+    for index in which:
+        clean = photograph(index, size, size)
+        for kind, level in (("blur", 0.0), *LEVELS[index % 2 :: 2]):
             given = distorted(clean, kind, level, seed=index)
             image = given.transpose(2, 0, 1)[np.newaxis].astype(np.float32) / 255
             name = f"photograph-{index}-{kind if level else 'clean'}"

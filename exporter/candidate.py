@@ -1,0 +1,306 @@
+"""A candidate: one target in one precision, from a bundle's graphs to a verified artifact.
+
+The ways of the target to that precision are tried in its order until one is no ``FAIL``. What ``--precision`` names
+is made by one candidate; ``auto`` makes one of every precision and chooses (:mod:`exporter.choosing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from exporter import lower, program
+from exporter.budget import Budget
+from exporter.bundle import Draft
+from exporter.compile import compiled, prepared
+from exporter.errors import Refused
+from exporter.hops import artifact_hop, work_of
+from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
+from exporter.preflight import Opening, options_of
+from exporter.program import program_of
+from exporter.request import Request
+from exporter.stages import Stages, require_torch
+from exporter.target import INTEGER, SCALED, Availability, Target
+from exporter.verdict import Hop, Precision, Verdict
+
+# Nodes that a runtime itself leaves in float32 are found by running what was quantised, then left out; once more for
+# those that this moves.
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What scales are taken from: as the bundle keeps it, and as each graph is given it."""
+
+    info: CalibrationInfo | None = None
+    feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Making:
+    """What a candidate is made with.
+
+    Attributes:
+        draft: the bundle that is being written.
+        target: the target.
+        request: what was asked for, of ONE precision.
+        stages: runs the children.
+        where: the bundle's place, for commands that finish what is not compiled.
+        budget: what it may cost.
+        calibrated: what scales are taken from.
+    """
+
+    draft: Draft
+    target: Target
+    request: Request
+    stages: Stages
+    where: str
+    budget: Budget = field(default_factory=Budget)
+    calibrated: Calibrated = field(default_factory=Calibrated)
+
+    @property
+    def key(self) -> str:
+        """``target/precision``."""
+        return key_of(self.target.name, self.request.precision)
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways to the precision, in order."""
+        return tuple(self.target.lowers.get(self.request.precision, ("",)))
+
+    def path_of(self, name: str) -> Path:
+        """Where a file of the draft lies: one of the old bundle is checked against its digest, a new one is ours."""
+        draft = self.draft
+        if draft.old is not None and name in draft.old.manifest.files:
+            return draft.old.file(name)
+        return draft.path / name
+
+    def added(self, files: Mapping[str, Path], folder: Path) -> dict[str, str]:
+        """The names that files of the target have in the bundle."""
+        root = folder.resolve()
+        return {
+            role: self.draft.add(path, f"targets/{self.key}/{path.resolve().relative_to(root).as_posix()}")
+            for role, path in files.items()
+        }
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A manifest that has the target, and the hops of it: lowered where its graph is another, then compiled."""
+
+    manifest: Manifest
+    hops: tuple[Hop, ...]
+
+    @property
+    def hop(self) -> Hop:
+        """The compiled hop."""
+        return self.hops[-1]
+
+
+def key_of(target: str, precision: str) -> str:
+    return f"{target}/{precision}"
+
+
+def made(making: Making, manifest: Manifest) -> Candidate:
+    """Lowers, compiles and verifies: by the first of the target's ways to the precision that passes, else by the last.
+
+    What the ways before it came to is told with the last hop.
+    """
+    manifest = _with_yardsticks(making, manifest)
+    ways, tried = making.ways, list[str]()
+    for way in ways:
+        found = _quantised(making, manifest, way) if way in SCALED else _by_way(making, manifest, way)
+        if found.hop.verdict is not Verdict.FAIL or way == ways[-1]:
+            break
+        tried.append(f"by way of {way!r} it was {found.hop.verdict}: {found.hop.reason}")
+    if tried:
+        hop = found.hop
+        hop = replace(hop, facts={**hop.facts, "advice": [*tried, *hop.facts.get("advice", [])]})
+        found = replace(found, hops=(*found.hops[:-1], hop))
+    return found
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The graphs that a target wants other than the simplified ones, as files of the bundle, and what came of them.
+
+    ``kept`` are the nodes that stay above the precision, with the reason.
+    """
+
+    way: str = ""
+    graphs: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
+    hops: tuple[Hop, ...] = ()
+
+
+def _by_way(making: Making, manifest: Manifest, way: str) -> Candidate:
+    lowered = _lowered(making, manifest, way)
+    done, hop = compiled_for(making, manifest, lowered)
+    return Candidate(done, (*lowered.hops, hop))
+
+
+def unverified(making: Making, manifest: Manifest) -> Manifest:
+    """The manifest with the target compiled by its first way, and not judged: something to time others against."""
+    lowered = _lowered(making, manifest, making.ways[0])
+    return compiled_for(making, manifest, lowered, verify=False)[0]
+
+
+def _quantised(making: Making, manifest: Manifest, way: str) -> Candidate:
+    """Quantises, and leaves out by evidence what int8 does not do for: what the runtime itself leaves in float32, and
+    the layers that bring more error than the budget allows."""
+    kept, facts, found = dict[str, str](), dict[str, Any](), None
+    for _ in range(ATTEMPTS):
+        done, hop = compiled_for(making, manifest, Lowered(way, kept=kept))
+        found = Candidate(done, (hop,))
+        if hop.verdict is not Verdict.FAIL:
+            break
+        left = {node: f"{making.target.name} runs it in {kind}, whatever its scales"
+                for node, kind in hop.facts.get("otherwise", {}).items() if node not in kept}  # fmt: skip
+        if not left:
+            sensitive = lower.sensitive(
+                manifest, making.path_of, making.calibrated.feeds, making.budget, hop, kept, making.stages,
+                making.draft.work / f"sensitive-{way}-{len(kept)}",
+            )  # fmt: skip
+            left, facts = dict(sensitive.kept), {"search": sensitive.facts, "modules": sensitive.modules}
+        if not left:
+            break
+        kept |= left
+    assert found is not None
+    return replace(found, hops=(replace(found.hop, facts={**found.hop.facts, **facts}),))
+
+
+def _with_yardsticks(making: Making, manifest: Manifest) -> Manifest:
+    """The manifest with the yardstick of the precision asked for.
+
+    Those of targets that the bundle holds already are made again where its cases are new.
+    """
+    old, request = making.draft.old, making.request
+    lowers = request.precision in making.target.lowers and set(making.ways) - INTEGER
+    asked = {request.precision} if lowers else set[str]()
+    known = old.manifest.yardsticks if old else {}
+    held = {info.precision for info in manifest.targets.values()} & known.keys()
+    for precision in sorted((asked | held) - manifest.yardsticks.keys()):
+        require_torch(f"the yardstick of {precision}")
+        file = making.draft.work / f"{precision}.safetensors"
+        lower.yardstick(manifest, making.path_of, request.build, precision, file, making.stages)
+        name = making.draft.add(file, f"yardsticks/{precision}.safetensors")
+        manifest = replace(manifest, yardsticks=manifest.yardsticks | {precision: name})
+    return manifest
+
+
+def _lowered(making: Making, manifest: Manifest, way: str) -> Lowered:
+    target, precision = making.target, making.request.precision
+    if not lower.rewrites(target, way):
+        return Lowered(way)
+    folder = making.draft.work / f"lowered-{precision}-{way}"
+    yardsticks = [making.path_of(manifest.yardsticks[precision])] if precision in target.lowers else []
+    found = lower.lowered(manifest, making.path_of, precision, yardsticks, folder, making.stages, target.opset)
+    place = f"targets/{making.key}/graphs"
+    graphs = {name: making.draft.add(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
+    return Lowered(way, graphs, found.hop.facts["kept"], (found.hop,))
+
+
+def compiled_for(
+    making: Making, manifest: Manifest, lowered: Lowered, before: Mapping[str, str] | None = None, verify: bool = True
+) -> tuple[Manifest, Hop]:
+    """Compiles and verifies; a runtime that is absent leaves a place and the command to fill it.
+
+    Args:
+        making: what with.
+        manifest: the bundle's.
+        lowered: the graphs to compile.
+        before: the files that an export of the same graphs prepared, by role.
+        verify: whether to judge what came of it.
+    """
+    target, request, stages = making.target, making.request, making.stages
+    available = target.available()
+    options = replace(
+        options_of(manifest, request.precision, request.threads, request.extra),
+        device=request.device,
+        prepared={role: str(making.path_of(file)) for role, file in (before or {}).items()},
+        way=lowered.way,
+        calibration=making.calibrated.feeds if lowered.way in SCALED else {},
+        kept=tuple(lowered.kept),
+    )
+    folder = making.draft.work / f"artifact-{request.precision}-{lowered.way}-{len(lowered.kept)}"
+    sources = _named_graphs(manifest, lowered.graphs)
+    graphs = {name: making.path_of(file) for name, file in sources.items()}
+    scaled = lowered.way in SCALED
+    place = TargetInfo(
+        target=target.name, precision=request.precision, files={}, forms=(), fingerprint={}, stored="-",
+        threads=request.threads, status="incomplete", graphs=dict(lowered.graphs), options=dict(request.extra),
+        way=lowered.way, kept=tuple(lowered.kept), calibration=making.calibrated.info if scaled else None,
+        budget=making.budget,
+    )  # fmt: skip
+    if not available.present:
+        ahead = prepared(stages, target, manifest, graphs, options, folder) if target.prepares else {}
+        by_hand = program.by_hand(target, program_of(manifest), sources, options)
+        finish = _finish(request, target, available)
+        info = replace(place, files=making.added(ahead, folder), next=finish, advice=by_hand)
+        hop = Hop(
+            "compiled",
+            target.name,
+            Verdict.SKIPPED,
+            f"runtime absent: {available.reason}",
+            Precision(request.precision, "-"),
+            facts={"advice": [f"finish it where the runtime is: {info.finish(making.where)}", *by_hand]},
+        )
+        return replace(manifest, targets=manifest.targets | {making.key: info}), hop
+    label = f"compile {making.key}" if request.precision != Request.precision else "compile"
+    artifact = compiled(stages, label, target, manifest, graphs, options, folder)
+    left = {**lowered.kept, **{node: why for node, why in artifact.left.items() if node not in lowered.kept}}
+    info = replace(
+        place, files=making.added(artifact.files, folder), forms=tuple(artifact.forms), status="compiled",
+        fingerprint=dict(artifact.fingerprint), stored=artifact.stored, advice=tuple(artifact.advice),
+        kept=tuple(left),
+    )  # fmt: skip
+    manifest = replace(manifest, targets=manifest.targets | {making.key: info})
+    if not verify:
+        return manifest, Hop("compiled", target.name, Verdict.SKIPPED, "not asked for")
+    hop = artifact_hop(
+        making.path_of, manifest, making.key, stages, opening=Opening(request.device), where=making.where
+    )
+    if scaled and left:
+        nodes = len(work_of(making.path_of, manifest))
+        hop = replace(hop, facts={**hop.facts, "kept": left, "nodes": nodes})
+    return manifest, hop
+
+
+def prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Path) -> Lowered:
+    """The graphs of a precision as an export wrote them: lowering takes PyTorch, for the yardstick.
+
+    Raises:
+        Refused: ``not-lowered`` where no export did.
+    """
+    info = manifest.targets.get(key_of(target.name, precision))
+    way = info.way if info else next(iter(target.lowers.get(precision, ("",))))
+    rewrites = lower.rewrites(target, way)
+    judged = precision not in target.lowers or precision in manifest.yardsticks
+    if judged and not rewrites:
+        return Lowered(way)
+    if not judged or info is None or not info.graphs:
+        model, held = manifest.model.name, ", ".join(sorted(manifest.targets)) or "none"
+        raise Refused(
+            "not-lowered",
+            f"{path} holds no {precision} graph for {target.name}"
+            if rewrites
+            else f"{path} holds no yardstick of {precision}",
+            where=f"bundle {path}",
+            why=f"a lower precision is prepared, and judged, where the model is traced; it holds {held}",
+            next=f"exporter {target.name} {model} -o {path} --precision {precision}, where PyTorch is",
+        )
+    return Lowered(way, info.graphs, dict.fromkeys(info.kept, ""))
+
+
+def _named_graphs(manifest: Manifest, lowered: Mapping[str, str]) -> dict[str, str]:
+    """The files that a target is compiled from."""
+    return {name: lowered.get(name, graph.simplified) for name, graph in manifest.graphs.items()}
+
+
+def _finish(request: Request, target: Target, available: Availability) -> str:
+    """The command that finishes an artifact where the runtime is."""
+    precision = f" --precision {request.precision}" if request.precision != Request.precision else ""
+    finish = f"exporter compile {BUNDLE} --target {target.name}{precision}"
+    return " && ".join(filter(None, [available.next, finish]))
