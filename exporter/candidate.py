@@ -25,9 +25,9 @@ from exporter.stages import Stages, require_torch
 from exporter.target import INTEGER, SCALED, Availability, Target
 from exporter.verdict import Hop, Precision, Verdict
 
-# Nodes that a runtime itself leaves in float32 are found by running what was quantised, then left out; once more for
-# those that this moves.
-ATTEMPTS = 3
+# How often a model is quantised: at first, without what the runtime itself leaves in float32, and without what two
+# searches find to err too much.
+ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -150,25 +150,29 @@ def unverified(making: Making, manifest: Manifest) -> Manifest:
 def _quantised(making: Making, manifest: Manifest, way: str) -> Candidate:
     """Quantises, and leaves out by evidence what int8 does not do for: what the runtime itself leaves in float32, and
     the layers that bring more error than the budget allows."""
-    kept, facts, found = dict[str, str](), dict[str, Any](), None
-    for _ in range(ATTEMPTS):
-        done, hop = compiled_for(making, manifest, Lowered(way, kept=kept))
-        found = Candidate(done, (hop,))
-        if hop.verdict is not Verdict.FAIL:
+    kept, facts, searches = dict[str, str](), dict[str, Any](), 0
+    for attempt in range(ATTEMPTS):
+        manifest, hop = compiled_for(making, manifest, Lowered(way, kept=kept))
+        if hop.verdict is not Verdict.FAIL or attempt == ATTEMPTS - 1:
             break
-        left = {node: f"{making.target.name} runs it in {kind}, whatever its scales"
-                for node, kind in hop.facts.get("otherwise", {}).items() if node not in kept}  # fmt: skip
+        known = {**hop.facts.get("kept", {}), **kept}
+        left = {
+            node: f"{making.target.name} runs it in {kind}, whatever its scales"
+            for node, kind in hop.facts.get("otherwise", {}).items()
+            if node not in known
+        }
         if not left:
+            folder = making.draft.work / f"sensitive-{way}-{attempt}"
             sensitive = lower.sensitive(
-                manifest, making.path_of, making.calibrated.feeds, making.budget, hop, kept, making.stages,
-                making.draft.work / f"sensitive-{way}-{len(kept)}",
+                manifest, making.path_of, making.calibrated.feeds, making.budget, hop, known, searches, making.stages,
+                folder,
             )  # fmt: skip
-            left, facts = dict(sensitive.kept), {"search": sensitive.facts, "modules": sensitive.modules}
+            left, searches = dict(sensitive.kept), searches + 1
+            facts = {"search": sensitive.facts, "modules": sensitive.modules}
         if not left:
             break
-        kept |= left
-    assert found is not None
-    return replace(found, hops=(replace(found.hop, facts={**found.hop.facts, **facts}),))
+        kept = {**kept, **left}
+    return Candidate(manifest, (replace(hop, facts={**hop.facts, **facts}),))
 
 
 def _with_yardsticks(making: Making, manifest: Manifest) -> Manifest:

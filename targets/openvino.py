@@ -163,6 +163,9 @@ def _quantised(model: Any, options: Options) -> Any:
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     feeds = [load_file(path) for path in options.calibration_files]
+    # The frontend makes several operators of one node, named after it: node_conv2d/WithoutBiases.
+    named = [op.get_friendly_name() for op in model.get_ops()]
+    kept = [name for name in named if name.partition("/")[0] in options.kept]
     attends = any(op.get_type_name() in ("Softmax", "ScaledDotProductAttention") for op in model.get_ops())
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         return nncf.quantize(
@@ -171,7 +174,7 @@ def _quantised(model: Any, options: Options) -> Any:
             subset_size=len(feeds),
             preset=nncf.QuantizationPreset.MIXED,  # zero points for activations, none for weights
             model_type=nncf.ModelType.TRANSFORMER if attends else None,
-            ignored_scope=nncf.IgnoredScope(names=list(options.kept), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
         )
 
 

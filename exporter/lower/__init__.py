@@ -30,7 +30,8 @@ from exporter.verdict import Hop, Verdict
 ROUNDS = 2
 CASES = 2
 SEARCH_SECONDS = 600.0
-# Where the error is within its bound and a task metric is not, the search is for so much less error.
+# Where the error is within its bound and a task metric is not, and where a quantiser erred more than a search foresaw,
+# the search is for so much less error.
 MORE_DECIBELS = 6.0
 
 
@@ -139,6 +140,7 @@ def sensitive(
     budget: Budget,
     hop: Hop,
     kept: Mapping[str, str],
+    before: int,
     stages: Stages,
     folder: Path,
 ) -> Sensitive:
@@ -151,13 +153,14 @@ def sensitive(
         budget: what int8 may cost.
         hop: what was judged too far off; the cases that are off by most are searched on.
         kept: the nodes that are left out already.
+        before: how many searches came before this one, and did not help enough.
         stages: runs the child.
         folder: a place to write to.
     """
     asked = budget.decibels if budget.decibels is not None else QUANTISED_RUNG.decibels
     found = hop.facts.get("spent", {}).get("decibels")
     assert asked is not None
-    goal = asked if found is None or found < asked else found + MORE_DECIBELS
+    goal = asked + before * MORE_DECIBELS if found is None or found < asked else found + MORE_DECIBELS
     off = {r.case: max(r.relative_l2 or 0.0, 0.0) for r in sorted(hop.results, key=lambda r: r.relative_l2 or 0.0)}
     worst = sorted(off, key=lambda name: off[name], reverse=True)[:CASES]
     if not worst:
