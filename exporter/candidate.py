@@ -22,7 +22,7 @@ from exporter.preflight import Opening, options_of
 from exporter.program import program_of
 from exporter.request import Request
 from exporter.stages import Stages, require_torch
-from exporter.target import INTEGER, SCALED, Availability, Target
+from exporter.target import INTEGER, QUANTISED, Availability, Target
 from exporter.verdict import Hop, Precision, Verdict
 
 # How often a model is quantised: at first, without what the runtime itself leaves in float32, and without what two
@@ -111,7 +111,7 @@ def made(making: Making, manifest: Manifest) -> Candidate:
     manifest = _with_yardsticks(making, manifest)
     ways, tried = making.ways, list[str]()
     for way in ways:
-        found = _quantised(making, manifest, way) if way in SCALED else _by_way(making, manifest, way)
+        found = _quantised(making, manifest, way) if way == QUANTISED else _by_way(making, manifest, way)
         if found.hop.verdict is not Verdict.FAIL or way == ways[-1]:
             break
         tried.append(f"by way of {way!r} it was {found.hop.verdict}: {found.hop.reason}")
@@ -225,13 +225,13 @@ def compiled_for(
         device=request.device,
         prepared={role: str(making.path_of(file)) for role, file in (before or {}).items()},
         way=lowered.way,
-        calibration=making.calibrated.feeds if lowered.way in SCALED else {},
+        calibration=making.calibrated.feeds if lowered.way == QUANTISED else {},
         kept=tuple(lowered.kept),
     )
     folder = making.draft.work / f"artifact-{request.precision}-{lowered.way}-{len(lowered.kept)}"
     sources = _named_graphs(manifest, lowered.graphs)
     graphs = {name: making.path_of(file) for name, file in sources.items()}
-    scaled = lowered.way in SCALED
+    scaled = lowered.way == QUANTISED
     place = TargetInfo(
         target=target.name, precision=request.precision, files={}, forms=(), fingerprint={}, stored="-",
         threads=request.threads, status="incomplete", graphs=dict(lowered.graphs), options=dict(request.extra),

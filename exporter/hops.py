@@ -19,7 +19,7 @@ from exporter.parity.measure import Measurement
 from exporter.preflight import Opening, PathOf, options_of, ready
 from exporter.program import program_of
 from exporter.stages import Stages
-from exporter.target import INTEGER, SCALED, UNPROVEN, Availability, Options
+from exporter.target import INTEGER, QUANTISED, UNPROVEN, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
 from exporter.work import share
 
@@ -167,7 +167,6 @@ def artifact_hop(
         types,
         facts,
         mixed=lowered or info.way in INTEGER,
-        rest=target.rest(info.precision, info.way),
         work=work,
         kept=frozenset(info.kept),
         scales=_judged_on(info, cases),
@@ -181,7 +180,7 @@ def _judged_on(info: TargetInfo, cases: Sequence[Mapping[str, Any]]) -> frozense
     Scales of int8 fit what they were taken from: real inputs, where those were real, and nothing a thousand times
     smaller.
     """
-    if info.way not in SCALED:
+    if info.way != QUANTISED:
         return None
     real = info.calibration is not None and info.calibration.real
     return frozenset({"sample"} if real and any(case["scale"] == "sample" for case in cases) else CALIBRATED)
@@ -242,7 +241,6 @@ def _judged(
     types: tuple[str, str],
     facts: Mapping[str, Any],
     mixed: bool = False,
-    rest: str = "fp32",
     work: Mapping[str, tuple[str, int]] | None = None,
     kept: frozenset[str] = frozenset(),
     scales: frozenset[str] | None = None,
@@ -272,7 +270,7 @@ def _judged(
         differing |= seen["differing"]
         if work:
             known["work"] = share(work, nodes)
-            differing |= _differing(work, nodes, computed, kept, rest)
+            differing |= _differing(work, nodes, computed, kept)
         known[form or "ran"] = seen
         known |= _drift_facts(measured)
         if outcome.value["metrics"]:
@@ -283,7 +281,7 @@ def _judged(
     reason = f"{bad.case}, {bad.output}: {bad.reason}" if bad else None
     cost = spent(_comparable(results, cases), known.get("metrics", []))
     known |= {"spent": cost.as_json()} | ({"otherwise": differing} if differing else {})
-    mismatch = _mismatch(precision, computed, ran, differing, mixed, rest) or _too_right(precision, rung, results)
+    mismatch = _mismatch(precision, computed, ran, differing, mixed) or _too_right(precision, rung, results)
     if mismatch:
         return Hop(hop, target, Verdict.FAIL, mismatch, precisions, tuple(results), known)
     if verdict is Verdict.PASS and budget:
@@ -300,13 +298,13 @@ def _comparable(results: Sequence[Result], cases: Sequence[Mapping[str, Any]]) -
 
 
 def _differing(
-    work: Mapping[str, tuple[str, int]], ran: Mapping[str, str], computed: str, kept: frozenset[str], rest: str
+    work: Mapping[str, tuple[str, int]], ran: Mapping[str, str], computed: str, kept: frozenset[str]
 ) -> dict[str, str]:
     """The nodes with work to do that ran in another type than was asked for, and were not kept for a reason."""
     if computed in PERMISSIONS:
         return {}
     told = {node: ran.get(node) or ran.get(f"*{operator}") for node, (operator, _) in work.items()}
-    wanted = {node: {"fp32", rest} if node in kept else set[str]() for node in work}
+    wanted = {node: {"fp32"} if node in kept else set[str]() for node in work}
     return {
         node: kind
         for node, kind in told.items()
@@ -314,9 +312,7 @@ def _differing(
     }
 
 
-def _mismatch(
-    precision: str, computed: str, ran: set[str], differing: Mapping[str, str], mixed: bool, rest: str
-) -> str:
+def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[str, str], mixed: bool) -> str:
     """What ran and was not asked for; nothing where what ran is what was asked.
 
     A graph of a lower precision may keep nodes in float32; a node that ran in another type than its graph declares may
@@ -334,7 +330,7 @@ def _mismatch(
         return "" if kinds and kinds <= asked else f"asked for {precision}, {'+'.join(sorted(ran))} ran"
     if mixed and asked <= PERMISSIONS:
         asked = asked & kinds
-    right = asked <= kinds <= asked | {"fp32", rest} if mixed else all(set(each.split("+")) == asked for each in ran)
+    right = asked <= kinds <= asked | {"fp32"} if mixed else all(set(each.split("+")) == asked for each in ran)
     return "" if ran and right else f"asked for {precision}, {'+'.join(sorted(ran))} ran"
 
 

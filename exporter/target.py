@@ -174,13 +174,11 @@ class Layer:
 
 
 # Ways to a precision: written into the types of the graph by the core; left to the runtime, which is told what it may
-# compute in; by the target's own quantiser, from values that the model is calibrated on; the same, and the runtime is
-# told what it may compute the rest in; weights alone, which are made float32 again when they are used.
-TYPES, HINT, QUANTISED, QUANTISED_HINT, STORED = "types", "hint", "quantised", "quantised+hint", "stored"
-# Those that take scales from calibration inputs.
-SCALED = frozenset({QUANTISED, QUANTISED_HINT})
+# compute in; by the target's own quantiser, from values that the model is calibrated on; weights alone, which are made
+# float32 again when they are used.
+TYPES, HINT, QUANTISED, STORED = "types", "hint", "quantised", "stored"
 # Those that eager PyTorch has no counterpart of: judged by the error itself.
-INTEGER = SCALED | {STORED}
+INTEGER = frozenset({QUANTISED, STORED})
 
 LOAD, REBUILD, REFUSE = "load", "rebuild", "refuse"
 
@@ -269,10 +267,6 @@ class Target(ABC):
     def computes(self, precision: str, way: str) -> str:  # noqa: ARG002  # a default to override
         """What it computes in by a way to a precision; ``a|b`` where either will do."""
         return self.precisions[precision][1]
-
-    def rest(self, precision: str, way: str) -> str:  # noqa: ARG002  # a default to override
-        """What the nodes that are kept out of a precision may run in."""
-        return "fp32"
 
     def example_fields(self, precision: str, way: str) -> Mapping[str, str]:  # noqa: ARG002  # a default to override
         """What the examples hold beside files and tensors: how an artifact of a precision is to be opened."""

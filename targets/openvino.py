@@ -28,8 +28,6 @@ from exporter.graph import Graph
 from exporter.target import (
     HINT,
     QUANTISED,
-    QUANTISED_HINT,
-    SCALED,
     TYPES,
     Artifact,
     Availability,
@@ -44,14 +42,13 @@ from exporter.target import (
 
 # OpenVINO's names of the types arithmetic can run in. Layers of other types (shapes, indices) are no arithmetic.
 FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
-# What the rest of an int8 model runs in, by a hint: where the processor has it, a half of the time of float32.
-REST = "bf16"
 INTEGERS = {"i8": "int8", "u8": "int8"}  # of what multiplies; integers elsewhere are no arithmetic
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 MULTIPLYING = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 # OpenVINO's operators that int8 is for, and those that only move.
 PRODUCTS = frozenset({"Convolution", "ConvolutionBackpropData", "GRUSequence", "GroupConvolution",
                       "GroupConvolutionBackpropData", "LSTMSequence", "MatMul"})  # fmt: skip
+OUTSIDE = frozenset({"Constant", "Parameter", "Result"})
 MOVING = frozenset({"Concat", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze", "VariadicSplit"})
 # Layers that the plugin makes of a whole operator under a name of its own.
 ANONYMOUS = {"RNNSeq": ("GRU", "LSTM", "RNN"), "RNNCell": ("GRU", "LSTM", "RNN")}
@@ -64,7 +61,7 @@ class OpenVINO(Target):
     extra = "openvino"
     precisions = {"fp32": ("fp32", "fp32"), "bf16": ("bf16", "bf16"), "fp16": ("fp16", "fp16"),
                   "int8": ("int8", "int8")}  # fmt: skip
-    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT, TYPES), "int8": (QUANTISED_HINT, QUANTISED)}
+    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT, TYPES), "int8": (QUANTISED,)}
     rung = "compiled"
     beside = ("bin",)
     python_example = """\
@@ -82,9 +79,6 @@ request.set_tensor("{input}", ov::Tensor(ov::element::f32, {{{shape}}}, data)); 
 request.infer();
 const float* result = request.get_tensor("{output}").data<float>();
 """
-
-    def rest(self, precision: str, way: str) -> str:
-        return REST if way == QUANTISED_HINT else super().rest(precision, way)
 
     def example_fields(self, precision: str, way: str) -> dict[str, str]:
         return {"hint": _hint(precision, way)}
@@ -124,7 +118,7 @@ const float* result = request.get_tensor("{output}").data<float>();
         import openvino as ov
 
         model, left = ov.Core().read_model(str(graph.path)), dict[str, str]()
-        if options.way in SCALED:
+        if options.way == QUANTISED:
             progress("taking scales", 0, 0)
             model = _quantised(model, options)
             left = _not_quantised(model)
@@ -133,7 +127,7 @@ const float* result = request.get_tensor("{output}").data<float>();
         path = folder / "model.xml"
         ov.save_model(model, str(path), compress_to_fp16=False)
         files = {"xml": path, "bin": path.with_suffix(".bin")}
-        stored = options.precision if options.way in {TYPES, *SCALED} else "fp32"
+        stored = options.precision if options.way in (TYPES, QUANTISED) else "fp32"
         return Artifact(options.precision, files, ("xml",), {"openvino": version("openvino")}, stored, left=left)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
@@ -167,14 +161,19 @@ def _quantised(model: Any, options: Options) -> Any:
     named = [op.get_friendly_name() for op in model.get_ops()]
     kept = [name for name in named if name.partition("/")[0] in options.kept]
     attends = any(op.get_type_name() in ("Softmax", "ScaledDotProductAttention") for op in model.get_ops())
+    # Where some layers are kept, what lies between products is too: a sum of gates errs as much as they do.
+    between = sorted({op.get_type_name() for op in model.get_ops()} - PRODUCTS - OUTSIDE) if kept else []
+    # No smoothing: the products it puts before layers cost more than the layers gain (docs/precision.md).
+    plain = nncf.AdvancedSmoothQuantParameters(matmul=-1, convolution=-1)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(feeds),
             subset_size=len(feeds),
-            preset=nncf.QuantizationPreset.MIXED,  # zero points for activations, none for weights
+            preset=nncf.QuantizationPreset.PERFORMANCE,
             model_type=nncf.ModelType.TRANSFORMER if attends else None,
-            ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
+            ignored_scope=nncf.IgnoredScope(names=kept, types=between, validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=plain),
         )
 
 
@@ -208,7 +207,7 @@ def _bounded_shapes(options: Options) -> dict[str, Any]:
 
 def _hint(precision: str, way: str) -> str:
     """Types that stand in the graph are taken as they are: a hint would lower the nodes that were kept."""
-    return HINTS[{HINT: precision, QUANTISED_HINT: REST}.get(way, "fp32")]
+    return HINTS[precision if way == HINT else "fp32"]
 
 
 def _properties(options: Options) -> dict[str, Any]:
