@@ -133,6 +133,14 @@ def artifact_hop(
         unfinished = {"advice": [f"finish it where the runtime is: {remedy}", *info.advice]}
         precision = Precision(info.precision, info.stored)
         return Hop("compiled", info.target, Verdict.SKIPPED, reason, precision, facts=unfinished)
+    if info.way not in target.lowers.get(info.precision, ("",)):
+        raise Refused(
+            "bad-manifest",
+            f"{info.target} has no way {info.way!r} to {info.precision}",
+            where=f"targets.{key}.way",
+            why="how an artifact came to its precision decides how strictly it is judged",
+            next=f"exporter compile {where} --target {info.target} --precision {info.precision}",
+        )
     cases = [*case_files(path_of, manifest), *extra_cases]
     made = ready(path_of, manifest, key, stages, opening or Opening())
     common = interface_of(manifest, made.options) | made.as_request()

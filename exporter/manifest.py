@@ -737,6 +737,7 @@ def _check_target(manifest: Manifest, key: str, target: TargetInfo, place: str) 
         _wrong(place, f"the key is not {target.target}/{target.precision}")
     _one_of(target.status, STATUSES, f"{place}.status")
     _within(target.threads, 0, MAX_COUNT, f"{place}.threads")
+    _check_budget(target.budget, f"{place}.budget")
     if target.graphs and target.precision != "fp32" and target.precision not in manifest.yardsticks:
         _wrong(f"{place}.graphs", f"there is no yardstick of {target.precision}", "it could not be judged")
     if target.graphs and target.graphs.keys() != manifest.graphs.keys():
@@ -747,6 +748,14 @@ def _check_target(manifest: Manifest, key: str, target: TargetInfo, place: str) 
         _known(role, target.files, f"{place}.files", f"{place}.forms")
     if target.status == "compiled" and not target.forms:
         _wrong(f"{place}.forms", "it is compiled and has no form that runs")
+
+
+def _check_budget(budget: Budget, place: str) -> None:
+    bounds = {"amplification": budget.amplification, "decibels": budget.decibels}
+    bounds |= {f"losses.{metric}": bound for metric, bound in budget.losses.items()}
+    for name, bound in bounds.items():
+        if bound is not None and bound < 0:
+            _wrong(f"{place}.{name}", f"{bound:g} is no bound", "what is below nothing would be met by anything")
 
 
 def _digest(text: str, place: str) -> None:

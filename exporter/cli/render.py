@@ -156,11 +156,21 @@ def verified(value: Event) -> None:
             out.print(f"  log: {escape(hop['facts']['log'])}")
         for line in (*_kept_lines(hop), *_metric_lines(hop)):
             out.print(line)
+        if hop["facts"].get("budget"):
+            out.print(f"  budget, {_label(hop)}: {escape(hop['facts']['budget'])}; {_cost(hop['facts']['spent'])}")
         if set(work := hop["facts"].get("work", {})) - {"fp32"}:
             parts = ", ".join(f"{part:.1%} {kind}" for kind, part in work.items())
             out.print(f"  work, {_label(hop)}: of the multiplications ran {parts}")
         for line in hop["facts"].get("advice", []):
             out.print(f"  note, {_label(hop)}: {escape(line)}")
+
+
+def _cost(spent: Event) -> str:
+    """What an artifact costs, of all that was measured."""
+    parts = [] if spent["decibels"] is None else [f"{spent['decibels']:.1f} dB"]
+    parts += [] if spent["amplification"] is None else [f"{spent['amplification']:.2g} times eager's own error"]
+    parts += [f"{metric} loses {loss:.3g}" for metric, loss in spent["losses"].items()]
+    return f"it costs {', '.join(parts) or 'what nothing measured'}"
 
 
 def _label(hop: Event) -> str:

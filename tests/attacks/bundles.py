@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from exporter.budget import Budget
 from exporter.bundle import Bundle, editing
 from exporter.manifest import (
+    CalibrationInfo,
     CaseInfo,
     FileInfo,
     GraphFiles,
@@ -61,6 +63,8 @@ def manifest(key: str = DIGEST, files: dict[str, FileInfo] | None = None, **name
                 ("-",),
                 graphs={"step": simplified},
                 options={"workspace": 1},
+                calibration=CalibrationInfo("2 of data", DIGEST, (case,)),
+                budget=Budget(2.0, 30.0, {"psnr": 0.05}),
             ),
             "some/int8": TargetInfo("some", "int8", {}, (), {}, "int8", 0, (), "incomplete", "exporter compile ."),
         },

@@ -166,6 +166,16 @@ SPOILED: dict[str, tuple[Change, str]] = {
     "a form without its file": (lambda m: m["targets"]["some/fp32"].update(forms=["xml"]), "forms"),
     "compiled without a form": (lambda m: m["targets"]["some/fp32"].update(forms=[]), "forms"),
     "absurd threads": (lambda m: m["targets"]["some/fp32"].update(threads=1 << 40), "threads"),
+    "a loss below nothing": (lambda m: m["targets"]["some/fp32"]["budget"]["losses"].update(psnr=-1), "losses.psnr"),
+    "decibels below nothing": (lambda m: m["targets"]["some/fp32"]["budget"].update(decibels=-100.0), "decibels"),
+    "an amplification that is text": (
+        lambda m: m["targets"]["some/fp32"]["budget"].update(amplification="2"),
+        "amplification",
+    ),
+    "calibration that is undeclared": (
+        lambda m: m["targets"]["some/fp32"]["calibration"]["files"].append("calibration/x"),
+        "calibration.files",
+    ),
     "an undeclared graph": (lambda m: m["files"].pop("graphs/traced.onnx"), "graphs.step.traced"),
     "an undeclared case": (lambda m: m["files"].pop("cases/opt.safetensors"), "cases[0].file"),
     "an undeclared artifact": (lambda m: m["files"].pop("targets/some/fp32/model.bin"), "files.bin"),

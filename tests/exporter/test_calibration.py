@@ -59,14 +59,14 @@ def test_one_file_cannot_be_both(tmp_path: Path) -> None:
 
 def test_without_any_the_definition_s_own_or_generated_ones(tmp_path: Path) -> None:
     made = calibration.prepared(definition(), "", [], tmp_path / "a")
-    assert len(made.files) == calibration.GENERATED and "no real input was given" in made.source
+    assert len(made.files) == calibration.GENERATED and "no real input was given" in made.source and not made.real
     assert all(load_file(path)["input/x"].shape == (4, 3) for path in made.files)
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     own = definition(calibration=lambda: [Sample("one", {"x": values}), Sample("two", {"x": 2 * values})])
     made = calibration.prepared(own, "", [], tmp_path / "b")
-    assert made.source == "2 of the definition's own"
+    assert made.source == "2 of the definition's own" and made.real
     assert np.array_equal(load_file(made.files[1])["input/x"], 2 * values)
-    assert len(made.digest) == 64 and made.digest != Calibration("", made.files[:1]).digest
+    assert len(made.digest) == 64 and made.digest != Calibration("", made.files[:1], True).digest
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_what_is_judged_is_refused_by_its_values_whatever_its_name(tmp_path: Pat
     save_file({"input/x": load_file(tmp_path / "b.safetensors")["x"], "reference/y": np.zeros(3)}, case)
     with pytest.raises(Refused, match="is the case sample-other as well"):
         calibration.refuse_judged(made, [("sample-other", case)])
-    calibration.refuse_judged(Calibration("", made.files[:1]), [("sample-other", case)])
+    calibration.refuse_judged(Calibration("", made.files[:1], True), [("sample-other", case)])

@@ -70,7 +70,7 @@ def first_schema(**more: Any) -> dict[str, Any]:
     value = json.loads(encode(manifest()))
     del value["yardsticks"]
     for target in value["targets"].values():
-        for key in ("graphs", "options", "way", "kept", "calibration"):
+        for key in ("graphs", "options", "way", "kept", "calibration", "budget"):
             del target[key]
     for graph in value["graphs"].values():
         del graph["work"]
@@ -81,7 +81,13 @@ def test_an_older_schema_is_upgraded() -> None:
     opened = decode(json.dumps(first_schema()).encode())
     assert opened.schema == module.SCHEMA and opened.yardsticks == {}
     for target in opened.targets.values():
-        assert target.graphs == {} and target.options == {} and target.way == "" and target.calibration is None
+        assert (
+            target.graphs == {}
+            and target.options == {}
+            and target.way == ""
+            and target.calibration is None
+            and not target.budget
+        )
     assert all(graph.work == "" for graph in opened.graphs.values())
     assert opened.cases == manifest().cases
 
@@ -172,7 +178,16 @@ def test_no_declared_key_may_be_absent(path: tuple[Any, ...]) -> None:
             value = value[key]
         del value[path[-1]]
 
-    free = {"options", "tools", "fingerprint", "sizes", "files", "targets", "yardsticks"}  # dicts whose keys are data
+    free = {
+        "losses",
+        "options",
+        "tools",
+        "fingerprint",
+        "sizes",
+        "files",
+        "targets",
+        "yardsticks",
+    }  # dicts whose keys are data
     of_target = len(path) > 2 and path[0] == "targets" and path[-2] == "graphs"
     if len(path) > 1 and (path[-2] in free or path[-3:-1] == ("before", 0) or of_target):
         only_refused_or_faithful(spoiled(drop))

@@ -16,7 +16,7 @@ import torch
 from exporter.graph import module_of
 from exporter.lower.evidence import Memory
 from exporter.lower.rounding import rounded
-from exporter.lower.switchboard import SWITCHES, switchable, switchboard
+from exporter.lower.switchboard import SWITCHES, Typed, switchable, switchboard
 from exporter.lower.types import named, typed
 
 
@@ -51,8 +51,8 @@ def ran(proto: onnx.ModelProto, feeds: dict[str, Any]) -> list[np.ndarray]:
 def test_all_on_is_the_lowered_graph_and_all_off_the_graph_itself(model: onnx.ModelProto, precision: str) -> None:
     loaded = named(model)
     kept = {node.name or "": "it sums" for node in loaded.graph if node.op_type == "GroupNormalization"}
-    nodes = switchable(loaded, precision, kept)
-    board = switchboard(loaded, precision, nodes)
+    nodes = switchable(loaded, Typed(precision), kept)
+    board = switchboard(loaded, Typed(precision), nodes)
     assert "node_Split_1" not in nodes and not set(nodes) & set(kept) and len(nodes) > 4
     x = {model.graph.input[0].name: np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)}
     low = rounded(ir.to_proto(typed(named(model), precision, kept)))
@@ -66,8 +66,8 @@ def test_all_on_is_the_lowered_graph_and_all_off_the_graph_itself(model: onnx.Mo
 
 def test_every_switch_moves_the_answer_alone(model: onnx.ModelProto) -> None:
     loaded = named(model)
-    nodes = switchable(loaded, "bf16", {})
-    session = ort.InferenceSession(switchboard(loaded, "bf16", nodes).SerializeToString())
+    nodes = switchable(loaded, Typed("bf16"), {})
+    session = ort.InferenceSession(switchboard(loaded, Typed("bf16"), nodes).SerializeToString())
     x = {model.graph.input[0].name: np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)}
 
     def answer(*on: int) -> list[np.ndarray]:
