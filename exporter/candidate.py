@@ -16,13 +16,13 @@ from exporter.budget import Budget
 from exporter.bundle import Draft
 from exporter.compile import compiled, prepared
 from exporter.errors import Refused
-from exporter.hops import artifact_hop, work_of
+from exporter.hops import artifact_hop, judged_on, work_of
 from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
 from exporter.preflight import Opening, options_of
 from exporter.program import program_of
 from exporter.request import Request
 from exporter.stages import Stages, require_torch
-from exporter.target import INTEGER, QUANTISED, Availability, Target
+from exporter.target import HINT, INTEGER, QDQ, SCALED, Availability, Target
 from exporter.verdict import Hop, Precision, Verdict
 
 # How often a model is quantised: at first, without what the runtime itself leaves in float32, and without what two
@@ -98,6 +98,11 @@ class Candidate:
         """The compiled hop."""
         return self.hops[-1]
 
+    @property
+    def compiled(self) -> bool:
+        """Whether it came so far."""
+        return self.hop.hop == "compiled"
+
 
 def key_of(target: str, precision: str) -> str:
     return f"{target}/{precision}"
@@ -111,7 +116,12 @@ def made(making: Making, manifest: Manifest) -> Candidate:
     manifest = _with_yardsticks(making, manifest)
     ways, tried = making.ways, list[str]()
     for way in ways:
-        found = _quantised(making, manifest, way) if way == QUANTISED else _by_way(making, manifest, way)
+        impossible = _beyond(making, manifest) if way == HINT else ""
+        if impossible and way != ways[-1]:
+            tried.append(f"by way of {way!r} it was not tried: {impossible}")
+            continue
+        tried += [impossible] if impossible else []
+        found = _quantised(making, manifest, way) if way in SCALED else _by_way(making, manifest, way)
         if found.hop.verdict is not Verdict.FAIL or way == ways[-1]:
             break
         tried.append(f"by way of {way!r} it was {found.hop.verdict}: {found.hop.reason}")
@@ -135,6 +145,14 @@ class Lowered:
     hops: tuple[Hop, ...] = ()
 
 
+def _beyond(making: Making, manifest: Manifest) -> str:
+    """Why a runtime cannot be left to compute everything in a precision: a value that it cannot hold; or nothing."""
+    precision = making.request.precision
+    folder = making.draft.work / f"ranges-{precision}"
+    found = lower.beyond(manifest, making.path_of, precision, folder, making.stages)
+    return next((f"{node}: {reason}" for node, reason in found.items()), "")
+
+
 def _by_way(making: Making, manifest: Manifest, way: str) -> Candidate:
     lowered = _lowered(making, manifest, way)
     done, hop = compiled_for(making, manifest, lowered)
@@ -152,27 +170,53 @@ def _quantised(making: Making, manifest: Manifest, way: str) -> Candidate:
     the layers that bring more error than the budget allows."""
     kept, facts, searches = dict[str, str](), dict[str, Any](), 0
     for attempt in range(ATTEMPTS):
-        manifest, hop = compiled_for(making, manifest, Lowered(way, kept=kept))
-        if hop.verdict is not Verdict.FAIL or attempt == ATTEMPTS - 1:
+        last = attempt == ATTEMPTS - 1
+        found = _by_scales(making, manifest, way, kept, attempt, compile_anyway=last)
+        failed = next((hop for hop in found.hops if hop.verdict is Verdict.FAIL), None)
+        if failed is None or last:
             break
-        known = {**hop.facts.get("kept", {}), **kept}
+        known = {**failed.facts.get("kept", {}), **kept}
         left = {
             node: f"{making.target.name} runs it in {kind}, whatever its scales"
-            for node, kind in hop.facts.get("otherwise", {}).items()
+            for node, kind in failed.facts.get("otherwise", {}).items()
             if node not in known
         }
         if not left:
-            folder = making.draft.work / f"sensitive-{way}-{attempt}"
             sensitive = lower.sensitive(
-                manifest, making.path_of, making.calibrated.feeds, making.budget, hop, known, searches, making.stages,
-                folder,
+                found.manifest, making.path_of, making.calibrated.feeds, making.budget, failed, known, searches,
+                making.stages, making.draft.work / f"sensitive-{way}-{attempt}",
             )  # fmt: skip
             left, searches = dict(sensitive.kept), searches + 1
             facts = {"search": sensitive.facts, "modules": sensitive.modules}
         if not left:
+            found = found if found.compiled else _by_scales(making, manifest, way, kept, ATTEMPTS, compile_anyway=True)
             break
         kept = {**kept, **left}
-    return Candidate(manifest, (replace(hop, facts={**hop.facts, **facts}),))
+    *before, hop = found.hops
+    return Candidate(found.manifest, (*before, replace(hop, facts={**hop.facts, **facts})))
+
+
+def _by_scales(
+    making: Making, manifest: Manifest, way: str, kept: Mapping[str, str], attempt: int, compile_anyway: bool
+) -> Candidate:
+    """One attempt with these nodes kept; a graph that is judged too far off is not compiled but at last."""
+    lowered = Lowered(way, kept=kept)
+    if way == QDQ:
+        lowered = _with_scales(making, manifest, kept, attempt)
+        if lowered.hops[-1].verdict is Verdict.FAIL and not compile_anyway:
+            return Candidate(manifest, lowered.hops)
+    done, hop = compiled_for(making, manifest, lowered)
+    return Candidate(done, (*lowered.hops, hop))
+
+
+def _with_scales(making: Making, manifest: Manifest, kept: Mapping[str, str], attempt: int) -> Lowered:
+    """The graphs with Q/DQ in them, and what a runtime here makes of them."""
+    calibrated, folder = making.calibrated, making.draft.work / f"scaled-{attempt}"
+    scales = judged_on(QDQ, calibrated.info, [case.__dict__ for case in manifest.cases])
+    found = lower.scaled(manifest, making.path_of, calibrated.feeds, making.budget, scales, kept, folder, making.stages)
+    place = f"targets/{making.key}/graphs"
+    graphs = {name: making.draft.add(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
+    return Lowered(QDQ, graphs, found.hop.facts["kept"], (found.hop,))
 
 
 def _with_yardsticks(making: Making, manifest: Manifest) -> Manifest:
@@ -196,11 +240,13 @@ def _with_yardsticks(making: Making, manifest: Manifest) -> Manifest:
 
 def _lowered(making: Making, manifest: Manifest, way: str) -> Lowered:
     target, precision = making.target, making.request.precision
-    if not lower.rewrites(target, way):
+    if not lower.rewrites(target, precision, way):
         return Lowered(way)
     folder = making.draft.work / f"lowered-{precision}-{way}"
     yardsticks = [making.path_of(manifest.yardsticks[precision])] if precision in target.lowers else []
-    found = lower.lowered(manifest, making.path_of, precision, yardsticks, folder, making.stages, target.opset)
+    found = lower.lowered(
+        manifest, making.path_of, precision, yardsticks, folder, making.stages, target.opset_of(precision, way)
+    )
     place = f"targets/{making.key}/graphs"
     graphs = {name: making.draft.add(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
     return Lowered(way, graphs, found.hop.facts["kept"], (found.hop,))
@@ -225,13 +271,13 @@ def compiled_for(
         device=request.device,
         prepared={role: str(making.path_of(file)) for role, file in (before or {}).items()},
         way=lowered.way,
-        calibration=making.calibrated.feeds if lowered.way == QUANTISED else {},
+        calibration=making.calibrated.feeds if lowered.way in SCALED else {},
         kept=tuple(lowered.kept),
     )
     folder = making.draft.work / f"artifact-{request.precision}-{lowered.way}-{len(lowered.kept)}"
     sources = _named_graphs(manifest, lowered.graphs)
     graphs = {name: making.path_of(file) for name, file in sources.items()}
-    scaled = lowered.way == QUANTISED
+    scaled = lowered.way in SCALED
     place = TargetInfo(
         target=target.name, precision=request.precision, files={}, forms=(), fingerprint={}, stored="-",
         threads=request.threads, status="incomplete", graphs=dict(lowered.graphs), options=dict(request.extra),
@@ -266,7 +312,7 @@ def compiled_for(
     hop = artifact_hop(
         making.path_of, manifest, making.key, stages, opening=Opening(request.device), where=making.where
     )
-    if scaled and left:
+    if scaled and left and not lowered.hops:
         nodes = len(work_of(making.path_of, manifest))
         hop = replace(hop, facts={**hop.facts, "kept": left, "nodes": nodes})
     return manifest, hop
@@ -280,10 +326,11 @@ def prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Pa
     """
     info = manifest.targets.get(key_of(target.name, precision))
     way = info.way if info else next(iter(target.lowers.get(precision, ("",))))
-    rewrites = lower.rewrites(target, way)
-    judged = precision not in target.lowers or precision in manifest.yardsticks
+    rewrites = lower.rewrites(target, precision, way)
+    judged = precision not in target.lowers or way in INTEGER or precision in manifest.yardsticks
+    kept = dict.fromkeys(info.kept, "") if info else {}
     if judged and not rewrites:
-        return Lowered(way)
+        return Lowered(way, kept=kept)
     if not judged or info is None or not info.graphs:
         model, held = manifest.model.name, ", ".join(sorted(manifest.targets)) or "none"
         raise Refused(
@@ -295,7 +342,7 @@ def prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Pa
             why=f"a lower precision is prepared, and judged, where the model is traced; it holds {held}",
             next=f"exporter {target.name} {model} -o {path} --precision {precision}, where PyTorch is",
         )
-    return Lowered(way, info.graphs, dict.fromkeys(info.kept, ""))
+    return Lowered(way, info.graphs, kept)
 
 
 def _named_graphs(manifest: Manifest, lowered: Mapping[str, str]) -> dict[str, str]:

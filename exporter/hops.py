@@ -12,14 +12,15 @@ from exporter import registry
 from exporter.budget import CALIBRATED, Budget, judged, spent
 from exporter.errors import Refused
 from exporter.isolate import Outcome
-from exporter.manifest import BUNDLE, Manifest, TargetInfo
+from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
 from exporter.parity.judge import judge
 from exporter.parity.ladder import QUANTISED_RUNG, RUNGS, Rung
 from exporter.parity.measure import Measurement
 from exporter.preflight import Opening, PathOf, options_of, ready
 from exporter.program import program_of
+from exporter.spec import HostStep
 from exporter.stages import Stages
-from exporter.target import INTEGER, QUANTISED, UNPROVEN, Availability, Options
+from exporter.target import INTEGER, SCALED, UNPROVEN, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
 from exporter.work import share
 
@@ -102,6 +103,42 @@ def lowered_hop(
     return hop
 
 
+def scaled_hop(
+    stages: Stages,
+    graphs: Mapping[str, Path],
+    interface: Any,
+    cases: Sequence[Mapping[str, Any]],
+    budget: Budget,
+    scales: frozenset[str] | None,
+) -> Hop:
+    """The verdict on graphs with Q/DQ in them, by the first runtime here that runs them."""
+    runners = registry.graph_runners()
+    if not runners:
+        return Hop("lowered", None, Verdict.SKIPPED, "no runtime here can run a graph", Precision("int8", "int8"))
+    target = runners[0]
+    common = interface_of(interface, options_of(interface, "fp32", 0))
+    common |= {"metrics": list(interface.model.metrics), "after": _steps(interface.after)}
+    request = {
+        **common, "target": target.name, "graphs": {name: str(path) for name, path in graphs.items()}, "form": None,
+        "cases": list(cases),
+    }  # fmt: skip
+    outcome = stages.attempt("verify lowered int8", "exporter.parity.worker:measure", request)
+    return _judged(
+        outcome, "lowered", None, (None,), cases, common, quantised_rung(budget), "int8", ("int8", "int8"),
+        {"by": target.name}, mixed=True, scales=scales, budget=budget,
+    )  # fmt: skip
+
+
+def quantised_rung(budget: Budget) -> Rung:
+    """The rung of what is judged by its error alone: as good as was asked for."""
+    asked = budget.decibels
+    return QUANTISED_RUNG if asked is None else replace(QUANTISED_RUNG, decibels=asked)
+
+
+def _steps(steps: Sequence[HostStep]) -> list[dict[str, Any]]:
+    return [{"step": step.step, "options": dict(step.options)} for step in steps]
+
+
 def artifact_hop(
     path_of: PathOf,
     manifest: Manifest,
@@ -144,8 +181,7 @@ def artifact_hop(
     cases = [*case_files(path_of, manifest), *extra_cases]
     made = ready(path_of, manifest, key, stages, opening or Opening())
     common = interface_of(manifest, made.options) | made.as_request()
-    after = [{"step": step.step, "options": dict(step.options)} for step in manifest.after]
-    common |= {"metrics": list(manifest.model.metrics), "after": after}
+    common |= {"metrics": list(manifest.model.metrics), "after": _steps(manifest.after)}
     lowered = info.precision in manifest.yardsticks
     if lowered:
         more = [str((extra_yardsticks or {})[info.precision])] if extra_cases else []
@@ -157,8 +193,7 @@ def artifact_hop(
         outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
     rung = RUNGS["low" if lowered else target.rung]
     if info.way in INTEGER:
-        asked = info.budget.decibels
-        rung = replace(QUANTISED_RUNG, decibels=QUANTISED_RUNG.decibels if asked is None else asked)
+        rung = quantised_rung(info.budget)
     types = made.artifact.stored, target.computes(info.precision, info.way)
     work = work_of(path_of, manifest)
     advice = [*made.advice, *info.advice, *_moved_advice(info, available)]
@@ -177,20 +212,22 @@ def artifact_hop(
         mixed=lowered or info.way in INTEGER,
         work=work,
         kept=frozenset(info.kept),
-        scales=_judged_on(info, cases),
+        scales=judged_on(info.way, info.calibration, cases),
         budget=info.budget,
     )
 
 
-def _judged_on(info: TargetInfo, cases: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:
+def judged_on(
+    way: str, calibration: CalibrationInfo | None, cases: Sequence[Mapping[str, Any]]
+) -> frozenset[str] | None:
     """The scales of cases that an artifact is judged on; all where None.
 
     Scales of int8 fit what they were taken from: real inputs, where those were real, and nothing a thousand times
     smaller.
     """
-    if info.way != QUANTISED:
+    if way not in SCALED:
         return None
-    real = info.calibration is not None and info.calibration.real
+    real = calibration is not None and calibration.real
     return frozenset({"sample"} if real and any(case["scale"] == "sample" for case in cases) else CALIBRATED)
 
 

@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TypeVar
 from exporter.budget import Budget
 from exporter.errors import ExporterError, Refused
 from exporter.spec import Dim, HostStep, State, Step, Stream, Tensor, factors_of
+from exporter.target import INTEGER
 
 # Stands for the bundle's own place in commands that it holds.
 BUNDLE = "BUNDLE"
@@ -738,7 +739,8 @@ def _check_target(manifest: Manifest, key: str, target: TargetInfo, place: str) 
     _one_of(target.status, STATUSES, f"{place}.status")
     _within(target.threads, 0, MAX_COUNT, f"{place}.threads")
     _check_budget(target.budget, f"{place}.budget")
-    if target.graphs and target.precision != "fp32" and target.precision not in manifest.yardsticks:
+    judged_by_eager = target.precision != "fp32" and target.way not in INTEGER
+    if target.graphs and judged_by_eager and target.precision not in manifest.yardsticks:
         _wrong(f"{place}.graphs", f"there is no yardstick of {target.precision}", "it could not be judged")
     if target.graphs and target.graphs.keys() != manifest.graphs.keys():
         _wrong(f"{place}.graphs", "it names some of the graphs and not the others")

@@ -37,7 +37,7 @@ from exporter.preflight import options_of
 from exporter.request import Request
 from exporter.spec import ModelDef
 from exporter.stages import TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
-from exporter.target import QUANTISED, Target
+from exporter.target import SCALED, Target
 from exporter.use import use_page
 from exporter.verdict import Hop, Precision, Verdict
 from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
@@ -124,7 +124,7 @@ def _calibrated(
     making: Making, manifest: Manifest, definition: ModelDef, asked: Sequence[str], given: tuple[str, Sequence[Path]]
 ) -> Calibrated:
     """Runs the graphs over the calibration inputs, where a way to some precision takes scales from them."""
-    if not any(QUANTISED in making.target.lowers.get(precision, ()) for precision in asked):
+    if not any(SCALED & set(making.target.lowers.get(precision, ())) for precision in asked):
         return Calibrated()
     folder, path_of = making.draft.work, making.path_of
     found = calibration.prepared(definition, *given, folder / "calibration")
@@ -165,7 +165,7 @@ def _published(definition: ModelDef, request: Request) -> str | None:
 
 def _refuse_idle_calibration(target: Target, request: Request, asked: Sequence[str]) -> None:
     """Inputs to calibrate on that nothing would read: asked for, and silently not done."""
-    if request.calibration is not None and not any(QUANTISED in target.lowers.get(p, ()) for p in asked):
+    if request.calibration is not None and not any(SCALED & set(target.lowers.get(p, ())) for p in asked):
         raise Refused(
             "bad-calibration",
             f"--calibration is given, and {request.precision} on {target.name} takes no scales from it",

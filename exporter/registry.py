@@ -120,6 +120,16 @@ def graph_runners() -> list[Target]:
     return sorted(able, key=lambda t: t.runs_graphs or 0)
 
 
+def quantiser() -> Target | None:
+    """A target that writes Q/DQ into graphs for others, where one is here."""
+    for name in target_names():
+        with suppress(Incomplete):
+            found = target(name)
+            if found.quantises and found.available().present:
+                return found
+    return None
+
+
 @cache
 def _model_places() -> dict[str, tuple[str, str]]:
     """``{model name: (family, function name)}``, read from the sources without importing them."""

@@ -174,11 +174,18 @@ class Layer:
 
 
 # Ways to a precision: written into the types of the graph by the core; left to the runtime, which is told what it may
-# compute in; by the target's own quantiser, from values that the model is calibrated on; weights alone, which are made
-# float32 again when they are used.
-TYPES, HINT, QUANTISED, STORED = "types", "hint", "quantised", "stored"
+# compute in; by the target's own quantiser, from values that the model is calibrated on; the same by another target's
+# quantiser, written into the graph as Q/DQ; weights alone, which are made float32 again when they are used.
+TYPES, HINT, QUANTISED, QDQ, STORED = "types", "hint", "quantised", "qdq", "stored"
+# Those that take scales from calibration inputs.
+SCALED = frozenset({QUANTISED, QDQ})
 # Those that eager PyTorch has no counterpart of: judged by the error itself.
-INTEGER = frozenset({QUANTISED, STORED})
+INTEGER = SCALED | {STORED}
+# Those that write graphs of their own, which are judged before they are compiled.
+WRITTEN = frozenset({TYPES, QDQ})
+
+# The first operator set whose convolutions, and most other operators, have bf16.
+BF16_OPSET = 22
 
 LOAD, REBUILD, REFUSE = "load", "rebuild", "refuse"
 
@@ -239,7 +246,8 @@ class Target(ABC):
         prepares: whether ``problems`` and ``prepare`` work without the runtime, on any machine.
         guarded: the roles of the files whose opening runs code that came with them: only what this user's machine
             built is opened (:mod:`exporter.trust`).
-        opset: the operator set its graphs are written in, or None where any will do.
+        opset: the operator set its graphs are written in, or None where any will do (:meth:`opset_of`).
+        quantises: whether it can write Q/DQ into a graph, for targets that take int8 from there (:meth:`quantise`).
         runs_graphs: rank among targets that can run a plain ONNX graph for the traced and simplified hops (1 is
             asked first), or None.
         beside: the roles of files that must lie beside a form where it is deployed.
@@ -258,6 +266,7 @@ class Target(ABC):
     prepares: ClassVar[bool] = False
     guarded: ClassVar[frozenset[str]] = frozenset()
     opset: ClassVar[int | None] = None
+    quantises: ClassVar[bool] = False
     runs_graphs: ClassVar[int | None] = None
     beside: ClassVar[tuple[str, ...]] = ()
     # Ten lines each for an application; {file} is the artifact, {input} and {output} are the first tensors' names.
@@ -267,6 +276,18 @@ class Target(ABC):
     def computes(self, precision: str, way: str) -> str:  # noqa: ARG002  # a default to override
         """What it computes in by a way to a precision; ``a|b`` where either will do."""
         return self.precisions[precision][1]
+
+    def opset_of(self, precision: str, way: str) -> int | None:  # noqa: ARG002  # a default to override
+        """The operator set that its graphs are written in, by a way to a precision; None where any will do."""
+        return self.opset
+
+    def quantise(self, graph: Graph, calibration: Sequence[str], kept: Sequence[str], output: Path) -> dict[str, str]:
+        """Writes a graph with symmetric Q/DQ around its products, scales from calibration inputs; for other targets.
+
+        Returns:
+            The products that are left as they were, each with the reason.
+        """
+        raise NotImplementedError(f"{self.name} does not quantise graphs")
 
     def example_fields(self, precision: str, way: str) -> Mapping[str, str]:  # noqa: ARG002  # a default to override
         """What the examples hold beside files and tensors: how an artifact of a precision is to be opened."""

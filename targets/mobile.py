@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -39,7 +39,7 @@ from exporter.target import (
     silent,
 )
 
-from ._mobile.quantise import quantised, stored
+from ._mobile.quantise import quantised, small
 
 PROVIDER = "CPUExecutionProvider"
 # ONNX Runtime's names of the types arithmetic can run in.
@@ -65,6 +65,7 @@ class Mobile(Target):
     without = {"bf16": "ONNX Runtime's CPU provider computes nothing in bf16"}
     rung = "portable"
     runs_graphs = 1
+    quantises = True
     python_example = """\
 import numpy as np, onnxruntime as ort
 session = ort.InferenceSession("{file}", providers=["CPUExecutionProvider"])
@@ -114,8 +115,10 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
         if options.way == QUANTISED:
             progress("taking scales", 0, 0)
             left = quantised(graph, options.calibration_files, options.kept, portable)
+            small(portable, graph)
         elif options.way == STORED:
-            stored(graph, portable)
+            shutil.copyfile(graph.path, portable)
+            small(portable, graph)
         else:
             shutil.copyfile(graph.path, portable)
         reduced, operators = _convert(portable, folder)
@@ -126,6 +129,9 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
         advice = tuple(_advice(graph, options))
         kind = self.precisions[options.precision][0]
         return Artifact(options.precision, files, ("onnx", "ort"), fingerprint, kind, advice, left)
+
+    def quantise(self, graph: Graph, calibration: Sequence[str], kept: Sequence[str], output: Path) -> dict[str, str]:
+        return quantised(graph, calibration, kept, output, symmetric=True)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
         return MobileRunner(artifact.files[form or artifact.forms[0]], options)

@@ -26,6 +26,7 @@ from safetensors.numpy import load_file
 
 from exporter.graph import Graph
 from exporter.target import (
+    BF16_OPSET,
     HINT,
     QUANTISED,
     TYPES,
@@ -61,7 +62,7 @@ class OpenVINO(Target):
     extra = "openvino"
     precisions = {"fp32": ("fp32", "fp32"), "bf16": ("bf16", "bf16"), "fp16": ("fp16", "fp16"),
                   "int8": ("int8", "int8")}  # fmt: skip
-    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT, TYPES), "int8": (QUANTISED,)}
+    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT,), "int8": (QUANTISED,)}
     rung = "compiled"
     beside = ("bin",)
     python_example = """\
@@ -79,6 +80,9 @@ request.set_tensor("{input}", ov::Tensor(ov::element::f32, {{{shape}}}, data)); 
 request.infer();
 const float* result = request.get_tensor("{output}").data<float>();
 """
+
+    def opset_of(self, precision: str, way: str) -> int | None:
+        return BF16_OPSET if (precision, way) == ("bf16", TYPES) else self.opset
 
     def example_fields(self, precision: str, way: str) -> dict[str, str]:
         return {"hint": _hint(precision, way)}

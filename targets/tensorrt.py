@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.graph import Graph
 from exporter.target import (
+    BF16_OPSET,
     HINT,
     LOAD,
+    QDQ,
     REBUILD,
     TYPES,
     Artifact,
@@ -61,8 +63,9 @@ class TensorRT(Target):
 
     name = "tensorrt"
     extra = "tensorrt"
-    precisions = {"fp32": ("fp32", "fp32"), "tf32": ("fp32", "tf32"), "fp16": ("fp16", "fp16")}
-    lowers = {"tf32": (HINT,), "fp16": (TYPES,)}
+    precisions = {"fp32": ("fp32", "fp32"), "tf32": ("fp32", "tf32"), "fp16": ("fp16", "fp16"),
+                  "bf16": ("bf16", "bf16"), "int8": ("int8", "int8")}  # fmt: skip
+    lowers = {"tf32": (HINT,), "fp16": (TYPES,), "bf16": (TYPES,), "int8": (QDQ,)}
     rung = "compiled"
     device = "cuda"
     settings = SETTINGS
@@ -101,10 +104,18 @@ context->enqueueV3(stream);
             return Availability(False, found.version, "there is no NVIDIA GPU here, or its driver does not start")
         return Availability(True, found.version)
 
+    def opset_of(self, precision: str, way: str) -> int | None:
+        return BF16_OPSET if precision == "bf16" else self.opset
+
     def lacks(self, precision: str, device: int) -> Problem | None:
-        if self.available().present:
-            cuda.refuse_absent(device, probe().devices)
-        return None
+        if not self.available().present:
+            return None
+        cuda.refuse_absent(device, probe().devices)
+        found = probe().devices[device]
+        if precision != "bf16" or _numbers(found.capability) >= AMPERE:
+            return None
+        reason = f"bf16 came with compute capability 8.0, and {found.name} has {found.capability}"
+        return Problem(f"GPU {device}", reason, "--precision fp16")
 
     def problems(self, graph: Graph, options: Options) -> list[Problem]:
         wanted = _checked_for(completed(self, options.extra))

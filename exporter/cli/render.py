@@ -215,7 +215,7 @@ def _metric_lines(hop: Event) -> Iterator[str]:
             )
             note = f": {escape(row['note'])}" if "note" in row else ""
             yield (
-                f"  {escape(metric['name'])}, {hop['target']}, {escape(case)}: {artifact} against the "
+                f"  {escape(metric['name'])}, {_label(hop)}, {escape(case)}: {artifact} against the "
                 f"{row['against']} (eager {eager}, difference {difference}){note}"
             )
 

@@ -17,13 +17,13 @@ from exporter import folders
 from exporter.budget import Budget
 from exporter.errors import NotProven
 from exporter.graph import OPSET
-from exporter.hops import interface_of, lowered_hop
+from exporter.hops import interface_of, lowered_hop, scaled_hop
 from exporter.manifest import Manifest
 from exporter.parity.ladder import QUANTISED_RUNG
 from exporter.preflight import PathOf, options_of
 from exporter.program import program_of
 from exporter.stages import Stages
-from exporter.target import TYPES, Target
+from exporter.target import WRITTEN, Target
 from exporter.verdict import Hop, Verdict
 
 # A search looks at the cases that fail, and at most so often: what it keeps for one may not be enough for another.
@@ -33,6 +33,10 @@ SEARCH_SECONDS = 600.0
 # Where the error is within its bound and a task metric is not, and where a quantiser erred more than a search foresaw,
 # the search is for so much less error.
 MORE_DECIBELS = 6.0
+
+
+# Precisions that hold whatever float32 does.
+HELD = frozenset({"fp32", "tf32", "bf16", "int8"})
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,27 @@ def yardstick(
         )
 
 
-def rewrites(target: Target, way: str) -> bool:
+def rewrites(target: Target, precision: str, way: str) -> bool:
     """Whether a target takes other graphs than the simplified ones: of a lower precision, or another operator set."""
-    return way == TYPES or target.opset not in (None, OPSET)
+    return way in WRITTEN or target.opset_of(precision, way) not in (None, OPSET)
+
+
+def beyond(manifest: Manifest, path_of: PathOf, precision: str, folder: Path, stages: Stages) -> dict[str, str]:
+    """The nodes whose values a precision cannot hold at all, over the bundle's cases; each with the reason."""
+    if precision in HELD:
+        return {}
+    folder.mkdir(parents=True)
+    asked = {
+        "precision": precision,
+        "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
+        "lowered": {name: str(folder / f"{name}.onnx") for name in manifest.graphs},
+        "cases": [
+            {"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))} for c in manifest.cases
+        ],
+        "program": program_of(manifest).as_json(),
+        "options": options_of(manifest, "fp32", 0).__dict__,
+    }
+    return _by_node(stages.run(f"ranges {precision}", "exporter.lower.worker:scanning", asked))
 
 
 def lowered(
@@ -124,6 +146,54 @@ def lowered(
     return Lowered(graphs, replace(hop, facts={**hop.facts, **facts}))
 
 
+def scaled(
+    manifest: Manifest,
+    path_of: PathOf,
+    feeds: Mapping[str, Sequence[str]],
+    budget: Budget,
+    calibrated_on: frozenset[str] | None,
+    kept: Mapping[str, str],
+    folder: Path,
+    stages: Stages,
+) -> Lowered:
+    """Writes Q/DQ into every graph of a bundle, by the quantiser that is here, and judges what came of it.
+
+    Args:
+        manifest: a bundle's, with its graphs and cases.
+        path_of: where a file of it lies.
+        feeds: by graph, files of the inputs that scales are taken from.
+        budget: what int8 may cost.
+        calibrated_on: the scales of cases that are judged; all where None.
+        kept: the nodes to leave in float32.
+        folder: an empty place to write to.
+        stages: runs the children.
+    """
+    folder.mkdir(parents=True)
+    graphs = {name: folder / f"{name}.int8.onnx" for name in manifest.graphs}
+    cases = [{"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))} for c in manifest.cases]
+    asked = {
+        "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
+        "lowered": {name: str(path) for name, path in graphs.items()},
+        "feeds": {name: list(files) for name, files in feeds.items()},
+        "kept": _by_graph(manifest, kept),
+    }
+    made = stages.run("lower int8", "exporter.lower.worker:scaling", asked)
+    hop = scaled_hop(stages, graphs, manifest, cases, budget, calibrated_on)
+    left = {**kept, **{node: why for node, why in _by_node(made["left"]).items() if node not in kept}}
+    facts = {"kept": left, "modules": _by_node(made["modules"]), "nodes": sum(made["nodes"].values())}
+    return Lowered(graphs, replace(hop, facts={**hop.facts, **facts}))
+
+
+def _by_graph(manifest: Manifest, kept: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What :func:`_by_node` joined, apart again."""
+    if len(manifest.graphs) == 1:
+        return {name: dict(kept) for name in manifest.graphs}
+    return {
+        name: {node.removeprefix(f"{name}."): why for node, why in kept.items() if node.startswith(f"{name}.")}
+        for name in manifest.graphs
+    }
+
+
 @dataclass(frozen=True)
 class Sensitive:
     """The nodes that int8 does not do for, each with the reason and its module, and what finding them took."""
@@ -166,18 +236,9 @@ def sensitive(
     if not worst:
         return Sensitive({}, {}, {})
     folder.mkdir(parents=True, exist_ok=True)
-    several = len(manifest.graphs) > 1
-    by_graph = {
-        name: {
-            node.removeprefix(f"{name}."): why
-            for node, why in kept.items()
-            if not several or node.startswith(f"{name}.")
-        }
-        for name in manifest.graphs
-    }
     request = interface_of(manifest, options_of(manifest, "fp32", 0)) | {
-        "precision": "int8", "decibels": goal, "kept": by_graph, "folder": str(folder), "yardsticks": [],
-        "feeds": {name: list(files) for name, files in feeds.items()},
+        "precision": "int8", "decibels": goal, "kept": _by_graph(manifest, kept), "folder": str(folder),
+        "yardsticks": [], "feeds": {name: list(files) for name, files in feeds.items()},
         "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
         "cases": [
             {"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))}

@@ -136,6 +136,18 @@ def constant_losses(model: ir.Model, precision: str) -> dict[str, Loss]:
 
 # ------------------------------------------------------------------------------------------------------- judging
 
+LARGEST = {"fp16": float(np.finfo(np.float16).max), "bf16": 3.39e38}
+
+
+def beyond(model: ir.Model, lost: Mapping[str, Loss], precision: str) -> dict[str, str]:
+    """The nodes that give a value which a precision cannot hold at all, each with the value and how large it gets."""
+    return {
+        node.name or "": _reason(value.name or "", lost[value.name or ""], precision)
+        for node in model.graph
+        for value in node.outputs
+        if value.name in lost and lost[value.name].largest > LARGEST[precision]
+    }
+
 
 def keeping(model: ir.Model, lost: Mapping[str, Loss], precision: str) -> dict[str, str]:
     """The nodes that stay in float32, each with the reason.
@@ -160,9 +172,8 @@ def keeping(model: ir.Model, lost: Mapping[str, Loss], precision: str) -> dict[s
 
 
 def _reason(name: str, loss: Loss, precision: str) -> str:
-    largest = float(np.finfo(np.float16).max) if precision == "fp16" else 3.39e38
-    if loss.largest > largest:
-        return f"{name} reaches {loss.largest:.3g}, beyond {largest:g}"
+    if loss.largest > LARGEST[precision]:
+        return f"{name} reaches {loss.largest:.3g}, beyond {LARGEST[precision]:g}"
     return f"rounding {name} loses {loss.relative:.2g} of it: it is as small as {precision} can hold, or smaller"
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
+from onnxscript import version_converter
 
 from exporter import program, registry
 from exporter.bundle import read_tensors, under
-from exporter.errors import NotProven
+from exporter.errors import Incomplete, NotProven
 from exporter.graph import SCOPE, Graph, module_of
 from exporter.isolate import Channel
 from exporter.lower import evidence, ranges, scales
@@ -48,7 +49,7 @@ def stage(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     precision, opset = request["precision"], request["opset"]
     if precision not in TYPES:
         return _in_another_opset(request, opset)
-    models = {name: named(Graph(Path(path)).load()) for name, path in request["graphs"].items()}
+    models = _loaded(request)
     _refuse_control_flow(models)
     lost = _measured(models, request, channel)
     kept = {
@@ -56,6 +57,24 @@ def stage(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         for name, model in models.items()
     }
     return _written(models, kept, request)
+
+
+def scanning(request: dict[str, Any], channel: Channel) -> dict[str, dict[str, str]]:
+    """Child: looks for values that a precision cannot hold at all, before anything is made in it.
+
+    Args:
+        request: ``precision``, ``graphs``, ``cases``, ``program`` and ``options`` as of :func:`stage`; ``lowered``,
+            paths by graph beside which it may write.
+        channel: gets a progress event per case.
+
+    Returns:
+        By graph, the nodes that give such values, each with the reason.
+    """
+    worker.quiet_polygraphy()
+    models = _loaded(request | {"opset": None})
+    _refuse_control_flow(models)
+    lost = _measured(models, request, channel)
+    return {name: ranges.beyond(model, lost[name], request["precision"]) for name, model in models.items()}
 
 
 def searching(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
@@ -72,10 +91,53 @@ def searching(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         what is allowed.
     """
     worker.quiet_polygraphy()
-    models = {name: named(Graph(Path(path)).load()) for name, path in request["graphs"].items()}
+    models = _loaded(request)
     how = dict.fromkeys(models, Typed(request["precision"]))
     found = evidence.searched(models, how, RUNGS["low"], request, channel)
     return _written(models, found.kept, request) | {"search": found.facts}
+
+
+def _loaded(request: Mapping[str, Any]) -> dict[str, ir.Model]:
+    """The float32 graphs, in the operator set that they will be lowered in: a newer one has more types."""
+    return {
+        name: named(in_opset(Graph(Path(path)).load(), request["opset"])) for name, path in request["graphs"].items()
+    }
+
+
+def scaling(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Child: writes Q/DQ into every graph, by a target that quantises for others.
+
+    Args:
+        request: ``graphs`` (simplified) and ``lowered`` (paths to write) by name; ``feeds``, by graph files of inputs
+            to calibrate on; ``kept``, by graph the nodes to leave out.
+        channel: gets a progress event per graph.
+
+    Returns:
+        ``{"left": {graph: {node: reason}}, "modules": {graph: {node: its module's path}}, "nodes": {graph: count}}``.
+
+    Raises:
+        Incomplete: ``runtime-absent`` where nothing here quantises.
+    """
+    worker.quiet_polygraphy()
+    quantiser = registry.quantiser()
+    if quantiser is None:
+        raise Incomplete(
+            "runtime-absent",
+            "nothing here can take scales for int8",
+            why="Q/DQ is written into the graph by the quantiser of a runtime",
+            next="pip install '.[mobile]'",
+        )
+    left, nodes, modules = {}, {}, dict[str, dict[str, str]]()
+    for name, path in request["graphs"].items():
+        channel.send({"event": "progress", "what": f"taking scales of {name}"})
+        graph, kept = Graph(Path(path)), request["kept"][name]
+        left[name] = quantiser.quantise(
+            graph, request["feeds"].get(name, ()), list(kept), Path(request["lowered"][name])
+        )
+        model = ir.from_proto(graph.load())
+        nodes[name] = len(model.graph)
+        modules |= _modules({name: model}, {name: {**left[name], **kept}})
+    return {"left": left, "modules": modules, "nodes": nodes}
 
 
 def weighing(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
@@ -142,7 +204,8 @@ def _in_another_opset(request: Mapping[str, Any], opset: int | None) -> dict[str
 
 
 def in_opset(model: onnx.ModelProto, opset: int | None) -> onnx.ModelProto:
-    """The model in an operator set, by ONNX's own converter; itself where it is in it already.
+    """The model in an operator set, by ONNX Script's converter, which knows newer ones, or ONNX's own, which knows
+    older ones; itself where it is in it already.
 
     Raises:
         NotProven: ``unsupported`` where the converter knows no way.
@@ -150,6 +213,11 @@ def in_opset(model: onnx.ModelProto, opset: int | None) -> onnx.ModelProto:
     now = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset is None or opset == now:
         return model
+    if opset > now:
+        loaded = ir.from_proto(model)
+        version_converter.convert_version(loaded, opset, fallback=False)
+        if loaded.opset_imports.get("") == opset:
+            return ir.to_proto(loaded)
     try:
         return onnx.version_converter.convert_version(model, opset)
     except Exception as error:  # the converter has no type of its own for what it cannot do

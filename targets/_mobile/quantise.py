@@ -28,7 +28,9 @@ LEAST = 128
 LARGEST = 127
 
 
-def quantised(graph: Graph, calibration: Sequence[str], kept: Sequence[str], output: Path) -> dict[str, str]:
+def quantised(
+    graph: Graph, calibration: Sequence[str], kept: Sequence[str], output: Path, symmetric: bool = False
+) -> dict[str, str]:
     """Writes the graph with scales for int8; returns the products that are left in float32, with the reason.
 
     Args:
@@ -36,6 +38,7 @@ def quantised(graph: Graph, calibration: Sequence[str], kept: Sequence[str], out
         calibration: inputs to take scales from, a safetensors file each.
         kept: the nodes that are not to compute in int8.
         output: the file to write.
+        symmetric: whether values have no zero points either, as TensorRT wants them.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -48,23 +51,24 @@ def quantised(graph: Graph, calibration: Sequence[str], kept: Sequence[str], out
             return None if path is None else load_file(path)
 
     logging.getLogger().setLevel(logging.ERROR)  # it advises, through the root logger, what was done already
+    values = QuantType.QInt8 if symmetric else QuantType.QUInt8
+    more = {"WeightSymmetric": True, "ActivationSymmetric": symmetric, "QuantizeBias": not symmetric}
     quantize_static(
         str(graph.path), str(output), Feeds(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=list(PRODUCTS),
-        nodes_to_exclude=list(kept), extra_options={"WeightSymmetric": True},
+        activation_type=values, weight_type=QuantType.QInt8, op_types_to_quantize=list(PRODUCTS),
+        nodes_to_exclude=list(kept), extra_options=more,
     )  # fmt: skip
     model = Graph(output).load()
     scaled = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     products = [node for node in graph.load().graph.node if node.op_type in (*PRODUCTS, *RECURRENT)]
     inputs = {node.name: node.input for node in model.graph.node}
-    left = {n.name: "ONNX Runtime's quantiser leaves it" for n in products if not scaled & set(inputs.get(n.name, []))}
-    _write(stored_weights(model), graph, output)
-    return left
+    return {n.name: "ONNX Runtime's quantiser leaves it" for n in products if not scaled & set(inputs.get(n.name, []))}
 
 
-def stored(graph: Graph, output: Path) -> None:
-    """Writes the graph with the weights of its products in eight bits, and everything computed in float32."""
-    _write(stored_weights(graph.load()), graph, output)
+def small(path: Path, graph: Graph) -> None:
+    """Stores the weights of all products in eight bits, where they are not yet, and writes the file without what only
+    people and tools read: the graph beside it has all of that."""
+    _write(stored_weights(Graph(path).load()), graph, path)
 
 
 def stored_weights(model: Any) -> Any:
@@ -118,7 +122,7 @@ def _store(model: Any, tensor: Any, weights: np.ndarray, axis: int) -> None:
 
 
 def _write(model: Any, graph: Graph, output: Path) -> None:
-    """Writes a model without what only people and tools read: the graph beside it has all of that.
+    """Writes a model without what only people and tools read.
 
     What was put in between scales gets short names, for of a small model names are a third.
     """

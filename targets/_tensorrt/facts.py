@@ -155,6 +155,14 @@ RESIZE_MODES = {"half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asy
 
 FACTS: tuple[Fact, ...] = (
     Fact(
+        ("DequantizeLinear",), lambda n: n.kind() == UINT8,
+        "quantised values are symmetric: int8 with a zero point of 0", "quantise to int8", MATRIX,
+    ),
+    Fact(
+        ("QuantizeLinear", "DequantizeLinear"), lambda n: not n.constant(1),
+        "scales must be known when the engine is built", "make them constants", MATRIX,
+    ),
+    Fact(
         ("GridSample",), lambda n: n.rank() not in (None, 4),
         "GridSample takes a 4-D input alone", "sample plane by plane, or look up with Gather", MATRIX,
     ),

@@ -21,7 +21,8 @@ from .build import nodes_of
 WORDS = (("bf16", r"bf16|bfloat16"), ("fp16", r"fp16|half|float16"), ("fp8", r"fp8|float8"),
          ("fp32", r"fp32|float32|float"), ("int8", r"int8"), ("int64", r"int64"), ("int32", r"int32"),
          ("bool", r"bool"))  # fmt: skip
-FLOATS = ("bf16", "fp16", "fp32", "fp8")
+# The types that arithmetic runs in; an integer that shows is a quantised value.
+KINDS = ("bf16", "fp16", "fp32", "fp8", "int8")
 # A kernel's name tells its arithmetic where it is tensor cores: sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_...
 TF32 = re.compile(r"tf32", re.IGNORECASE)
 # Parts that TensorRT's own compiler made: a ForeignNode, or kernels of it such as __myl_CastMulMeanRsqrtMulCast_myl0_3
@@ -66,7 +67,7 @@ def _layer(layer: Any) -> LayerFacts:
         return LayerFacts(layer, "unknown", (), (), False)
     name = str(layer.get("Name", ""))
     nodes = tuple(dict.fromkeys(nodes_of(str(layer.get("Metadata", "")))))
-    types = sorted({kind for kind in _shown(layer) if kind in FLOATS})
+    types = sorted({kind for kind in _shown(layer) if kind in KINDS})
     tactic = f"{layer.get('TacticName', '')}"
     if TF32.search(tactic):
         types = sorted({*types, "tf32"} - {"fp32"})
@@ -117,10 +118,15 @@ def ran(layers: Sequence[LayerFacts], declared: Mapping[str, str], network: Mapp
         counts["+".join(types)] += 1
         seen = set(layer.types) | inside | ({"fp32"} if "tf32" in layer.types else set())
         for node in layer.nodes:  # a layer with two types at its doors computes in the one that the network has
-            told[node] = network[node] if network.get(node) in seen else "+".join(types)
+            told[node] = (
+                "int8"
+                if declared.get(node) == "int8" and "int8" in seen
+                else (network[node] if network.get(node) in seen else "+".join(types))
+            )
         wrong = {node for node in layer.nodes if node in declared and declared[node] not in seen}
         differing |= dict.fromkeys(sorted(wrong), "+".join(types))
-    differing |= {n: k for n, k in network.items() if n in declared and declared[n] != k}
+    # A network has the types of values: of a product between scales the floating point that its sums are given in.
+    differing |= {n: k for n, k in network.items() if declared.get(n, k) not in (k, "int8")}
     kinds = {kind for key in counts for kind in key.split("+")}
     if declared and not declared.keys() & (network.keys() | {node for layer in layers for node in layer.nodes}):
         kinds = {UNPROVEN}

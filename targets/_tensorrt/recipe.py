@@ -45,6 +45,7 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 # The types that arithmetic runs in, as ONNX numbers them (onnx.TensorProto).
+PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 KINDS = {1: "fp32", 10: "fp16", 16: "bf16", 11: "fp64"}
 
 
@@ -130,16 +131,22 @@ def profile_of(options: Options) -> dict[str, dict[str, list[int]]]:
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, str]:
-    """The type that each node computes in: that of the first of its outputs that is floating point."""
+    """The type that each node computes in: that of the first of its outputs that is floating point.
 
+    A product between scales computes in int8. What lies around it may be drawn into it, or run beside it: of a graph
+    with scales products alone are declared.
+    """
+    scaled = {output for node in model.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
     inferred = facts.inferred(model)
     infos = [*inferred.value_info, *inferred.input, *inferred.output]
     kinds = {info.name: KINDS.get(info.type.tensor_type.elem_type) for info in infos}
     found = {}
     for node in inferred.node:
         given = [kind for kind in map(kinds.get, node.output) if kind]
-        if given:
-            found[node.name] = given[0]
+        if not given or (scaled and node.op_type not in PRODUCTS):
+            continue
+        between = node.op_type in PRODUCTS and set(node.input[:2]) <= scaled
+        found[node.name] = "int8" if between else given[0]
     return found
 
 

@@ -19,6 +19,7 @@ from typing import Any, cast
 from unittest import mock
 
 from exporter import hops, lower, preflight, program, registry
+from exporter.budget import Budget
 from exporter.errors import ExporterError, NotProven, Refused, StageFailed
 from exporter.isolate import Outcome
 from exporter.lower import Lowered
@@ -153,7 +154,8 @@ class Specimen:
         info = types.SimpleNamespace(
             target=target, precision="fp32", status="compiled", threads=1, stored=artifact.stored, forms=artifact.forms,
             files={role: str(path) for role, path in artifact.files.items()},
-            fingerprint=artifact.fingerprint, advice=artifact.advice, options={}, graphs={}, way="", kept=(),
+            fingerprint=artifact.fingerprint, advice=artifact.advice, options={}, graphs={}, way="",
+            kept=(), calibration=None, budget=Budget(),
         )  # fmt: skip
         listed = [
             types.SimpleNamespace(name=c["name"], scale=c["scale"], steps=c["steps"], file=c["file"])
