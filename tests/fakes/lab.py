@@ -76,6 +76,9 @@ class Here:
         return self.attempt(stage, function, request).require()
 
 
+NOTHING = Budget()
+
+
 @dataclass
 class Specimen:
     """One model, traced, simplified and referenced; its artifacts are compiled when first asked for.
@@ -148,14 +151,16 @@ class Specimen:
         stand_in: Target | None = None,
         cases: Sequence[Mapping[str, Any]] | None = None,
         stages: Any = None,
+        way: str = "",
+        budget: Budget = NOTHING,
     ) -> Hop:
         """The compiled hop, with another artifact or another target in the place of the right one."""
         artifact = artifact or self.artifact(target)
         info = types.SimpleNamespace(
-            target=target, precision="fp32", status="compiled", threads=1, stored=artifact.stored, forms=artifact.forms,
-            files={role: str(path) for role, path in artifact.files.items()},
-            fingerprint=artifact.fingerprint, advice=artifact.advice, options={}, graphs={}, way="",
-            kept=(), calibration=None, budget=Budget(),
+            target=target, precision=artifact.precision, status="compiled", threads=1, stored=artifact.stored,
+            forms=artifact.forms, files={role: str(path) for role, path in artifact.files.items()},
+            fingerprint=artifact.fingerprint, advice=artifact.advice, options={}, graphs={}, way=way,
+            kept=tuple(artifact.left), calibration=None, budget=budget,
         )  # fmt: skip
         listed = [
             types.SimpleNamespace(name=c["name"], scale=c["scale"], steps=c["steps"], file=c["file"])
