@@ -21,7 +21,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Part, State, Tensor
-from exporter.target import TYPES, Artifact, Availability, Problem, Ran, Target
+from exporter.target import HINT, STORED, TYPES, Artifact, Availability, Problem, Ran, Target
 
 STFT = {"sample_rate": 16000, "length": 512, "hop": 256, "window": "sqrt-hann"}
 
@@ -320,6 +320,53 @@ class Halves(Absent):
         kinds = {tensor.data_type for tensor in onnx.load(str(runner._path)).graph.initializer}
         kind = "fp16" if kinds == {onnx.TensorProto.FLOAT16} else "fp32"
         return Ran(kind, {kind: 1}, {"fake": 1})
+
+
+def _settings(name: str) -> dict[str, float]:
+    """``fp32:6,int8:2`` of a variable of the environment."""
+    pairs = [pair.split(":") for pair in os.environ.get(name, "").split(",") if pair]
+    return {precision: float(value) for precision, value in pairs}
+
+
+class Choices(Good):
+    """Three precisions; ``FAKES_MS`` says how long a call of each takes, ``FAKES_ERROR`` how far int8 is off."""
+
+    name = "fake-choices"
+    precisions = {"fp32": ("fp32", "fp32"), "bf16": ("bf16", "bf16"), "int8": ("int8", "int8")}
+    lowers = {"bf16": (HINT,), "int8": (STORED,)}
+    without = {"fp16": "it has no halves"}
+
+    def open(self, artifact, options, form=None) -> BaseRunner:
+        runner = Runner(artifact.files[form or "model"], CHANGES[artifact.precision])
+        runner.precision = artifact.precision
+        return runner
+
+    def ran(self, runner) -> Ran:
+        return Ran(runner.precision, {runner.precision: 1}, {"fake": 1})
+
+    def timer(self, runner, feeds):
+        seconds = _settings("FAKES_MS").get(runner.precision, 1.0) / 1e3
+
+        def call():
+            until = time.perf_counter() + seconds
+            outputs = runner.infer(feeds, check_inputs=False)
+            while time.perf_counter() < until:
+                pass
+            return outputs
+
+        return call
+
+
+def _as_bf16(values):
+    return OrderedDict((n, ((y.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)) for n, y in values.items())
+
+
+def _off(values):
+    error = np.float32(1 + _settings("FAKES_ERROR").get("int8", 0.01))
+    return OrderedDict((name, value * error) for name, value in values.items())
+
+
+CHANGES = {"fp32": lambda values: values, "bf16": _as_bf16, "int8": _off}
 
 
 class Older(Good):
