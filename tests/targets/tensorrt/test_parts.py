@@ -8,12 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 
+from exporter import registry
 from exporter.errors import Refused
-from exporter.target import LOAD, REBUILD, UNPROVEN, Options
+from exporter.graph import Graph
+from exporter.target import LOAD, QUANTISED, REBUILD, TYPES, UNPROVEN, Options
 from exporter.target_options import completed, target_options
-from tests.targets.tensorrt.parts import build, clocks, cuda, fits, inspector, recipe, target
+from tests.targets.tensorrt.parts import build, clocks, cuda, facts, fits, inspector, recipe, target
 
 OPTIONS = Options(
     "fp16", dims={"T": (2, 63, 4000, 1), "H": (64, 96, 128, 8)},
@@ -145,6 +151,59 @@ def test_an_engine_that_names_no_node_of_the_graph_proves_nothing() -> None:
 def test_weights_tell_where_the_doors_do_not() -> None:
     both = layer("conv", "CaskConvolution", ["conv"], "Float", "Float", Weights={"Type": "Half", "Count": 8})
     assert ran({"conv": "fp16"}, {}, both).differing == {}
+
+
+INT8 = "Thirty-two wide channel vectorized row major Int8 format"
+
+
+def test_a_product_between_scales_ran_in_int8_where_it_shows() -> None:
+    """The network has floating point behind such a product; the engine shows its quantised inputs."""
+    conv = layer("conv + relu", "CaskConvolution", ["conv", "relu", "relu_quantize"], INT8, INT8)
+    found = ran({"conv": "int8"}, {"conv": "fp32", "relu": "fp32"}, conv)
+    assert found.differing == {} and found.nodes["conv"] == "int8" and found.precision == "int8"
+    plain = layer("conv + relu", "CaskConvolution", ["conv", "relu"], "Float", "Float")
+    ignored = ran({"conv": "int8"}, {"conv": "fp32", "relu": "fp32"}, plain)
+    assert ignored.differing == {"conv": "fp32"} and ignored.precision == "fp32"
+
+
+def quantised(tmp_path: Path, symmetric: bool) -> onnx.ModelProto:
+    """Two convolutions with Q/DQ around the first, by the quantiser that exports use."""
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(rng.normal(size=(4, 4, 3, 3)).astype(np.float32), name) for name in "ab"]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 8, 8]) for name in "xy")
+    nodes = [helper.make_node("Conv", ["x", "a"], ["h"], "first", pads=[1] * 4),
+             helper.make_node("Conv", ["h", "b"], ["y"], "second", pads=[1] * 4)]  # fmt: skip
+    graph = helper.make_graph(nodes, "it", [x], [y], weights)
+    path = tmp_path / "it.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    save_file({"x": rng.normal(size=(1, 4, 8, 8)).astype(np.float32)}, tmp_path / "x.safetensors")
+    options = Options("int8", way=QUANTISED, calibration={"model": [str(tmp_path / "x.safetensors")]}, kept=("second",))
+    quantiser = registry.quantiser()
+    assert quantiser is not None
+    if symmetric:
+        quantiser.quantise(Graph(path), options.calibration_files, options.kept, tmp_path / "out.onnx")
+        return onnx.load(tmp_path / "out.onnx")
+    return onnx.load(str(quantiser.compile(Graph(path), options, tmp_path).files["onnx"]))
+
+
+def test_a_graph_with_scales_declares_its_products_alone(tmp_path: Path) -> None:
+    model = quantised(tmp_path, symmetric=True)
+    assert recipe.types_of(model) == {"first": "int8", "second": "fp32"}
+    assert not any(facts.problems(model, version) for version in facts.VERSIONS.values())
+
+
+def test_scales_with_zero_points_are_refused_before_anything_is_built(tmp_path: Path) -> None:
+    found = facts.problems(quantised(tmp_path, symmetric=False), facts.VERSIONS["11.4"])
+    assert found and all("symmetric" in problem.reason for problem in found)
+
+
+def test_bf16_graphs_are_of_an_operator_set_that_has_it_and_old_versions_are_told() -> None:
+    assert target.opset_of("bf16", TYPES) == 22 and target.opset_of("fp16", TYPES) == 18
+    node = helper.make_node("Relu", ["x"], ["y"], "relu")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.BFLOAT16, [4]) for name in "xy")
+    model = helper.make_model(helper.make_graph([node], "it", [x], [y]), opset_imports=[helper.make_opsetid("", 22)])
+    assert any("22 is not within" in p.reason for p in facts.problems(model, facts.VERSIONS["10.3"]))
+    assert not facts.problems(model, facts.VERSIONS["11.4"])
 
 
 def test_nodes_are_read_from_the_metadata() -> None:
