@@ -125,7 +125,7 @@ def scaling(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
             "runtime-absent",
             "nothing here can take scales for int8",
             why="Q/DQ is written into the graph by the quantiser of a runtime",
-            next="pip install '.[mobile]'",
+            next="exporter doctor",
         )
     left, nodes, modules = {}, {}, dict[str, dict[str, str]]()
     for name, path in request["graphs"].items():

@@ -19,6 +19,7 @@ from tests.bench import (
     precision,
     preparing,
     quality,
+    quantising,
     restoring,
     startup,
     stream,
@@ -31,7 +32,19 @@ from tests.bench.figure import CHECKPOINT, ROOT, Figure
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = {
     part.__name__.rpartition(".")[2]: part
-    for part in (startup, quality, stream, verifying, tracing, preparing, restoring, iterations, training, precision)
+    for part in (
+        startup,
+        quality,
+        stream,
+        verifying,
+        tracing,
+        preparing,
+        restoring,
+        iterations,
+        training,
+        precision,
+        quantising,
+    )
 }
 # Parts that leave bundles for the next.
 LEAVING = {"stream": ("quality",)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from exporter.bundle import Bundle
 from tests.cli_fakes.tool import quick, run
 
@@ -24,6 +26,7 @@ def test_the_fastest_within_the_budget_is_taken_and_the_rest_is_told(tmp_path: P
     assert hop["precision"]["asked"] == "bf16" and made.json["verdict"] == "PASS"
 
 
+@pytest.mark.slow
 def test_what_is_over_the_budget_is_not_taken_however_fast(tmp_path: Path) -> None:
     env = {"FAKES_MS": "fp32:9,bf16:6,int8:2", "FAKES_ERROR": "int8:0.05"}
     words = ("fake-choices", "tiny", "--precision", "auto", "--budget", "snr:30", "-o", "it.bundle")
@@ -53,6 +56,7 @@ def test_a_budget_stays_in_the_bundle_and_holds_when_it_is_verified_again(tmp_pa
     assert worse.code == 1 and "21.9 dB below the output; 25 dB" in " ".join(worse.out.split())
 
 
+@pytest.mark.slow
 def test_a_lower_precision_is_timed_beside_float32(tmp_path: Path) -> None:
     words = ("fake-choices", "tiny", "--precision", "bf16", "-o", "it.bundle", "--json")
     made = run(*words, cwd=tmp_path, env=SPEEDS)

@@ -135,6 +135,7 @@ def test_one_target_that_crashes_does_not_stop_the_others(tmp_path: Path) -> Non
     assert contents(bundle) == before
 
 
+@pytest.mark.slow
 def test_a_profile_goes_on_without_the_one_that_crashes(tmp_path: Path) -> None:
     bundle = exported("tiny", "fake-crashes-later", "fake-good")
     ended = run("profile", bundle, "--seconds", 1, "--json", cwd=tmp_path, env={"FAKES_CRASH": "1"})
@@ -232,6 +233,7 @@ def test_a_target_that_cannot_be_imported_is_listed_with_its_reason(tmp_path: Pa
     assert not broken["available"] and "libfake.so.7" in broken["reason"]
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_be_imported_does_not_stop_an_export_for_another(tmp_path: Path) -> None:
     ended = run("fake-good", "tiny", "--no-profile", cwd=tmp_path, env=with_a_broken_target())
     assert ended.code == 0, ended

@@ -55,7 +55,7 @@ def test_export(tmp_path: Path) -> None:
     ended = run("fake-good", "tiny", "-o", bundle, "--json", cwd=tmp_path)
     assert ended.code == 0 and ended.err == ""
     value = ended.json
-    assert set(value) == {"schema", "bundle", "verdict", "stages", "verify", "profile", "published"}
+    assert set(value) == {"schema", "bundle", "verdict", "stages", "verify", "profile", "published", "auto"}
     assert value["schema"] == "exporter.export/1" and value["bundle"] == str(bundle) and value["verdict"] == "PASS"
     assert all(set(stage) == {"stage", "seconds", "peak_rss_mb", "cached"} for stage in value["stages"])
     check_verify(value["verify"])

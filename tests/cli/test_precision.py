@@ -67,6 +67,7 @@ def test_it_is_finished_and_judged_where_the_runtime_is(prepared: Path, tmp_path
     assert "sample-mine" in {result["case"] for result in with_sample.json["results"]}
 
 
+@pytest.mark.slow
 def test_a_precision_that_the_runtime_ignored_is_a_fail(tmp_path: Path) -> None:
     words = ("fake-halves-ignored", "tiny", "--precision", "fp16", "--no-profile")
     made = run(*words, cwd=tmp_path, env=THERE)

@@ -23,8 +23,14 @@ def heavy(name: str) -> bool:
 
 
 def every_model() -> list[Any]:
-    """All models; heavy ones are slow."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if heavy(name) else []) for name in registry.model_names()]
+    """All models; quick are one light model per family, and those with state or of several graphs."""
+    quick = {*_lightest_of_each_family(), *(name for name in registry.model_names() if _loops(name))}
+    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in registry.model_names()]
+
+
+def _loops(name: str) -> bool:
+    definition = registry.model(name)
+    return not heavy(name) and (definition.stream is not None or bool(definition.parts))
 
 
 def every_model_thoroughly() -> list[Any]:

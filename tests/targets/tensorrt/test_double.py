@@ -121,6 +121,7 @@ def test_it_says_how_to_finish_and_how_by_hand(prepared: Path) -> None:
     assert "Not compiled yet" in page and "trtexec" in page
 
 
+@pytest.mark.slow
 def test_a_graph_that_the_parser_refuses_is_refused_where_it_is_prepared(tmp_path: Path) -> None:
     found = run("tensorrt", "tiny-sampler", "-o", tmp_path / "it.bundle", "--no-profile")
     said = found.failed("unsupported", 1)
@@ -134,7 +135,7 @@ def test_a_graph_that_the_parser_refuses_is_refused_where_it_is_prepared(tmp_pat
 # --------------------------------------------------------------------------------------------------------- built
 
 
-@pytest.mark.parametrize("version", [VERSIONS[0], pytest.param(VERSIONS[1], marks=pytest.mark.slow), NEWEST])
+@pytest.mark.parametrize("version", [*(pytest.param(v, marks=pytest.mark.slow) for v in VERSIONS[:2]), NEWEST])
 def test_both_precisions_are_built_inspected_and_right(
     version: str, bundle: Path, environment_of: Callable[[str], Env], tmp_path: Path
 ) -> None:
