@@ -17,10 +17,11 @@ from exporter.latency.result import Profile
 from exporter.latency.stats import Conclusion
 from exporter.latency.subjects import subject_name, timed
 from exporter.manifest import Manifest
+from exporter.parity.ladder import UNIT_ROUNDOFF
 from exporter.preflight import Opening
 from exporter.request import AUTO, Request
 from exporter.target import INTEGER, Target
-from exporter.verdict import Hop, Precision, Verdict
+from exporter.verdict import Hop, Precision, Verdict, worst
 
 EXACT = "fp32"
 
@@ -41,6 +42,14 @@ def refuse_precision(target: Target, precision: str, device: int) -> None:
     Raises:
         Refused: ``unsupported-precision``.
     """
+    if precision == AUTO:
+        raise Refused(
+            "unsupported-precision",
+            "a bundle is compiled in one precision, and auto is none",
+            where=f"target {target.name}",
+            why="auto chooses among precisions where the model is exported",
+            next=f"exporter {target.name} MODEL --precision auto, or name one of {', '.join(target.precisions)}",
+        )
     if precision not in target.precisions:
         raise Refused(
             "unsupported-precision",
@@ -83,7 +92,8 @@ def precisions_of(target: Target, request: Request) -> list[str]:
         why = "what is not timed is not known to be fast"
         raise Refused("bad-option", "--precision auto chooses by timing, which --no-profile forbids", why=why,
                       next="leave --no-profile out, or name a precision")  # fmt: skip
-    return [p for p in target.precisions if target.lacks(p, request.device) is None]
+    able = [p for p in target.precisions if target.lacks(p, request.device) is None]
+    return sorted(able, key=lambda p: UNIT_ROUNDOFF.get(p, 1.0))  # the most exact first
 
 
 def chosen(making: Making, manifest: Manifest, asked: Sequence[str], budget: Budget, own: Budget) -> Chosen:
@@ -153,11 +163,12 @@ def _auto(making: Making, manifest: Manifest, asked: Sequence[str], budget: Budg
         except (NotProven, StageFailed) as error:
             tried[precision] = Candidate(manifest, (_failed(one, error),))
         manifest = tried[precision].manifest
-    passed = [p for p, candidate in tried.items() if candidate.hop.verdict is Verdict.PASS]
+    passed = [p for p, candidate in tried.items() if worst(hop.verdict for hop in candidate.hops) is Verdict.PASS]
     measured = None
     if passed:
         keys = [key_of(making.target.name, precision) for precision in reversed(passed)]
         measured = _timed(making, manifest, keys)
+    device = making.request.device
     best = fastest(making.target.name, passed, measured) if measured else _nearest(tried)
     key = key_of(making.target.name, best)
     targets = before | ({key: manifest.targets[key]} if key in manifest.targets else {})
@@ -169,6 +180,7 @@ def _auto(making: Making, manifest: Manifest, asked: Sequence[str], budget: Budg
         "why": _why(making.target.name, best, passed, measured),
         "budget": str(budget.over(own)),
         "tried": [_row(making.target.name, p, candidate, manifest, measured) for p, candidate in tried.items()],
+        "lacking": {p: str(lack) for p in making.target.precisions if (lack := making.target.lacks(p, device))},
     }
     return Chosen(final, tried[best], measured, told)
 

@@ -133,6 +133,8 @@ def _chosen(auto: Event) -> None:
     for row in auto["tried"]:
         if row["reason"]:
             out.print(f"  {row['precision']}: {escape(row['reason'])}")
+    for precision, lack in auto["lacking"].items():
+        out.print(f"  {precision} was not tried: {escape(lack)}")
 
 
 def _size(count: int | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.bundle import Bundle
-from tests.cli_fakes.tool import quick, run
+from tests.cli_fakes.tool import exported, quick, run
 
 SPEEDS = {"FAKES_MS": "fp32:9,bf16:3,int8:6"}
 
@@ -80,6 +80,8 @@ def test_what_cannot_be_chosen_is_refused_before_any_work(tmp_path: Path) -> Non
         "unsupported-precision"
     )
     assert not list(tmp_path.iterdir())
+    found = quick("compile", exported(), "--target", "fake-choices", "--precision", "auto", cwd=tmp_path)
+    assert "where the model is exported" in found.refused("unsupported-precision")
 
 
 def test_a_budget_that_is_none_is_refused_before_any_work(tmp_path: Path) -> None:
