@@ -6,7 +6,7 @@ is made by one candidate; ``auto`` makes one of every precision and chooses (:mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from exporter.budget import Budget
 from exporter.bundle import Draft
 from exporter.compile import compiled, prepared
 from exporter.errors import Refused
-from exporter.hops import artifact_hop, judged_on, work_of
+from exporter.hops import artifact_hop, interface_of, judged_on, work_of
 from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
 from exporter.preflight import Opening, options_of
 from exporter.program import program_of
@@ -28,6 +28,7 @@ from exporter.verdict import Hop, Precision, Verdict
 # How often a model is quantised: at first, without what the runtime itself leaves in float32, and without what two
 # searches find to err too much.
 ATTEMPTS = 4
+EXACT = "fp32"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,18 @@ class Candidate:
 
 def key_of(target: str, precision: str) -> str:
     return f"{target}/{precision}"
+
+
+def fed(making: Making, manifest: Manifest, files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+    """What each graph is given at its calls when the model runs over calibration inputs: files by graph."""
+    stream, inputs = manifest.stream, {tensor.name: tensor for tensor in manifest.inputs}
+    request = interface_of(manifest, options_of(manifest, EXACT, 0)) | {
+        "graphs": {name: str(making.path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
+        "files": [str(path) for path in files], "folder": str(making.draft.work / "feeds"),
+        "piece": inputs[stream.input].shape[stream.axis] if stream else 1,
+    }  # fmt: skip
+    feeds = making.stages.run("calibrate", "exporter.lower.calibrate:stage", request)
+    return {graph: tuple(paths) for graph, paths in feeds.items()}
 
 
 def made(making: Making, manifest: Manifest) -> Candidate:
@@ -328,6 +341,7 @@ def prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Pa
     way = info.way if info else next(iter(target.lowers.get(precision, ("",))))
     rewrites = lower.rewrites(target, precision, way)
     judged = precision not in target.lowers or way in INTEGER or precision in manifest.yardsticks
+    judged = judged and (way not in SCALED or (info is not None and info.calibration is not None))
     kept = dict.fromkeys(info.kept, "") if info else {}
     if judged and not rewrites:
         return Lowered(way, kept=kept)
@@ -337,7 +351,7 @@ def prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Pa
             "not-lowered",
             f"{path} holds no {precision} graph for {target.name}"
             if rewrites
-            else f"{path} holds no yardstick of {precision}",
+            else f"{path} holds no {'calibration inputs' if way in SCALED else 'yardstick'} of {precision}",
             where=f"bundle {path}",
             why=f"a lower precision is prepared, and judged, where the model is traced; it holds {held}",
             next=f"exporter {target.name} {model} -o {path} --precision {precision}, where PyTorch is",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exporter.budget import Budget
-from exporter.candidate import Candidate, Making, key_of, made, unverified
+from exporter.candidate import EXACT, Candidate, Making, key_of, made, unverified
 from exporter.errors import ExporterError, Incomplete, NotProven, Refused, StageFailed, nearest
 from exporter.latency.result import Profile
 from exporter.latency.stats import Conclusion
@@ -22,8 +22,6 @@ from exporter.preflight import Opening
 from exporter.request import AUTO, Request
 from exporter.target import INTEGER, Target
 from exporter.verdict import Hop, Precision, Verdict, worst
-
-EXACT = "fp32"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from exporter import calibration, choosing, registry, samples
 from exporter.budget import Budget, parsed
 from exporter.bundle import Bundle, Draft, editing, read_tensors, under
-from exporter.candidate import Calibrated, Making, compiled_for, key_of, prepared_graphs
+from exporter.candidate import Calibrated, Making, compiled_for, fed, key_of, prepared_graphs
 from exporter.choosing import precisions_of, refuse_precision
 from exporter.errors import Incomplete, NotProven, Refused
 from exporter.graph import sha256
@@ -37,7 +37,7 @@ from exporter.preflight import options_of
 from exporter.request import Request
 from exporter.spec import ModelDef
 from exporter.stages import TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
-from exporter.target import SCALED, Target
+from exporter.target import QUANTISED, SCALED, Target
 from exporter.use import use_page
 from exporter.verdict import Hop, Precision, Verdict
 from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
@@ -129,14 +129,7 @@ def _calibrated(
     folder, path_of = making.draft.work, making.path_of
     found = calibration.prepared(definition, *given, folder / "calibration")
     calibration.refuse_judged(found, [(case.name, path_of(case.file)) for case in manifest.cases])
-    stream = definition.stream
-    tensors = {tensor.name: tensor for tensor in definition.inputs}
-    request = interface_of(definition, options_of(definition, "fp32", 0)) | {
-        "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
-        "files": [str(path) for path in found.files], "folder": str(folder / "feeds"),
-        "piece": tensors[stream.input].shape[stream.axis] if stream else 1,
-    }  # fmt: skip
-    feeds = making.stages.run("calibrate", "exporter.lower.calibrate:stage", request)
+    feeds = fed(making, manifest, found.files)
     digest = found.digest  # adding to the bundle moves the files
     names = tuple(making.draft.add(path, f"calibration/{path.name}") for path in found.files)
     return Calibrated(CalibrationInfo(found.source, digest, names, found.real), feeds)
@@ -438,16 +431,17 @@ def compile_bundle(
         stages = Stages(draft.work / "logs", limits, progress)
         lowered = prepared_graphs(manifest, target, precision, path)
         before, budget = (held.files, held.budget) if held else ({}, Budget())
-        making = Making(draft, target, request, stages, str(path), budget, _held_calibration(draft, manifest, held))
+        making = Making(draft, target, request, stages, str(path), budget)
+        making = replace(making, calibrated=_held_calibration(making, manifest, held))
         manifest, hop = compiled_for(making, manifest, lowered, before)
         draft.derived("USE.md", use_page(manifest))
         draft.commit(manifest)
     return Exported(path, verification_of(manifest, [hop]), tuple(stages.done), None)
 
 
-def _held_calibration(draft: Draft, manifest: Manifest, held: TargetInfo | None) -> Calibrated:
+def _held_calibration(making: Making, manifest: Manifest, held: TargetInfo | None) -> Calibrated:
     """The calibration inputs that a bundle keeps, for a target whose scales are taken where it is compiled."""
-    if held is None or held.calibration is None or draft.old is None:
-        return Calibrated()
-    files = tuple(str(draft.old.file(name)) for name in held.calibration.files)
-    return Calibrated(held.calibration, dict.fromkeys(manifest.graphs, files))
+    if held is None or held.calibration is None or held.way != QUANTISED:
+        return Calibrated(held.calibration if held else None)
+    files = [making.path_of(name) for name in held.calibration.files]
+    return Calibrated(held.calibration, fed(making, manifest, files))

@@ -12,6 +12,7 @@ import numpy as np
 
 from exporter import program, registry
 from exporter.bundle import read_tensors, under, write_tensors
+from exporter.errors import Incomplete
 from exporter.isolate import Channel
 from exporter.parity.worker import quiet_polygraphy
 from exporter.spec import State, Stream
@@ -39,7 +40,15 @@ def stage(request: dict[str, Any], channel: Channel) -> dict[str, list[str]]:
     calls: dict[str, list[dict[str, Any]]] = {name: [] for name in graphs}
     stream = Stream(**request["stream"]) if request["stream"] else None
     states = [State(**state) for state in request["state"]]
-    with program.open_graphs(registry.graph_runners()[0], steps, graphs, options) as runner:
+    runners = registry.graph_runners()
+    if not runners:
+        raise Incomplete(
+            "runtime-absent",
+            "no runtime here can run a plain graph, which calibrating has to",
+            why="scales are taken from what the float32 graph computes",
+            next="exporter targets, or compile where the model was exported",
+        )
+    with program.open_graphs(runners[0], steps, graphs, options) as runner:
         for index, file in enumerate(request["files"]):
             channel.send({"event": "progress", "what": "calibrating", "done": index, "of": len(request["files"])})
             inputs = under(read_tensors(Path(file)), "input/")
