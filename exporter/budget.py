@@ -5,7 +5,7 @@ A bound that was not measured is not met: unknown is never success.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite, log10
 from typing import Any
@@ -14,8 +14,10 @@ from exporter.errors import Refused, nearest
 from exporter.verdict import Result, Verdict
 
 AMPLIFICATION, DECIBELS = "amplification", "snr"
-# A signal-to-noise ratio of int8 that is fair, in dB; 30 is good, 15 is poor.
-FAIR = 20.0
+# Signal-to-noise ratios of int8, in dB: fair, and poor, below which nothing is the model's answer. 30 is good.
+FAIR, POOR = 20.0, 15.0
+# An exact answer has no noise to divide by; nothing that is measured gets near this.
+MOST_DECIBELS = 300.0
 # The scales of cases that an error in dB is taken of, and that int8 is judged on: scales fit what they were taken
 # from, and nothing a thousand times smaller.
 CALIBRATED = ("normal", "sample")
@@ -71,29 +73,45 @@ class Spent:
     losses: Mapping[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """As reports have it; an exact answer has no ratio to noise that JSON could hold."""
-        finite = self.decibels if self.decibels is not None and isfinite(self.decibels) else None
-        return {"decibels": finite, "amplification": self.amplification, "losses": dict(self.losses)}
+        """As reports have it."""
+        return {"decibels": self.decibels, "amplification": self.amplification, "losses": dict(self.losses)}
 
 
-def spent(results: Iterable[Result], metrics: Sequence[Mapping[str, Any]]) -> Spent:
-    """What was measured of an artifact.
+def spent(results: Iterable[Result], usual: Collection[str], metrics: Iterable[Mapping[str, Any]]) -> Spent:
+    """What was measured of an artifact, the worst of all its forms.
 
     Args:
         results: its results.
-        metrics: its task metrics, as :class:`exporter.parity.task.TaskMetrics` gives them.
+        usual: the cases whose inputs are as they are meant to be: an error in dB says little of what is nearly nothing.
+        metrics: the task metrics of every form, as :class:`exporter.parity.task.TaskMetrics` gives them.
     """
     listed = list(results)
-    errors = [r.relative_l2 for r in listed if r.relative_l2 is not None]
     ratios = [r.amplification for r in listed if r.amplification is not None]
-    decibels = min((-20 * log10(error) if error else inf for error in errors), default=None)
-    losses: dict[str, float] = {}
+    return Spent(_decibels([r for r in listed if r.case in usual]), max(ratios, default=None), _losses(metrics))
+
+
+def _decibels(results: Sequence[Result]) -> float | None:
+    """The smallest; unknown where some output was no number, or was not there."""
+    if any(r.relative_l2 is None and r.verdict is not Verdict.PASS for r in results):
+        return None
+    errors = [r.relative_l2 for r in results if r.relative_l2 is not None]
+    return min((min(-20 * log10(error), MOST_DECIBELS) if error else MOST_DECIBELS for error in errors), default=None)
+
+
+def _losses(metrics: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The largest loss by metric; one that is undefined where eager's is not is unknown, and so is all of it."""
+    found: dict[str, float] = {}
+    unknown: set[str] = set()
     for metric in metrics:
-        worse = -1.0 if metric["better"] == "higher" else 1.0
-        rows = [row for row in metric["cases"].values() if row["against"] == "truth" and row["difference"] is not None]
-        if rows:
-            losses[metric["name"]] = max(worse * row["difference"] for row in rows)
-    return Spent(decibels, max(ratios, default=None), losses)
+        worse, name = -1.0 if metric["better"] == "higher" else 1.0, metric["name"]
+        for row in metric["cases"].values():
+            if row["against"] != "truth" or row["eager"] is None:
+                continue
+            if row["difference"] is None:
+                unknown.add(name)
+            else:
+                found[name] = max(found.get(name, -inf), worse * row["difference"])
+    return {name: loss for name, loss in found.items() if name not in unknown}
 
 
 def judged(budget: Budget, cost: Spent) -> tuple[Verdict, str]:
@@ -147,6 +165,9 @@ def parsed(texts: Sequence[str], metrics: Sequence[str], model: str) -> Budget:
         if value is None:
             raise _refused(f"--budget {part}: {text or 'nothing'} is no bound", "a bound is a number from 0 up")
         found[name] = value
+    if found.get(DECIBELS, POOR) < POOR:
+        what = f"--budget {DECIBELS}:{found[DECIBELS]:g} asks for less than {POOR:g} dB"
+        raise _refused(what, "what errs more is not the model's answer any more")
     return Budget(found.pop(AMPLIFICATION, None), found.pop(DECIBELS, None), found)
 
 

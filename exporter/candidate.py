@@ -16,7 +16,7 @@ from exporter.budget import Budget
 from exporter.bundle import Draft
 from exporter.compile import compiled, prepared
 from exporter.errors import Refused
-from exporter.hops import artifact_hop, interface_of, judged_on, work_of
+from exporter.hops import artifact_hop, interface_of, judged_on
 from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
 from exporter.preflight import Opening, options_of
 from exporter.program import program_of
@@ -200,7 +200,7 @@ def _quantised(making: Making, manifest: Manifest, way: str) -> Candidate:
                 making.stages, making.draft.work / f"sensitive-{way}-{attempt}",
             )  # fmt: skip
             left, searches = dict(sensitive.kept), searches + 1
-            facts = {"search": sensitive.facts, "modules": sensitive.modules}
+            facts = {"search": sensitive.facts}
         if not left:
             found = found if found.compiled else _by_scales(making, manifest, way, kept, ATTEMPTS, compile_anyway=True)
             break
@@ -294,7 +294,7 @@ def compiled_for(
     place = TargetInfo(
         target=target.name, precision=request.precision, files={}, forms=(), fingerprint={}, stored="-",
         threads=request.threads, status="incomplete", graphs=dict(lowered.graphs), options=dict(request.extra),
-        way=lowered.way, kept=tuple(lowered.kept), calibration=making.calibrated.info if scaled else None,
+        way=lowered.way, kept=dict(lowered.kept), calibration=making.calibrated.info if scaled else None,
         budget=making.budget,
     )  # fmt: skip
     if not available.present:
@@ -313,11 +313,11 @@ def compiled_for(
         return replace(manifest, targets=manifest.targets | {making.key: info}), hop
     label = f"compile {making.key}" if request.precision != Request.precision else "compile"
     artifact = compiled(stages, label, target, manifest, graphs, options, folder)
-    left = {**lowered.kept, **{node: why for node, why in artifact.left.items() if node not in lowered.kept}}
+    left = {node: why for node, why in artifact.left.items() if node not in lowered.kept}
     info = replace(
         place, files=making.added(artifact.files, folder), forms=tuple(artifact.forms), status="compiled",
         fingerprint=dict(artifact.fingerprint), stored=artifact.stored, advice=tuple(artifact.advice),
-        kept=tuple(left),
+        left=left,
     )  # fmt: skip
     manifest = replace(manifest, targets=manifest.targets | {making.key: info})
     if not verify:
@@ -325,9 +325,6 @@ def compiled_for(
     hop = artifact_hop(
         making.path_of, manifest, making.key, stages, opening=Opening(request.device), where=making.where
     )
-    if scaled and left and not lowered.hops:
-        nodes = len(work_of(making.path_of, manifest))
-        hop = replace(hop, facts={**hop.facts, "kept": left, "nodes": nodes})
     return manifest, hop
 
 
@@ -342,7 +339,7 @@ def prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Pa
     rewrites = lower.rewrites(target, precision, way)
     judged = precision not in target.lowers or way in INTEGER or precision in manifest.yardsticks
     judged = judged and (way not in SCALED or (info is not None and info.calibration is not None))
-    kept = dict.fromkeys(info.kept, "") if info else {}
+    kept = info.kept if info else {}
     if judged and not rewrites:
         return Lowered(way, kept=kept)
     if not judged or info is None or not info.graphs:

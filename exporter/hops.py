@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from exporter.preflight import Opening, PathOf, options_of, ready
 from exporter.program import program_of
 from exporter.spec import HostStep
 from exporter.stages import Stages
-from exporter.target import INTEGER, SCALED, UNPROVEN, Availability, Options
+from exporter.target import INTEGER, SCALED, UNPROVEN, WRITTEN, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
-from exporter.work import share
+from exporter.work import UNTOLD, Work, kind_of, share
 
 
 def _too_right(precision: str, rung: Rung, results: Sequence[Result]) -> str:
@@ -41,6 +42,10 @@ PERMISSIONS = frozenset({"tf32"})
 # float32 errs some 1e-4 times as much as fp16 does, and 1e-5 times as much as bf16.
 TOO_RIGHT = 1 / 256
 NO_BUDGET = Budget()
+# Whatever is finite, of the form that was declared.
+ANY_VALUE = replace(QUANTISED_RUNG, decibels=-400.0)
+# Less of the multiplications than this is another precision with a few nodes in the one that was asked for.
+LEAST_SHARE = 0.25
 SHOWN = 5  # of the nodes that ran in another type; the JSON has all
 
 
@@ -170,10 +175,12 @@ def artifact_hop(
         unfinished = {"advice": [f"finish it where the runtime is: {remedy}", *info.advice]}
         precision = Precision(info.precision, info.stored)
         return Hop("compiled", info.target, Verdict.SKIPPED, reason, precision, facts=unfinished)
-    if info.way not in target.lowers.get(info.precision, ("",)):
+    strange = info.way not in target.lowers.get(info.precision, ("",))
+    if strange or ((info.kept or info.left) and info.way not in WRITTEN | SCALED):
+        what = f"has no way {info.way!r} to" if strange else f"keeps no nodes by way of {info.way!r} out of"
         raise Refused(
             "bad-manifest",
-            f"{info.target} has no way {info.way!r} to {info.precision}",
+            f"{info.target} {what} {info.precision}",
             where=f"targets.{key}.way",
             why="how an artifact came to its precision decides how strictly it is judged",
             next=f"exporter compile {where} --target {info.target} --precision {info.precision}",
@@ -196,8 +203,11 @@ def artifact_hop(
         rung = quantised_rung(info.budget)
     types = made.artifact.stored, target.computes(info.precision, info.way)
     work = work_of(path_of, manifest)
-    advice = [*made.advice, *info.advice, *_moved_advice(info, available)]
-    facts = {"fingerprint": dict(made.artifact.fingerprint), "advice": list(dict.fromkeys(advice))}
+    advice = [*made.advice, *info.advice, *_moved_advice(info, available), *_int8_advice(info, manifest)]
+    facts: dict[str, Any] = {"fingerprint": dict(made.artifact.fingerprint), "advice": list(dict.fromkeys(advice))}
+    if info.way in SCALED and (kept := {**info.left, **info.kept}):
+        modules = {node: work[node].module for node in kept if node in work}
+        facts |= {"kept": kept, "modules": modules, "nodes": len(work)}
     return _judged(
         outcomes,
         "compiled",
@@ -211,7 +221,7 @@ def artifact_hop(
         facts,
         mixed=lowered or info.way in INTEGER,
         work=work,
-        kept=frozenset(info.kept),
+        kept=frozenset({*info.kept, *info.left}),
         scales=judged_on(info.way, info.calibration, cases),
         budget=info.budget,
     )
@@ -231,30 +241,34 @@ def judged_on(
     return frozenset({"sample"} if real and any(case["scale"] == "sample" for case in cases) else CALIBRATED)
 
 
-def work_of(path_of: PathOf, manifest: Manifest) -> dict[str, tuple[str, int]]:
-    """Operator and multiplications of every node of a bundle's graphs, as often as they run.
+def work_of(path_of: PathOf, manifest: Manifest) -> dict[str, Work]:
+    """What every node of a bundle's graphs is that multiplies, as often as it runs.
 
     The nodes of several graphs are named ``GRAPH.NODE``.
 
     Nothing for a bundle that was made before they were counted.
     """
     opt, several = {dim.name: dim.opt for dim in manifest.dims}, len(manifest.graphs) > 1
-    found: dict[str, tuple[str, int]] = {}
+    found: dict[str, Work] = {}
     for step in manifest.program:
         file = manifest.graphs[step.graph].work
         counts = _counts(path_of(file)) if file else {}
         times = step.repeat if isinstance(step.repeat, int) else opt[step.repeat]
-        for node, (operator, count) in counts.items():
+        for node, of in counts.items():
             name = f"{step.graph}.{node}" if several else node
-            found[name] = operator, count * times + found.get(name, ("", 0))[1]
+            before = found[name].multiplications if name in found else 0
+            found[name] = of._replace(multiplications=of.multiplications * times + before)
     return found
 
 
-def _counts(path: Path) -> dict[str, tuple[str, int]]:
+def _counts(path: Path) -> dict[str, Work]:
     """What a bundle says of its graph's work; it may come from anyone."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        return {str(node): (str(operator), max(int(count), 0)) for node, (operator, count) in value.items()}
+        return {
+            str(node): Work(str(operator), max(int(count), 0), str(module))
+            for node, (operator, count, module) in value.items()
+        }
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise Refused(
             "bad-manifest",
@@ -286,17 +300,17 @@ def _judged(
     types: tuple[str, str],
     facts: Mapping[str, Any],
     mixed: bool = False,
-    work: Mapping[str, tuple[str, int]] | None = None,
+    work: Mapping[str, Work] | None = None,
     kept: frozenset[str] = frozenset(),
     scales: frozenset[str] | None = None,
     budget: Budget = NO_BUDGET,
 ) -> Hop:
     """The hop's verdict from what its children measured, one per form; a child that did not answer decides it."""
     several = [outcomes] if isinstance(outcomes, Outcome) else list(outcomes)
-    looked_at = [c for c in cases if scales is None or c["scale"] in scales]
-    expected = [(case["name"], output) for case in looked_at for output in common["outputs"]]
+    looked_at = {case["name"] for case in cases if scales is None or case["scale"] in scales}
+    expected = [(case["name"], output) for case in cases for output in common["outputs"]]
     results: list[Result] = []
-    known, ran, differing = dict(facts), set[str](), dict[str, str]()
+    known, ran, differing, metrics = dict(facts), set[str](), dict[str, str](), list[Mapping[str, Any]]()
     if rung.decibels is not None:
         known["decibels"] = rung.decibels
     stored, computed = types
@@ -306,55 +320,68 @@ def _judged(
             known["log"] = f"{outcome.error.why} ({outcome.error.where})"
             return Hop(hop, target, outcome.verdict, ended, Precision(precision, stored), tuple(results), known)
         measured = [Measurement.from_json(value) for value in outcome.value["measurements"]]
-        found = judge(measured, expected, hop=hop, target=target, form=form, rung=rung, precision=precision)
-        unjudged = {case["name"] for case in cases} - {case["name"] for case in looked_at}
-        results += [result for result in found if result.case not in unjudged]
+        by = partial(judge, measured, expected, hop=hop, target=target, form=form, precision=precision)
+        results += [result for result in by(rung=rung) if result.case in looked_at]
+        # Of the others the values are not judged; that they are there, and are numbers, is.
+        results += [r for r in by(rung=ANY_VALUE) if r.case not in looked_at and r.verdict is not Verdict.PASS]
         seen = dict(outcome.value["ran"])
         nodes = seen.pop("nodes")
         ran.add(seen["precision"])
         differing |= seen["differing"]
         if work:
-            known["work"] = share(work, nodes)
+            known.setdefault("work", share(work, nodes))  # of the form that is timed
             differing |= _differing(work, nodes, computed, kept)
         known[form or "ran"] = seen
         known |= _drift_facts(measured)
+        metrics += outcome.value["metrics"]
         if outcome.value["metrics"]:
             known.setdefault("metrics", outcome.value["metrics"])
     precisions = Precision(precision, stored, "+".join(sorted(ran)))
     verdict = worst(result.verdict for result in results)
     bad = next((result for result in results if result.verdict is verdict and result.reason), None)
     reason = f"{bad.case}, {bad.output}: {bad.reason}" if bad else None
-    cost = spent(_comparable(results, cases), known.get("metrics", []))
+    cost = spent(results, {case["name"] for case in cases if case["scale"] in CALIBRATED}, metrics)
     known |= {"spent": cost.as_json()} | ({"otherwise": differing} if differing else {})
+    known |= {"budget": str(budget)} if budget else {}
     mismatch = _mismatch(precision, computed, ran, differing, mixed) or _too_right(precision, rung, results)
+    mismatch = mismatch or (_too_little(precision, computed, known["work"]) if mixed and work else "")
     if mismatch:
         return Hop(hop, target, Verdict.FAIL, mismatch, precisions, tuple(results), known)
     if verdict is Verdict.PASS and budget:
-        known["budget"] = str(budget)
         verdict, over = judged(budget, cost)
         reason = over or None
     return Hop(hop, target, verdict, reason, precisions, tuple(results), known)
 
 
-def _comparable(results: Sequence[Result], cases: Sequence[Mapping[str, Any]]) -> list[Result]:
-    """Those of inputs as they are meant to be: an error in dB says little of what is nearly nothing."""
-    named = {case["name"] for case in cases if case["scale"] in CALIBRATED}
-    return [result for result in results if result.case in named]
+def _too_little(precision: str, computed: str, ran: Mapping[str, float]) -> str:
+    """Why so little of the work ran in what was asked for that it is not that precision's; nothing where enough did."""
+    if "|" in computed or computed in {"fp32", *PERMISSIONS}:
+        return ""
+    found = ran.get(computed, 0.0)
+    if found + ran.get(UNTOLD, 0.0) >= LEAST_SHARE and (found or computed != "int8"):
+        return ""
+    rest = ", ".join(f"{part:.0%} in {kind}" for kind, part in ran.items() if kind != computed)
+    return f"asked for {precision}, and {found:.0%} of the multiplications are known to have run in it, {rest}"
 
 
-def _differing(
-    work: Mapping[str, tuple[str, int]], ran: Mapping[str, str], computed: str, kept: frozenset[str]
-) -> dict[str, str]:
+def _int8_advice(info: TargetInfo, manifest: Manifest) -> list[str]:
+    """What an int8 verdict rests on."""
+    if info.way not in INTEGER:
+        return []
+    said = [f"scales were taken from {info.calibration.source}"] if info.calibration else []
+    unjudged = [metric for metric in manifest.model.metrics if metric not in info.budget.losses]
+    if manifest.model.metrics and len(unjudged) == len(manifest.model.metrics):
+        said.append(f"what {unjudged[0]} loses was not judged: no real input with a known truth, or no bound for it")
+    return said
+
+
+def _differing(work: Mapping[str, Work], ran: Mapping[str, str], computed: str, kept: frozenset[str]) -> dict[str, str]:
     """The nodes with work to do that ran in another type than was asked for, and were not kept for a reason."""
     if computed in PERMISSIONS:
         return {}
-    told = {node: ran.get(node) or ran.get(f"*{operator}") for node, (operator, _) in work.items()}
+    told = {node: kind_of(node, of, ran) for node, of in work.items()}
     wanted = {node: {"fp32"} if node in kept else set[str]() for node in work}
-    return {
-        node: kind
-        for node, kind in told.items()
-        if kind is not None and kind not in wanted[node] | set(computed.split("|"))
-    }
+    return {node: kind for node, kind in told.items() if kind and kind not in wanted[node] | set(computed.split("|"))}
 
 
 def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[str, str], mixed: bool) -> str:

@@ -52,6 +52,7 @@ def _model(definition: ModelDef) -> dict[str, Any]:
         "dims": [f"{dim.name}={dim}" for dim in definition.dims],
         "state": [s.input for s in definition.state],
         "metric": ", ".join(definition.metrics) or None,
+        "budget": str(definition.budget),
         "summary": (inspect.getdoc(factory) or "").partition("\n")[0],
         "options": {p.name: p.default for p in inspect.signature(factory).parameters.values()},
         "source": definition.source,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
-from exporter.budget import Budget
+from exporter.budget import POOR, Budget
 from exporter.errors import ExporterError, Refused
 from exporter.spec import Dim, HostStep, State, Step, Stream, Tensor, factors_of
 from exporter.target import INTEGER
@@ -138,8 +138,8 @@ class TargetInfo:
     """A compiled artifact, or the place kept for one that another machine has to make.
 
     ``graphs`` are those it is compiled from where they are not the simplified ones (a lower precision is written into
-    them); ``options`` are the target's own. ``way`` is how it came to its precision; the nodes ``kept`` stay above it;
-    ``budget`` is what it may cost.
+    them); ``options`` are the target's own. ``way`` is how it came to its precision; the nodes ``kept`` stay above it,
+    each with the reason, and so do those that the target's compiling ``left``; ``budget`` is what it may cost.
     """
 
     target: str
@@ -155,7 +155,8 @@ class TargetInfo:
     graphs: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     way: str = ""
-    kept: tuple[str, ...] = ()
+    kept: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
     calibration: CalibrationInfo | None = None
     budget: Budget = field(default_factory=Budget)
 
@@ -395,7 +396,7 @@ def _with_lower_precisions(value: dict[str, Any]) -> dict[str, Any]:
     if isinstance(targets, dict):
         budget: dict[str, Any] = {"amplification": None, "decibels": None, "losses": {}}
         more: dict[str, Any] = {
-            "graphs": {}, "options": {}, "way": "", "kept": [], "calibration": None, "budget": budget,
+            "graphs": {}, "options": {}, "way": "", "kept": {}, "left": {}, "calibration": None, "budget": budget,
         }  # fmt: skip
         upgraded["targets"] = {key: _added(info, f"targets.{key}", **more) for key, info in targets.items()}
     graphs = value.get("graphs")
@@ -756,8 +757,8 @@ def _check_budget(budget: Budget, place: str) -> None:
     bounds = {"amplification": budget.amplification, "decibels": budget.decibels}
     bounds |= {f"losses.{metric}": bound for metric, bound in budget.losses.items()}
     for name, bound in bounds.items():
-        if bound is not None and bound < 0:
-            _wrong(f"{place}.{name}", f"{bound:g} is no bound", "what is below nothing would be met by anything")
+        if bound is not None and bound < (POOR if name == "decibels" else 0):
+            _wrong(f"{place}.{name}", f"{bound:g} is no bound", "what is below that would be met by anything")
 
 
 def _digest(text: str, place: str) -> None:

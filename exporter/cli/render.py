@@ -359,6 +359,7 @@ def models(value: Event) -> None:
         if options:
             _listing(out, options, ("--set", "default"))
         out.print(f"metric  {escape(only['metric'] or 'none')}")
+        out.print(f"budget of int8  {escape(only['budget'])}")
         out.print(f"source  {escape(only['source'])}")
         out.print(f"checkpoint  {escape(only['checkpoint'] or 'none published')}")
         out.print(f"licence  {escape(only['licence'])}")

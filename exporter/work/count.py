@@ -12,11 +12,14 @@ from math import prod
 import onnx
 import onnx_ir as ir
 
+from exporter.graph import SCOPE, module_of
+from exporter.work import Work
+
 # How many gates a recurrent layer computes per step.
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
-def multiplications(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, int]]:
+def multiplications(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> dict[str, Work]:
     """Multiplications per node, at the sizes of the inputs that are given; nodes that take none are left out.
 
     Args:
@@ -24,7 +27,7 @@ def multiplications(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) 
         sizes: the shape of every input.
 
     Returns:
-        Operator and count by node name. A node whose shapes cannot be told is left out as well.
+        By node name. A node whose shapes cannot be told is left out as well.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -39,7 +42,9 @@ def multiplications(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) 
     del fixed.graph.value_info[:]
     loaded = _folded(fixed)
     counted = [(node, _COUNTS[node.op_type](node)) for node in loaded.graph if node.op_type in _COUNTS]
-    return {node.name or "": (node.op_type, count) for node, count in counted if count}
+    scopes = {node.name: {p.key: p.value for p in node.metadata_props}.get(SCOPE) for node in model.graph.node}
+    names = [(node.name or "", node.op_type, count) for node, count in counted if count]
+    return {name: Work(operator, count, module_of(scopes.get(name))) for name, operator, count in names}
 
 
 def _folded(model: onnx.ModelProto) -> ir.Model:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from exporter import define
 from exporter.parity.cases import Case, generated_inputs
-from exporter.work import share
+from exporter.work import Work, share
 from tests.fakes.lab import specimen
 
 # Whole networks of convolutions and products. A recurrent layer PyTorch does not count, and is counted apart.
@@ -22,7 +22,7 @@ MODELS = ["conv-gated-ffn", "fusion-attention", "raft-conv-gru", "extractor-effi
 def test_the_count_is_that_of_pytorch(model: str, tmp_path: Path) -> None:
     it = specimen(model, tmp_path)
     counts = json.loads((tmp_path / "model.work.json").read_text())
-    ours = sum(count for _, count in counts.values())
+    ours = sum(count for _, count, _ in counts.values())
     module = define.eager(it.build)
     opt = generated_inputs(it.definition, Case("opt", "generated", "normal", it.definition.opt_sizes()))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -33,11 +33,12 @@ def test_the_count_is_that_of_pytorch(model: str, tmp_path: Path) -> None:
 def test_a_recurrent_layer_is_its_gates(tmp_path: Path) -> None:
     specimen("gtcrn", tmp_path)
     counts = json.loads((tmp_path / "model.work.json").read_text())
-    grus = {node: count for node, (operator, count) in counts.items() if operator == "GRU"}
+    grus = {node: count for node, (operator, count, _) in counts.items() if operator == "GRU"}
+    assert all(module for _, _, module in counts.values()), "each is told by its module"
     # The GRU of an attention over time: one sequence of 63 frames, 16 values in and 16 out.
     assert min(grus.values()) == 63 * 3 * 16 * (16 + 16)
 
 
 def test_what_a_runtime_does_not_tell_is_untold() -> None:
-    work = {"a": ("Conv", 60), "b": ("MatMul", 30), "c": ("GRU", 10)}
+    work = {"a": Work("Conv", 60), "b": Work("MatMul", 30), "c": Work("GRU", 10)}
     assert share(work, {"a": "int8", "*GRU": "fp32"}) == {"int8": 0.6, "untold": 0.3, "fp32": 0.1}

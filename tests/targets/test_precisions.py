@@ -95,7 +95,9 @@ def test_calibration_that_nothing_reads_is_refused(tmp_path: Path) -> None:
     assert "takes no scales from it" in found.refused("bad-calibration")
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"n": 5}', '{"n": ["Gemm", "many"]}', '{"n": ["Gemm"]}', "null"])
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"n": 5}', '{"n": ["Gemm", "many", ""]}', '{"n": ["Gemm", 1]}', "null"]
+)
 def test_a_count_of_work_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "work.json").write_text(content)
     with pytest.raises(Refused) as caught:
