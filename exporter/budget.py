@@ -6,7 +6,7 @@ A bound that was not measured is not met: unknown is never success.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf, isfinite, log10
 from typing import Any
 
@@ -52,10 +52,6 @@ class Budget:
             other.decibels if self.decibels is None else self.decibels,
             {**other.losses, **self.losses},
         )
-
-    def without_losses(self) -> Budget:
-        """The bounds on the error alone."""
-        return replace(self, losses={})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ folder is to give both, it is split once, by a recorded seed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from exporter import samples
 from exporter.bundle import read_tensors, under, write_tensors
 from exporter.errors import Refused
 from exporter.host import files as readers
+from exporter.manifest import Manifest
 from exporter.parity import cases as planning
 from exporter.parity.cases import Case
 from exporter.spec import ModelDef
@@ -119,22 +120,37 @@ def _generated(definition: ModelDef) -> list[Case]:
     return [Case(f"calibration-{i}", kind, "normal", definition.opt_sizes(), steps) for i in range(GENERATED)]
 
 
-def _refuse_constant(definition: ModelDef, given: Iterable[Mapping[str, Any]]) -> None:
+def _refuse_constant(definition: ModelDef, given: Sequence[Mapping[str, Any]]) -> None:
     """An input that holds one value throughout gives a scale that fits that value."""
     states = {state.input for state in definition.state}
-    seen: dict[str, set[float]] = {}
-    for inputs in given:
-        for name, value in inputs.items():
-            values = np.asarray(value)
-            if values.size and name not in states and np.issubdtype(values.dtype, np.floating):
-                seen.setdefault(name, set()).update((float(values.min()), float(values.max())))
-    constant = [name for name, values in seen.items() if len(values) == 1]
-    if constant:
-        raise _refused(
-            f"the input {constant[0]} is {next(iter(seen[constant[0]])):g} throughout",
-            "scales are taken from how values spread; there is none",
-            "give real inputs to --calibration",
-        )
+    for tensor in definition.inputs:
+        values = [np.asarray(inputs[tensor.name]) for inputs in given if tensor.name in inputs]
+        values = [value for value in values if value.size and np.issubdtype(value.dtype, np.floating)]
+        if tensor.name in states or not values:
+            continue
+        # A single number per input spreads over the inputs, if at all.
+        single = all(value.size == 1 for value in values)
+        spread = np.ptp(np.concatenate([v.ravel() for v in values])) if single else max(np.ptp(v) for v in values)
+        if spread == 0:
+            seen = ", ".join(f"{x:g}" for x in sorted({float(value.flat[0]) for value in values})[:4])
+            raise _refused(
+                f"the input {tensor.name} is {seen} throughout",
+                "scales are taken from how values spread; there is none",
+                "give real inputs to --calibration",
+            )
+
+
+def refuse_held(manifest: Manifest, path_of: Callable[[str], Path], cases: Iterable[tuple[str, Path]]) -> None:
+    """Refuses to judge a bundle's targets on what their scales were taken from.
+
+    Raises:
+        Refused: ``bad-calibration`` naming both.
+    """
+    judged = list(cases)
+    for info in manifest.targets.values():
+        if info.calibration is not None:
+            files = tuple(path_of(name) for name in info.calibration.files)
+            refuse_judged(Calibration(info.calibration.source, files, info.calibration.real), judged)
 
 
 def refuse_judged(calibration: Calibration, cases: Iterable[tuple[str, Path]]) -> None:

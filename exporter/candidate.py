@@ -15,14 +15,14 @@ from exporter import lower, program
 from exporter.budget import Budget
 from exporter.bundle import Draft
 from exporter.compile import compiled, prepared
-from exporter.errors import Refused
+from exporter.errors import NotProven, Refused
 from exporter.hops import artifact_hop, interface_of, judged_on
 from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
 from exporter.preflight import Opening, options_of
 from exporter.program import program_of
 from exporter.request import Request
 from exporter.stages import Stages, require_torch
-from exporter.target import HINT, INTEGER, QDQ, SCALED, Availability, Target
+from exporter.target import HINT, INTEGER, QDQ, QUANTISED, SCALED, Availability, Target
 from exporter.verdict import Hop, Precision, Verdict
 
 # How often a model is quantised: at first, without what the runtime itself leaves in float32, and without what two
@@ -127,17 +127,24 @@ def made(making: Making, manifest: Manifest) -> Candidate:
     What the ways before it came to is told with the last hop.
     """
     manifest = _with_yardsticks(making, manifest)
-    ways, tried = making.ways, list[str]()
+    ways, tried, found = making.ways, list[str](), None
     for way in ways:
         impossible = _beyond(making, manifest) if way == HINT else ""
         if impossible and way != ways[-1]:
             tried.append(f"by way of {way!r} it was not tried: {impossible}")
             continue
         tried += [impossible] if impossible else []
-        found = _quantised(making, manifest, way) if way in SCALED else _by_way(making, manifest, way)
+        try:
+            found = _quantised(making, manifest, way) if way in SCALED else _by_way(making, manifest, way)
+        except NotProven as error:
+            if found is None:
+                raise
+            tried.append(f"by way of {way!r} it was UNSUPPORTED: {error.what}")
+            break
         if found.hop.verdict is not Verdict.FAIL or way == ways[-1]:
             break
         tried.append(f"by way of {way!r} it was {found.hop.verdict}: {found.hop.reason}")
+    assert found is not None
     if tried:
         hop = found.hop
         hop = replace(hop, facts={**hop.facts, "advice": [*tried, *hop.facts.get("advice", [])]})
@@ -170,6 +177,18 @@ def _by_way(making: Making, manifest: Manifest, way: str) -> Candidate:
     lowered = _lowered(making, manifest, way)
     done, hop = compiled_for(making, manifest, lowered)
     return Candidate(done, (*lowered.hops, hop))
+
+
+def finished(making: Making, manifest: Manifest, lowered: Lowered, before: Mapping[str, str]) -> Candidate:
+    """What an export prepared, compiled and verified where the runtime is.
+
+    Where the target takes scales itself it was never tried: what int8 does not do for is found now.
+    """
+    held = manifest.targets.get(making.key)
+    if lowered.way == QUANTISED and (held is None or held.status != "compiled"):
+        return _quantised(making, manifest, lowered.way)
+    done, hop = compiled_for(making, manifest, lowered, before)
+    return Candidate(done, (hop,))
 
 
 def unverified(making: Making, manifest: Manifest) -> Manifest:

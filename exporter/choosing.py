@@ -137,7 +137,7 @@ def _beside_exact(making: Making, found: Candidate) -> Profile:
             exactly = replace(making, request=replace(making.request, precision=EXACT), budget=Budget())
             try:
                 manifest = unverified(exactly, manifest)
-            except (NotProven, StageFailed):
+            except (NotProven, StageFailed, Incomplete):
                 return _timed(making, manifest, keys)
         keys.append(exact)
     return _timed(making, manifest, keys)
@@ -158,7 +158,7 @@ def _auto(making: Making, manifest: Manifest, asked: Sequence[str], budget: Budg
         one = _for(making, precision, budget, own)
         try:
             tried[precision] = made(one, manifest)
-        except (NotProven, StageFailed) as error:
+        except (NotProven, StageFailed, Incomplete) as error:
             tried[precision] = Candidate(manifest, (_failed(one, error),))
         manifest = tried[precision].manifest
     passed = [p for p, candidate in tried.items() if worst(hop.verdict for hop in candidate.hops) is Verdict.PASS]
@@ -191,10 +191,8 @@ def _failed(making: Making, error: ExporterError) -> Hop:
 def fastest(target: str, passed: Sequence[str], measured: Profile) -> str:
     """The fastest of these precisions, the most exact first; another is taken only where it was shown to be faster."""
     shown = {(ratio.of, ratio.to): ratio.conclusion for ratio in measured.ratios}
-    timed_names = {one.subject.name for one in measured.subjects if one.timed}
-    known = [p for p in passed if subject_name(target, p) in timed_names] or list(passed[:1])
-    best = known[0]
-    for precision in known[1:]:
+    best = passed[0]
+    for precision in passed[1:]:
         pair = subject_name(target, precision), subject_name(target, best)
         if shown.get(pair) is Conclusion.FASTER or shown.get(pair[::-1]) is Conclusion.SLOWER:
             best = precision
@@ -205,8 +203,8 @@ def _nearest(tried: Mapping[str, Candidate]) -> str:
     """Where nothing meets the budget: what errs least of what could be measured."""
 
     def decibels(precision: str) -> float:
-        found = tried[precision].hop.facts.get("spent")
-        return float("-inf") if found is None else float(found["decibels"] or float("inf"))
+        found = tried[precision].hop.facts.get("spent", {}).get("decibels")
+        return float("-inf") if found is None else float(found)
 
     return max(tried, key=decibels)
 
@@ -216,8 +214,9 @@ def _why(target: str, best: str, passed: Sequence[str], measured: Profile | None
         return "nothing meets the budget; this comes nearest"
     if len(passed) == 1:
         return "it alone passes and meets the budget"
-    if measured is None or not any(one.timed for one in measured.subjects if not one.subject.baseline):
-        return "nothing could be timed: the most exact is taken"
+    exact = subject_name(target, passed[0])
+    if measured is None or not any(one.timed for one in measured.subjects if one.subject.name == exact):
+        return "the most exact is taken: it could not be timed, so nothing was shown to be faster"
     slower = [p for p in passed if p != best]
     if best == passed[0]:
         return f"none of {', '.join(slower)} was shown to be faster"

@@ -16,11 +16,12 @@ from typing import Any
 from exporter import calibration, choosing, registry, samples
 from exporter.budget import Budget, parsed
 from exporter.bundle import Bundle, Draft, editing, read_tensors, under
-from exporter.candidate import Calibrated, Making, compiled_for, fed, key_of, prepared_graphs
+from exporter.candidate import Calibrated, Making, fed, finished, key_of, prepared_graphs
 from exporter.choosing import precisions_of, refuse_precision
 from exporter.errors import Incomplete, NotProven, Refused
 from exporter.graph import sha256
 from exporter.hops import graph_hop, interface_of
+from exporter.host.metrics import METRICS
 from exporter.isolate import Limits
 from exporter.latency.result import Profile
 from exporter.manifest import (
@@ -96,6 +97,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         key = _key(definition, request, found)
         manifest, hops = _graph(draft, definition, request, found, key, stages)
         making = Making(draft, target, request, stages, str(path))
+        calibration.refuse_held(manifest, making.path_of, [(c.name, making.path_of(c.file)) for c in manifest.cases])
         calibrated = _calibrated(making, manifest, definition, asked, (source, scales))
         making = replace(making, calibrated=calibrated)
         chosen = choosing.chosen(making, manifest, asked, budget, _own_budget(definition, making, manifest))
@@ -114,10 +116,14 @@ def export(request: Request, progress: Progress = silent) -> Exported:
 
 def _own_budget(definition: ModelDef, making: Making, manifest: Manifest) -> Budget:
     """The definition's own budget; what a metric may lose only where a real input has a truth to lose against."""
-    real = [case for case in manifest.cases if case.scale == "sample"]
-    if any(under(read_tensors(making.path_of(case.file)), "truth/") for case in real):
-        return definition.budget
-    return definition.budget.without_losses()
+    real = [read_tensors(making.path_of(case.file)) for case in manifest.cases if case.scale == "sample"]
+    truths = [set(under(tensors, "truth/")) for tensors in real]
+    losses = {
+        name: bound
+        for name, bound in definition.budget.losses.items()
+        if sum(METRICS[name].value in truth for truth in truths) >= (1 if METRICS[name].over == "case" else 2)
+    }
+    return replace(definition.budget, losses=losses)
 
 
 def _calibrated(
@@ -137,7 +143,8 @@ def _calibrated(
 
 def _refuse_unmeasured(budget: Budget, definition: ModelDef, found: Sequence[Path]) -> None:
     """A loss that no real input could show is told before work, not after it."""
-    if budget.losses and not found and definition.samples is None:
+    own = definition.samples() if budget.losses and not found and definition.samples is not None else ()
+    if budget.losses and not found and next(iter(own), None) is None:
         metric = next(iter(budget.losses))
         raise Refused(
             "bad-budget",
@@ -433,10 +440,10 @@ def compile_bundle(
         before, budget = (held.files, held.budget) if held else ({}, Budget())
         making = Making(draft, target, request, stages, str(path), budget)
         making = replace(making, calibrated=_held_calibration(making, manifest, held))
-        manifest, hop = compiled_for(making, manifest, lowered, before)
-        draft.derived("USE.md", use_page(manifest))
-        draft.commit(manifest)
-    return Exported(path, verification_of(manifest, [hop]), tuple(stages.done), None)
+        made = finished(making, manifest, lowered, before)
+        draft.derived("USE.md", use_page(made.manifest))
+        draft.commit(made.manifest)
+    return Exported(path, verification_of(made.manifest, made.hops), tuple(stages.done), None)
 
 
 def _held_calibration(making: Making, manifest: Manifest, held: TargetInfo | None) -> Calibrated:

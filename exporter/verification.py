@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from exporter import registry, samples
+from exporter import calibration, registry, samples
 from exporter.bundle import Bundle, editing
 from exporter.errors import Refused, nearest
 from exporter.hops import artifact_hop
@@ -146,6 +146,7 @@ def _referenced(
         )
     # A sample moves every output or none; vacuity is judged by the bundle's own cases, which run beside it.
     cases = [{key: case[key] for key in ("name", "scale", "steps", "file")} for case in made["cases"]]
+    calibration.refuse_held(manifest, bundle.file, [(case["name"], Path(case["file"])) for case in cases])
     yardsticks = dict[str, Path]()
     for precision in sorted({manifest.targets[key].precision for key in keys} & manifest.yardsticks.keys()):
         yardsticks[precision] = folder / f"{precision}.safetensors"

@@ -23,6 +23,7 @@ import numpy as np
 from polygraphy.backend.base import BaseRunner
 from polygraphy.backend.onnxrt import OnnxrtRunner
 
+from exporter.errors import NotProven
 from exporter.graph import Graph
 from exporter.target import (
     QUANTISED,
@@ -118,7 +119,14 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
             small(portable, graph)
         elif options.way == STORED:
             shutil.copyfile(graph.path, portable)
-            small(portable, graph)
+            if not small(portable, graph):
+                raise NotProven(
+                    "unsupported",
+                    "no weight of a product has values enough to be stored in eight bits",
+                    where=f"target {self.name}, graph {graph.path.name}",
+                    why="what is asked for as int8 and stored as float32 is not int8",
+                    next="--precision fp32",
+                )
         else:
             shutil.copyfile(graph.path, portable)
         reduced, operators = _convert(portable, folder)

@@ -160,7 +160,8 @@ def verified(value: Event) -> None:
             out.print(line)
         if hop["facts"].get("budget"):
             out.print(f"  budget, {_label(hop)}: {escape(hop['facts']['budget'])}; {_cost(hop['facts']['spent'])}")
-        if set(work := hop["facts"].get("work", {})) - {"fp32"}:
+        work, asked = hop["facts"].get("work", {}), (hop["precision"] or {}).get("asked", "fp32")
+        if work and (asked != "fp32" or set(work) - {"fp32"}):
             parts = ", ".join(f"{part:.1%} {kind}" for kind, part in work.items())
             out.print(f"  work, {_label(hop)}: of the multiplications ran {parts}")
         for line in hop["facts"].get("advice", []):

@@ -21,7 +21,8 @@ from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, sil
 from exporter.target import INTEGER
 from exporter.verification import chosen, save_report
 
-# An output that is off by more than itself, many times over, is no answer of that model.
+# Of a stream there is no single real step to time: noise is, which scales of real inputs do not fit, and its output is
+# asked to be no garbage.
 GROSS = 10.0
 
 
@@ -79,11 +80,12 @@ def timed(
     layers: bool = False,
 ) -> Profile:
     """Times the targets of these keys beside eager, on the normal case at the opt sizes."""
-    tensors, opening = str(path_of(_timed_case(manifest).file)), opening or Opening()
-    artifacts = [_artifact_subject(path_of, manifest, key, tensors, stages, opening, layers) for key in keys]
+    opening = opening or Opening()
+    case = _timed_case(manifest, [manifest.targets[key] for key in keys])
+    artifacts = [_artifact_subject(path_of, manifest, key, case, stages, opening, layers) for key in keys]
     devices = dict.fromkeys(subject.device for subject in artifacts)
     eager = [
-        _eager_subject(path_of, manifest, checkpoint, tensors, device, opening.device, _multiplied(artifacts, device))
+        _eager_subject(path_of, manifest, checkpoint, case, device, opening.device, _multiplied(artifacts, device))
         for device in devices
     ]
     return timing.profile(
@@ -111,18 +113,25 @@ def _conditions(manifest: Manifest, keys: Sequence[str], device: int) -> dict[st
     return {name: conditions for name, conditions in found.items() if conditions}
 
 
-def _timed_case(manifest: Manifest) -> CaseInfo:
-    """The normal case at the opt sizes: what the model is optimised for is what is timed."""
-    opt = {dim.name: dim.opt for dim in manifest.dims}
-    single = [case for case in manifest.cases if case.steps == 1 and case.scale == "normal"]
-    return next((case for case in single if case.sizes == opt), single[0])
+def _timed_case(manifest: Manifest, timed_targets: Sequence[TargetInfo] = ()) -> CaseInfo:
+    """The normal case at the opt sizes: what the model is optimised for is what is timed.
+
+    Where scales were taken from real inputs, a real input is timed, for every subject: on others that target's answers
+    are not looked at, and a timed call whose answer is not looked at shows nothing.
+    """
+    opt, single = {dim.name: dim.opt for dim in manifest.dims}, [case for case in manifest.cases if case.steps == 1]
+    real = [case for case in single if case.scale == "sample"]
+    if real and any(info.calibration is not None and info.calibration.real for info in timed_targets):
+        return next((case for case in real if case.sizes == opt), real[0])
+    normal = [case for case in single if case.scale == "normal"]
+    return next((case for case in normal if case.sizes == opt), normal[0])
 
 
 def _artifact_subject(
     path_of: PathOf,
     manifest: Manifest,
     key: str,
-    tensors: str,
+    case: CaseInfo,
     stages: Stages,
     opening: Opening,
     layers: bool,
@@ -136,9 +145,9 @@ def _artifact_subject(
         "target": info.target,
         "form": info.forms[0] if info.forms else None,
         "program": program_of(manifest).as_json(),
-        "tensors": tensors,
+        "tensors": str(path_of(case.file)),
         "layers": layers,
-        "allowed": _allowed(path_of, manifest, info.precision, target.rung, tensors, info),
+        "allowed": _allowed(path_of, manifest, info.precision, target.rung, case, info),
     }
     advice: tuple[str, ...] = ()
     if not skipped:
@@ -159,18 +168,18 @@ def subject_name(target: str, precision: str) -> str:
 
 
 def _allowed(
-    path_of: PathOf, manifest: Manifest, precision: str, rung: str, tensors: str, info: TargetInfo | None = None
+    path_of: PathOf, manifest: Manifest, precision: str, rung: str, case: CaseInfo, info: TargetInfo | None = None
 ) -> dict[str, float]:
     """The largest relative error a timed call may have: the rung times eager's own noise on this case."""
     if info is not None and info.way in INTEGER:
-        # What is timed is noise, which scales of real inputs do not fit: they are judged on real inputs.
-        bound = GROSS if info.calibration is not None and info.calibration.real else _error(info)
+        real = info.calibration is not None and info.calibration.real
+        bound = GROSS if real and case.scale != "sample" else _error(info)
         return {tensor.name: bound for tensor in manifest.outputs}
-    content, lowered = read_tensors(Path(tensors)), precision in manifest.yardsticks
+    content, lowered = read_tensors(path_of(case.file)), precision in manifest.yardsticks
     rows = {t.name: content[f"noise/{t.name}"] for t in manifest.outputs}
     if lowered:
-        case, yardsticks = _timed_case(manifest).name, read_tensors(path_of(manifest.yardsticks[precision]))
-        rows = {t.name: yardsticks[f"noise/{case}/{t.name}"] for t in manifest.outputs}
+        yardsticks = read_tensors(path_of(manifest.yardsticks[precision]))
+        rows = {t.name: yardsticks[f"noise/{case.name}/{t.name}"] for t in manifest.outputs}
     roundoff = UNIT_ROUNDOFF[precision if lowered else "fp32"]
     bound = RUNGS["low" if lowered else rung].bound
     return {name: bound * max(float(row[0]), roundoff) for name, row in rows.items()}
@@ -186,7 +195,7 @@ def _eager_subject(
     path_of: PathOf,
     manifest: Manifest,
     checkpoint: Path | None,
-    tensors: str,
+    case: CaseInfo,
     device: str,
     index: int,
     precision: str = "fp32",
@@ -201,7 +210,7 @@ def _eager_subject(
         "inputs": [t.name for t in manifest.inputs],
         "repeats": list(manifest.repeats),
         "outputs": [t.name for t in manifest.outputs],
-        "tensors": tensors, "allowed": _allowed(path_of, manifest, precision, "portable", tensors),
+        "tensors": str(path_of(case.file)), "allowed": _allowed(path_of, manifest, precision, "portable", case),
         "tf32": precision == "tf32",
         "device": device if device == "cpu" else f"{device}:{index}",
     }  # fmt: skip

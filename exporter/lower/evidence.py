@@ -21,6 +21,7 @@ from exporter.graph import sha256
 from exporter.isolate import Channel
 from exporter.lower.search import search
 from exporter.lower.switchboard import SWITCHES, Rounding, switchable, switchboard
+from exporter.parity import judge as judging
 from exporter.parity import worker
 from exporter.parity.judge import excess, judge
 from exporter.parity.ladder import Rung
@@ -67,7 +68,10 @@ def searched(
         once = _seconds(run, len(places), memory)
         most = int(min(MOST_RUNS, max(LEAST_RUNS, request["seconds"] / max(once, 1e-3))))
         cost = f"at most {most} runs of {once:.2g} s over {', '.join(case['name'] for case in request['cases'])}"
-        found = search(len(places), _told(run, most, cost, channel), most)
+        found = search(
+            len(places), _told(run, most, cost, channel), most,
+            lambda: time.monotonic() - began > request["seconds"],
+        )  # fmt: skip
     kept = {graph: dict(nodes) for graph, nodes in request["kept"].items()}
     for index, alone in found.kept.items():
         graph, node = places[index]
@@ -172,7 +176,7 @@ class Memory:
             key.update(sha256(Path(path)).encode())
         for said in ("precision", "kept", "outputs", "decibels", "scales"):
             key.update(json.dumps(request.get(said), sort_keys=True).encode())
-        for source in sorted(Path(__file__).parent.glob("*.py")):
+        for source in sorted((*Path(__file__).parent.glob("*.py"), *Path(judging.__file__).parent.glob("*.py"))):
             key.update(sha256(source).encode())
         self._file = folder / f"{key.hexdigest()}.jsonl"
         self._found: dict[str, float] = {}

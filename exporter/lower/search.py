@@ -57,15 +57,16 @@ class _Range:
         return range(self.first, self.end)
 
 
-def search(nodes: int, excess: Excess, most: int) -> Found:
+def search(nodes: int, excess: Excess, most: int, over: Callable[[], bool] = lambda: False) -> Found:
     """Finds a small set of nodes without which the rest is within bounds.
 
     Args:
         nodes: how many there are, in the order they run.
         excess: runs the model with these nodes lowered; 1 is the error allowed.
         most: how many runs it may take; what is not told apart by then stays together.
+        over: whether the time is up; then the best so far is what was found.
     """
-    work = _Search(excess, most)
+    work = _Search(excess, most, over)
     every = frozenset(range(nodes))
     best = Found({}, work.run(every), 1)
     frontier = [_Range(-best.excess, 0, nodes)]
@@ -99,12 +100,12 @@ def _cut(whole: _Range) -> list[tuple[int, int]]:
 class _Search:
     """Counts runs."""
 
-    def __init__(self, excess: Excess, most: int) -> None:
-        self._excess, self._most, self.runs = excess, most, 0
+    def __init__(self, excess: Excess, most: int, over: Callable[[], bool]) -> None:
+        self._excess, self._most, self._over, self.runs = excess, most, over, 0
 
     @property
     def left(self) -> int:
-        return self._most - self.runs
+        return 0 if self._over() else self._most - self.runs
 
     def run(self, lowered: Collection[int]) -> float:
         self.runs += 1

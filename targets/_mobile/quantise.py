@@ -65,10 +65,12 @@ def quantised(
     return {n.name: "ONNX Runtime's quantiser leaves it" for n in products if not scaled & set(inputs.get(n.name, []))}
 
 
-def small(path: Path, graph: Graph) -> None:
+def small(path: Path, graph: Graph) -> int:
     """Stores the weights of all products in eight bits, where they are not yet, and writes the file without what only
-    people and tools read: the graph beside it has all of that."""
-    _write(stored_weights(Graph(path).load()), graph, path)
+    people and tools read: the graph beside it has all of that. Returns how many weights are in eight bits."""
+    model = stored_weights(Graph(path).load())
+    _write(model, graph, path)
+    return sum(tensor.data_type == tensor.INT8 for tensor in model.graph.initializer)
 
 
 def stored_weights(model: Any) -> Any:

@@ -41,7 +41,8 @@ class LayerFacts:
         name: the engine's name of it.
         kind: what the engine says that it is.
         nodes: the graph's nodes that it computes.
-        types: the floating-point types that show at its inputs, outputs, weights and kernel.
+        types: the types that show at its inputs, outputs, weights and kernel.
+        taken: those of its inputs alone: what is quantised on the way out was not computed in eight bits.
         whole: whether it is a fused part of the graph whose inside does not show.
     """
 
@@ -50,6 +51,7 @@ class LayerFacts:
     nodes: tuple[str, ...]
     types: tuple[str, ...]
     whole: bool
+    taken: tuple[str, ...] = ()
 
     @property
     def moves(self) -> bool:
@@ -73,20 +75,26 @@ def _layer(layer: Any) -> LayerFacts:
         types = sorted({*types, "tf32"} - {"fp32"})
     kind = str(layer.get("LayerType", "unknown"))
     fused = bool(nodes) and (kind in GENERATED or FUSED.search(f"{name} {kind}") is not None)
-    return LayerFacts(name, kind, nodes, tuple(types), fused)
+    taken = tuple(sorted(set(_of_tensors(layer, "Inputs"))))
+    return LayerFacts(name, kind, nodes, tuple(types), fused, taken)
 
 
 def _shown(layer: Mapping[str, Any]) -> Iterator[str]:
     """Every type that an entry of the inspector shows."""
     for side in ("Inputs", "Outputs"):
-        for tensor in layer.get(side) or []:
-            for key in ("Format/Datatype", "Datatype", "DataType"):
-                yield type_of(str(tensor.get(key, "")))
+        yield from _of_tensors(layer, side)
     for key in ("Weights", "Bias"):
         value = layer.get(key)
         if isinstance(value, Mapping) and value.get("Count"):
             yield type_of(str(value.get("Type", "")))
     yield type_of(str(layer.get("TacticName", "")))
+
+
+def _of_tensors(layer: Mapping[str, Any], side: str) -> Iterator[str]:
+    """The types of a layer's inputs, or of its outputs."""
+    for tensor in layer.get(side) or []:
+        for key in ("Format/Datatype", "Datatype", "DataType"):
+            yield type_of(str(tensor.get(key, "")))
 
 
 def type_of(words: str) -> str:
@@ -117,12 +125,11 @@ def ran(layers: Sequence[LayerFacts], declared: Mapping[str, str], network: Mapp
             continue
         counts["+".join(types)] += 1
         seen = set(layer.types) | inside | ({"fp32"} if "tf32" in layer.types else set())
+        if "int8" in seen and "int8" not in layer.taken:
+            seen, types = seen - {"int8"}, [kind for kind in types if kind != "int8"]
         for node in layer.nodes:  # a layer with two types at its doors computes in the one that the network has
-            told[node] = (
-                "int8"
-                if declared.get(node) == "int8" and "int8" in seen
-                else (network[node] if network.get(node) in seen else "+".join(types))
-            )
+            between = declared.get(node) == "int8" and "int8" in seen
+            told[node] = "int8" if between else network[node] if network.get(node) in seen else "+".join(types)
         wrong = {node for node in layer.nodes if node in declared and declared[node] not in seen}
         differing |= dict.fromkeys(sorted(wrong), "+".join(types))
     # A network has the types of values: of a product between scales the floating point that its sums are given in.

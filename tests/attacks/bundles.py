@@ -64,6 +64,8 @@ def manifest(key: str = DIGEST, files: dict[str, FileInfo] | None = None, **name
                 graphs={"step": simplified},
                 options={"workspace": 1},
                 calibration=CalibrationInfo("2 of data", DIGEST, (case,)),
+                kept={"conv": "it errs"},
+                left={"gru": "it has no int8"},
                 budget=Budget(2.0, 30.0, {"psnr": 0.05}),
             ),
             "some/int8": TargetInfo("some", "int8", {}, (), {}, "int8", 0, (), "incomplete", "exporter compile ."),

@@ -126,14 +126,12 @@ def _pictures(folder: Path, photographs: Sequence[int]) -> None:
 def _auto(folder: Path, target: str, model: str, words: Sequence[str]) -> Figure:
     """What ``auto`` picks, beside the fastest of all precisions that pass when each is exported by itself."""
     told = _export(folder, target, model, *words, "--precision", "auto", bundle=f"{target}-{model}-auto")
-    every = f"{target}-{model}-every"
-    passed = []
-    for row in told["auto"]["tried"]:
-        code = _run(folder, EXPORTER, target, model, *words, "--precision", row["precision"], "--no-profile",
-                    "-o", every if row["verdict"] == "PASS" else f"{every}-rest", allow=(0, 1)).returncode  # fmt: skip
-        passed += [row["precision"]] if code == 0 else []
-    checkpoint = words if "--checkpoint" in words else ()
-    said = json.loads(_run(folder, EXPORTER, "profile", every, *checkpoint, "--json").stdout)
+    every, passed = f"{target}-{model}-every", []
+    for row in told["auto"]["tried"]:  # each by itself, whatever auto said of it
+        words_of = (EXPORTER, target, model, *words, "--precision", row["precision"], "--no-profile", "-o", every)
+        passed += [row["precision"]] if _run(folder, *words_of, allow=(0, 1)).returncode == 0 else []
+    keys = [word for precision in passed for word in ("--target", f"{target}/{precision}")]
+    said = json.loads(_run(folder, EXPORTER, "profile", every, *words, *keys, "--json").stdout)
     medians = {s["name"]: s["median_ms"] for s in said["subjects"] if s["median_ms"] and s["name"] != "eager"}
     fastest = min(medians, key=lambda name: medians[name])
     picked = told["auto"]["chosen"]

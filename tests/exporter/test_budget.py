@@ -11,9 +11,10 @@ from exporter.errors import Refused
 from exporter.verdict import Result, Verdict
 
 
-def result(error: float | None, amplification: float | None = None) -> Result:
-    verdict = Verdict.PASS
-    return Result("compiled", "it", None, "normal", "y", verdict, relative_l2=error, amplification=amplification)
+def result(
+    error: float | None, amplification: float | None = None, case: str = "normal", verdict: Verdict = Verdict.PASS
+) -> Result:
+    return Result("compiled", "it", None, case, "y", verdict, relative_l2=error, amplification=amplification)
 
 
 def metric(name: str, better: str, *rows: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def test_a_budget_is_read_and_said_in_the_same_words(texts: list[str], budget: B
         "snr:",
         "snr:loud",
         "snr:-3",
+        "snr:14.9",
         "snr:nan",
         "snr:inf",
         "sisdr:0.1",
@@ -73,7 +75,7 @@ def test_what_is_given_goes_over_what_the_definition_says() -> None:
     own = Budget(decibels=20.0, losses={"si-sdr": 0.1, "pesq": 1.0})
     mine = Budget(amplification=3.0, decibels=15.0, losses={"si-sdr": 0.5})
     assert mine.over(own) == Budget(3.0, 15.0, {"si-sdr": 0.5, "pesq": 1.0})
-    assert Budget().over(own) == own and own.without_losses() == Budget(decibels=20.0)
+    assert Budget().over(own) == own
 
 
 def test_what_is_spent_is_the_worst_of_all() -> None:
@@ -81,13 +83,19 @@ def test_what_is_spent_is_the_worst_of_all() -> None:
         metric("psnr", "higher", row(-0.5), row(0.2), row(-80.0, "reference")),
         metric("epe", "lower", row(0.25), row(-1.0)),
         metric("ssim", "higher", row(-1.0, "reference")),
-        metric("stoi", "higher", row(None)),
+        metric("stoi", "higher", row(None), row(-0.01)),
+        metric("psnr", "higher", row(-0.7)),
     ]
-    found = spent([result(0.1, 3.0), result(0.001, 7.0), result(None)], metrics)
-    assert found.decibels == pytest.approx(20.0) and found.amplification == 7.0
-    assert found.losses == {"psnr": 0.5, "epe": 0.25}, "against a reference nothing is lost, and unknown is unknown"
-    assert spent([], []) == Spent(None, None, {})
-    assert spent([result(0.0)], []).as_json()["decibels"] is None
+    results = [result(0.1, 3.0), result(0.001, 7.0), result(0.5, 9.0, "near-zero"), result(None)]
+    found = spent(results, {"normal"}, metrics)
+    assert found.decibels == pytest.approx(20.0), "of what is as it is meant to be"
+    assert found.amplification == 9.0, "of all"
+    assert found.losses == {"psnr": 0.7, "epe": 0.25}, "of all forms; against a reference nothing is lost"
+    assert "stoi" not in found.losses, "where one row is undefined all of it is unknown"
+    assert spent([], (), []) == Spent(None, None, {})
+    assert spent([result(0.0)], {"normal"}, []).as_json()["decibels"] == 300.0
+    broken = [result(0.001), result(None, verdict=Verdict.FAIL)]
+    assert spent(broken, {"normal"}, []).decibels is None, "some of it is no number"
 
 
 @pytest.mark.parametrize(

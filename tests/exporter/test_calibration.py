@@ -87,6 +87,17 @@ def test_what_fits_no_model_is_refused(tensors: dict[str, np.ndarray], code: str
     assert caught.value.code == code, caught.value
 
 
+@pytest.mark.parametrize("values", [(0.0, 0.0), (0.0, 1.0), (2.5, -2.5, 7.0)])
+def test_inputs_that_are_one_value_each_have_no_spread(values: tuple[float, ...], tmp_path: Path) -> None:
+    files = []
+    for index, value in enumerate(values):
+        files.append(tmp_path / f"{index}.safetensors")
+        save_file({"x": np.full((4, 3), value, np.float32)}, files[-1])
+    with pytest.raises(Refused, match="throughout") as caught:
+        calibration.prepared(definition(), "", files, tmp_path / "out")
+    assert caught.value.code == "bad-calibration"
+
+
 def test_what_is_judged_is_refused_by_its_values_whatever_its_name(tmp_path: Path) -> None:
     made = calibration.prepared(
         definition(), "given", [sample(tmp_path, "a"), sample(tmp_path, "b", 2.0)], tmp_path / "c"

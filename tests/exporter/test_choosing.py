@@ -7,20 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from exporter.choosing import fastest
+from exporter.choosing import _nearest, fastest
 from exporter.latency.result import Profile
 from exporter.latency.stats import Conclusion
 
 FASTER, SLOWER, UNDECIDED = Conclusion.FASTER, Conclusion.SLOWER, Conclusion.UNDECIDED
 
 
-def profile(ratios: dict[tuple[str, str], Conclusion], untimed: tuple[str, ...] = ()) -> Profile:
-    names = dict.fromkeys(name for pair in ratios for name in pair)
-    subjects = [
-        types.SimpleNamespace(subject=types.SimpleNamespace(name=name), timed=name not in untimed) for name in names
-    ]
+def profile(ratios: dict[tuple[str, str], Conclusion]) -> Profile:
     found = [types.SimpleNamespace(of=of, to=to, conclusion=conclusion) for (of, to), conclusion in ratios.items()]
-    return cast("Profile", types.SimpleNamespace(subjects=subjects, ratios=found))
+    return cast("Profile", types.SimpleNamespace(ratios=found))
 
 
 CASES: dict[str, tuple[dict[tuple[str, str], Conclusion], str]] = {
@@ -43,10 +39,29 @@ def test_another_is_taken_only_where_it_was_shown_to_be_faster(name: str) -> Non
     assert fastest("it", ["fp32", "bf16", "int8"], profile(ratios)) == expected
 
 
-def test_what_could_not_be_timed_is_not_taken() -> None:
-    ratios = {("it/bf16", "it"): UNDECIDED, ("it/int8", "it"): FASTER}
-    assert fastest("it", ["fp32", "bf16", "int8"], profile(ratios, untimed=("it",))) == "bf16"
-    assert fastest("it", ["fp32", "bf16"], profile(ratios, untimed=("it", "it/bf16", "it/int8"))) == "fp32"
+def test_where_the_most_exact_could_not_be_timed_nothing_was_shown_to_be_faster() -> None:
+    ratios = {("it/int8", "it/bf16"): FASTER}
+    assert fastest("it", ["fp32", "bf16", "int8"], profile(ratios)) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("spent", "nearest"),
+    [
+        ({"fp32": 120.0, "bf16": 40.0, "int8": 18.0}, "fp32"),
+        ({"fp32": None, "bf16": 40.0, "int8": -0.0}, "bf16"),
+        ({"fp32": -3.0, "bf16": None, "int8": 0.0}, "int8"),
+    ],
+)
+def test_what_is_no_number_or_nothing_at_all_does_not_come_nearest(
+    spent: dict[str, float | None], nearest: str
+) -> None:
+    tried = {
+        precision: cast(
+            "Any", types.SimpleNamespace(hop=types.SimpleNamespace(facts={"spent": {"decibels": decibels}}))
+        )
+        for precision, decibels in spent.items()
+    }
+    assert _nearest(tried) == nearest
 
 
 def test_one_alone_needs_no_ratio() -> None:

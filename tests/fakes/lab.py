@@ -160,7 +160,7 @@ class Specimen:
             target=target, precision=artifact.precision, status="compiled", threads=1, stored=artifact.stored,
             forms=artifact.forms, files={role: str(path) for role, path in artifact.files.items()},
             fingerprint=artifact.fingerprint, advice=artifact.advice, options={}, graphs={}, way=way,
-            kept=tuple(artifact.left), calibration=None, budget=budget,
+            kept={}, left=dict(artifact.left), calibration=None, budget=budget,
         )  # fmt: skip
         listed = [
             types.SimpleNamespace(name=c["name"], scale=c["scale"], steps=c["steps"], file=c["file"])

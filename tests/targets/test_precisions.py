@@ -14,15 +14,12 @@ from exporter.errors import Refused
 from exporter.hops import _counts
 from tests.cli_fakes.tool import run
 
-# ``tiny`` is one product: all of its work is in it.
+# ``tiny`` is one product: all of its work is in it. OpenVINO tells nothing of a product with a bias.
 EXPECTED = [
-    pytest.param("openvino", "bf16", "hint", "fp32", "bf16", marks=pytest.mark.xfail(
-        strict=True, reason="OpenVINO names no node for a product with a bias: its work is untold")),
-    pytest.param("openvino", "int8", "quantised", "int8", "int8", marks=pytest.mark.xfail(
-        strict=True, reason="a layer of 12 weights reaches 17.8 dB with NNCF's scales, and 20 are asked for")),
-    ("mobile", "fp16", "types", "fp16", "fp32"),
-    ("mobile", "int8", "quantised", "int8", "int8"),
-]  # fmt: skip
+    ("openvino", "bf16", "hint", "fp32", "bf16", "untold"),
+    ("mobile", "fp16", "types", "fp16", "fp32", "fp32"),
+    ("mobile", "int8", "quantised", "int8", "int8", "int8"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +28,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("precisions") / "tiny.bundle"
 
 
-@pytest.mark.parametrize(("target", "precision", "way", "stored", "ran"), EXPECTED)
-def test_what_was_asked_is_what_ran(target: str, precision: str, way: str, stored: str, ran: str, bundle: Path) -> None:
+@pytest.mark.parametrize(("target", "precision", "way", "stored", "ran", "work"), EXPECTED)
+def test_what_was_asked_is_what_ran(
+    target: str, precision: str, way: str, stored: str, ran: str, work: str, bundle: Path
+) -> None:
     made = run(target, "tiny", "--precision", precision, "-o", bundle, "--no-profile", "--json")
     assert made.code == 0 and made.json["verdict"] == "PASS", made
     (hop,) = [hop for hop in made.json["verify"]["hops"] if hop["hop"] == "compiled"]
     assert hop["precision"]["asked"] == precision and hop["precision"]["stored"] == stored
     assert ran in hop["precision"]["ran"].split("+")
-    assert hop["facts"]["work"].get(ran, 0.0) > 0.99, hop["facts"]["work"]
+    assert hop["facts"]["work"].get(work, 0.0) > 0.99, hop["facts"]["work"]
     info = Bundle.open(bundle).manifest.targets[f"{target}/{precision}"]
     assert info.way == way and (info.calibration is not None) == (way == "quantised")
 
@@ -54,7 +53,37 @@ def test_all_of_them_are_verified_again_by_the_same_rules(bundle: Path) -> None:
 def test_an_application_is_told_the_precision_that_was_judged(bundle: Path) -> None:
     page = (bundle / "USE.md").read_text()
     assert '"INFERENCE_PRECISION_HINT": "bf16"' in page and "ov::element::bf16)" in page
-    assert '"INFERENCE_PRECISION_HINT": "f32"' in page, "of int8, whose rest is float32"
+
+
+class OtherwiseWrong(Exception):
+    """Not for the reason that is known."""
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="12 weights reach 17.8 dB with NNCF's scales, and 20 are asked for"
+)
+def test_int8_of_a_tiny_layer_on_openvino(bundle: Path) -> None:
+    made = run("openvino", "tiny", "--precision", "int8", "-o", bundle, "--no-profile", "--json")
+    (hop,) = [hop for hop in made.json["verify"]["hops"] if hop["hop"] == "compiled"]
+    if hop["verdict"] != "PASS" and "dB below the output; 20 dB" not in str(hop["reason"]):
+        raise OtherwiseWrong(made)
+    assert hop["verdict"] == "PASS"
+
+
+def test_layers_that_int8_does_not_do_for_are_found_by_running_and_named(tmp_path: Path) -> None:
+    """Quantised throughout, ``mdta`` is 9 dB above its error on ONNX Runtime."""
+    bundle = tmp_path / "mdta.bundle"
+    made = run("mobile", "mdta", "--precision", "int8", "-o", bundle, "--no-profile", "--json")
+    assert made.code == 0 and made.json["verdict"] == "PASS", made
+    (hop,) = [hop for hop in made.json["verify"]["hops"] if hop["hop"] == "compiled"]
+    facts = hop["facts"]
+    assert facts["spent"]["decibels"] >= 20 and 0.25 < facts["work"]["int8"] < 1
+    assert facts["search"]["runs"] > 2 and facts["search"]["excess"] <= 1
+    assert facts["kept"] and all("alone brings" in reason for reason in facts["kept"].values())
+    assert set(facts["modules"].values()) - {""}, "told by module"
+    assert any("scales were taken from 8 generated" in line for line in facts["advice"])
+    again = run("verify", bundle, "--json")
+    assert again.code == 0 and again.json["hops"][0]["facts"]["kept"] == facts["kept"]
 
 
 def test_a_folder_for_both_is_split_and_the_bundle_says_how(tmp_path: Path) -> None:

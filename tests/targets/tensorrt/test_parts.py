@@ -164,6 +164,8 @@ def test_a_product_between_scales_ran_in_int8_where_it_shows() -> None:
     plain = layer("conv + relu", "CaskConvolution", ["conv", "relu"], "Float", "Float")
     ignored = ran({"conv": "int8"}, {"conv": "fp32", "relu": "fp32"}, plain)
     assert ignored.differing == {"conv": "fp32"} and ignored.precision == "fp32"
+    on_the_way_out = layer("conv + relu", "CaskConvolution", ["conv", "relu"], "Float", INT8)
+    assert ran({"conv": "int8"}, {"conv": "fp32"}, on_the_way_out).differing == {"conv": "fp32"}
 
 
 def quantised(tmp_path: Path, symmetric: bool) -> onnx.ModelProto:
