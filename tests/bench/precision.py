@@ -18,7 +18,7 @@ from tests.bench.figure import CHECKPOINT, EXPORTER, ROOT, Figure, at_most
 BACKBONES: Mapping[str, tuple[str, Sequence[str], float]] = {
     "ViT": (
         "vit_tiny_patch16_224",
-        ("--size", "224", "--held-out-size", "224", "--crops", "150", "--epochs", "8"),
+        ("--size", "224", "--held-out-size", "224", "--crops", "40", "--epochs", "6"),
         0.5,
     ),
     "ConvNeXt": ("convnext_tiny", ("--crops", "300", "--epochs", "8"), 0.5),
