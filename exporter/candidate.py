@@ -200,7 +200,7 @@ def unverified(making: Making, manifest: Manifest) -> Manifest:
 def _quantised(making: Making, manifest: Manifest, way: str) -> Candidate:
     """Quantises, and leaves out by evidence what int8 does not do for: what the runtime itself leaves in float32, and
     the layers that bring more error than the budget allows."""
-    kept, facts, searches = dict[str, str](), dict[str, Any](), 0
+    kept, facts, searches, told = dict[str, str](), dict[str, Any](), 0, list[str]()
     for attempt in range(ATTEMPTS):
         last = attempt == ATTEMPTS - 1
         found = _by_scales(making, manifest, way, kept, attempt, compile_anyway=last)
@@ -224,7 +224,9 @@ def _quantised(making: Making, manifest: Manifest, way: str) -> Candidate:
             found = found if found.compiled else _by_scales(making, manifest, way, kept, ATTEMPTS, compile_anyway=True)
             break
         kept = {**kept, **left}
+        told.append(f"before {len(left)} nodes were kept out: {failed.reason}")
     *before, hop = found.hops
+    facts |= {"advice": [*hop.facts.get("advice", []), *told]} if hop.verdict is not Verdict.PASS else {}
     return Candidate(found.manifest, (*before, replace(hop, facts={**hop.facts, **facts})))
 
 
