@@ -137,10 +137,10 @@ def made(making: Making, manifest: Manifest) -> Candidate:
         try:
             found = _quantised(making, manifest, way) if way in SCALED else _by_way(making, manifest, way)
         except NotProven as error:
-            if found is None:
+            if found is None and way == ways[-1]:
                 raise
             tried.append(f"by way of {way!r} it was UNSUPPORTED: {error.what}")
-            break
+            continue
         if found.hop.verdict is not Verdict.FAIL or way == ways[-1]:
             break
         tried.append(f"by way of {way!r} it was {found.hop.verdict}: {found.hop.reason}")
