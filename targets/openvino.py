@@ -121,7 +121,7 @@ const float* result = request.get_tensor("{output}").data<float>();
     def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         import openvino as ov
 
-        model, left = ov.Core().read_model(str(graph.path)), dict[str, str]()
+        model, left = _read(graph.path), dict[str, str]()
         if options.way == QUANTISED:
             progress("taking scales", 0, 0)
             model = _quantised(model, options)
@@ -153,6 +153,22 @@ const float* result = request.get_tensor("{output}").data<float>();
     def layers(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray], runs: int) -> list[Layer]:
         assert isinstance(runner, OpenVINORunner)
         return runner.layers(feeds, runs)
+
+
+def _read(path: Path) -> Any:
+    """The model with its operators named after the graph's nodes: the frontend names what gives an output after it."""
+    import openvino as ov
+    from openvino.frontend import FrontEndManager
+
+    model = ov.Core().read_model(str(path))
+    loaded = FrontEndManager().load_by_framework("onnx").load(str(path))  # owns its places
+    made = [(place.get_names(), place.get_producing_operation()) for place in loaded.get_outputs()]
+    nodes = {name: node.get_names()[0] for names, node in made if node is not None for name in names}
+    for op in model.get_ops():
+        name = op.get_friendly_name()
+        if name in nodes and op.get_type_name() not in OUTSIDE:
+            op.set_friendly_name(nodes[name])
+    return model
 
 
 def _quantised(model: Any, options: Options) -> Any:

@@ -67,6 +67,32 @@ def test_it_is_finished_and_judged_where_the_runtime_is(prepared: Path, tmp_path
     assert "sample-mine" in {result["case"] for result in with_sample.json["results"]}
 
 
+def test_int8_is_finished_from_the_calibration_inputs_that_the_bundle_keeps(tmp_path: Path) -> None:
+    """Scales are taken where the runtime is; what they are taken from, and what may not be, was decided here."""
+    for folder, seeds in (("calibration", (1, 2, 3)), ("samples", (4, 5))):
+        (tmp_path / folder).mkdir()
+        for seed in seeds:
+            values = np.random.default_rng(seed).normal(size=(5, 4)).astype(np.float32)
+            np.savez(tmp_path / folder / f"{folder}-{seed}.npz", x=values)
+    words = ("fake-scales", "tiny", "--precision", "int8", "--calibration", "calibration")
+    assert run(*words, "-o", "it.bundle", cwd=tmp_path).code == 3
+    waiting = Bundle.open(tmp_path / "it.bundle").manifest.targets["fake-scales/int8"]
+    assert waiting.calibration is not None and waiting.calibration.real and len(waiting.calibration.files) == 3
+    words = ("compile", "it.bundle", "--target", "fake-scales", "--precision", "int8", "--json")
+    made = run(*words, cwd=tmp_path, env=THERE)
+    assert made.code == 0, made
+    cases = {result["case"] for result in made.json["verify"]["results"]}
+    assert all(case.startswith("normal") for case in cases), "no real input is a case"
+    words = ("verify", "it.bundle", "--json", "--samples")
+    judged = run(*words, "samples", cwd=tmp_path, env=THERE)
+    assert judged.code == 0, judged
+    (hop,) = judged.json["hops"]
+    assert hop["precision"] == {"asked": "int8", "stored": "int8", "ran": "fp32+int8"}
+    assert {r["case"] for r in judged.json["results"]} == {"sample-samples-4", "sample-samples-5"}
+    said = run(*words[:2], "--samples", "calibration", cwd=tmp_path, env=THERE).refused("bad-calibration")
+    assert "calibration" in said
+
+
 @pytest.mark.slow
 def test_a_precision_that_the_runtime_ignored_is_a_fail(tmp_path: Path) -> None:
     words = ("fake-halves-ignored", "tiny", "--precision", "fp16", "--no-profile")

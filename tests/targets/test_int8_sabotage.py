@@ -113,6 +113,27 @@ def test_a_weight_s_scale_that_is_twice_what_it_should_be(it: Specimen, right: A
         assert hop.verdict is Verdict.FAIL, (name, hop.facts["spent"])
 
 
+def test_a_value_that_comes_back_twice_what_it_was(it: Specimen, right: Artifact, tmp_path: Path) -> None:
+    """The scale of DequantizeLinear alone. Of both it would cost one bit of eight, which a bound may allow."""
+
+    def doubled(product: str) -> Callable[[onnx.ModelProto], None]:
+        def edit(model: onnx.ModelProto) -> None:
+            (node,) = [node for node in model.graph.node if node.name == product]
+            (back,) = [made for made in model.graph.node if node.input[0] in made.output]
+            (scale,) = [t for t in model.graph.initializer if t.name == back.input[1]]
+            wrong = numpy_helper.from_array((numpy_helper.to_array(scale) * 2).astype(np.float32), f"{scale.name}_2")
+            model.graph.initializer.append(wrong)
+            back.input[1] = wrong.name
+
+        return edit
+
+    products = [node.name for node in onnx.load(str(right.files["onnx"])).graph.node if node.op_type == "Conv"]
+    assert len(products) >= 2
+    for name in products:
+        hop = judged(it, "mobile", edited(right, tmp_path, doubled(name)))
+        assert hop.verdict is Verdict.FAIL, (name, hop.facts["spent"])
+
+
 def test_one_layer_of_other_weights(it: Specimen, right: Artifact, tmp_path: Path) -> None:
     def edit(model: onnx.ModelProto) -> None:
         tensor = max((t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8),

@@ -14,9 +14,9 @@ from exporter.errors import Refused
 from exporter.hops import _counts
 from tests.cli_fakes.tool import run
 
-# ``tiny`` is one product: all of its work is in it. OpenVINO tells nothing of a product with a bias.
+# ``tiny`` is one product: all of its work is in it.
 EXPECTED = [
-    ("openvino", "bf16", "hint", "fp32", "bf16", "untold"),
+    ("openvino", "bf16", "hint", "fp32", "bf16", "bf16"),
     ("mobile", "fp16", "types", "fp16", "fp32", "fp32"),
     ("mobile", "int8", "quantised", "int8", "int8", "int8"),
 ]
@@ -84,6 +84,18 @@ def test_layers_that_int8_does_not_do_for_are_found_by_running_and_named(tmp_pat
     assert any("scales were taken from 8 generated" in line for line in facts["advice"])
     again = run("verify", bundle, "--json")
     assert again.code == 0 and again.json["hops"][0]["facts"]["kept"] == facts["kept"]
+
+
+@pytest.mark.slow
+def test_a_node_that_a_hint_does_not_reach_is_named_and_the_types_are_written_instead(tmp_path: Path) -> None:
+    """The last transposed convolution of ``cost-aggregation``, a seventh of its work, stays in float32 by hint."""
+    words = ("--precision", "bf16", "-o", tmp_path / "it.bundle", "--no-profile", "--json")
+    made = run("openvino", "cost-aggregation", *words)
+    assert made.code == 0, made
+    (hop,) = [hop for hop in made.json["verify"]["hops"] if hop["hop"] == "compiled"]
+    assert hop["facts"]["work"]["bf16"] > 0.99
+    assert any("by way of 'hint' it was FAIL" in line and "in fp32" in line for line in hop["facts"]["advice"])
+    assert Bundle.open(tmp_path / "it.bundle").manifest.targets["openvino/bf16"].way == "types"
 
 
 def test_a_folder_for_both_is_split_and_the_bundle_says_how(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from polygraphy.common import TensorMetadata
 
 from exporter.spec import Checkpoint, Dim, HostStep, ModelDef, Part, State, Tensor
 from exporter.target import HINT, STORED, TYPES, Artifact, Availability, Problem, Ran, Target
+from targets.mobile import Mobile
 
 STFT = {"sample_rate": 16000, "length": 512, "hop": 256, "window": "sqrt-hann"}
 
@@ -320,6 +321,13 @@ class Halves(Absent):
         kinds = {tensor.data_type for tensor in onnx.load(str(runner._path)).graph.initializer}
         kind = "fp16" if kinds == {onnx.TensorProto.FLOAT16} else "fp32"
         return Ran(kind, {kind: 1}, {"fake": 1})
+
+
+class Scales(Mobile):
+    """Takes scales from calibration inputs; absent like the others."""
+
+    name = "fake-scales"
+    available = Absent.available
 
 
 def _settings(name: str) -> dict[str, float]:
