@@ -17,12 +17,11 @@ from exporter.manifest import (
     Manifest,
     ModelInfo,
     PassRecord,
-    Step,
     TargetInfo,
     Weights,
     encode,
 )
-from exporter.spec import Dim, HostStep, State, Stream, Tensor
+from exporter.spec import Dim, HostStep, State, Step, Stream, Tensor
 
 DIGEST = "0123456789abcdef" * 4
 

@@ -191,7 +191,7 @@ def test_a_checked_file_is_not_hashed_again(path: Path, monkeypatch: pytest.Monk
     name = name_of(path)
     opened = Bundle.open(path)
     first = opened.file(name)
-    monkeypatch.setattr("exporter.bundle._digest", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr("exporter.bundle.reader.digest_of", lambda *_: pytest.fail("hashed again"))
     assert opened.file(name) == first
 
 

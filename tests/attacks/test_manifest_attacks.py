@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from exporter import manifest as module
 from exporter.errors import Refused
-from exporter.manifest import FileInfo, decode, encode, file_name_problem
+from exporter.manifest import FileInfo, decode, encode, file_name_problem, limits
 from tests.attacks.bundles import DIGEST, manifest, spoiled
 
 
@@ -26,8 +25,8 @@ def refusal(data: bytes, code: str = "bad-manifest") -> Refused:
 
 def test_more_bytes_than_are_read() -> None:
     good = encode(manifest())
-    decode(good + b" " * (module.MAX_BYTES - len(good)))
-    assert "bytes" in refusal(good + b" " * (module.MAX_BYTES - len(good) + 1)).what
+    decode(good + b" " * (limits.MAX_BYTES - len(good)))
+    assert "bytes" in refusal(good + b" " * (limits.MAX_BYTES - len(good) + 1)).what
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":'])
@@ -48,8 +47,8 @@ def test_depth_within_the_limit_passes_and_one_more_does_not() -> None:
         return spoiled(lambda m: m["model"]["options"].update(deep=inner))
 
     above = 3  # the manifest, the model, the options
-    decode(nested(module.MAX_DEPTH - above))
-    assert "nested" in refusal(nested(module.MAX_DEPTH - above + 1)).what
+    decode(nested(limits.MAX_DEPTH - above))
+    assert "nested" in refusal(nested(limits.MAX_DEPTH - above + 1)).what
 
 
 def test_more_values_than_are_read() -> None:
@@ -59,7 +58,7 @@ def test_more_values_than_are_read() -> None:
 
 
 def test_more_entries_than_are_read() -> None:
-    many = {str(number): "1" for number in range(module.MAX_ENTRIES + 1)}
+    many = {str(number): "1" for number in range(limits.MAX_ENTRIES + 1)}
     assert "entries" in refusal(spoiled(lambda m: m["tools"].update(many))).what
 
 

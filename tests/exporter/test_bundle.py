@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter import bundle as module
-from exporter.bundle import Bundle, content_name, editing, read_tensors, write_tensors
+from exporter.bundle import Bundle, content_name, editing, lock, read_tensors, write_tensors
+from exporter.bundle.disk import Disk
 from exporter.errors import Defect, ExporterError, Refused
 from exporter.isolate import ROOT
 from tests.attacks.bundles import DIGEST, assert_tidy, contents, key_of, manifest, publish
@@ -272,11 +272,11 @@ def test_a_missing_parent_is_refused_with_the_command_that_makes_it(tmp_path: Pa
 
 @pytest.mark.parametrize("effect", ["mkdir", "lock"])
 def test_a_folder_without_rights_is_refused(path: Path, effect: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(self: module.Disk, found: str, name: str) -> None:
+    def step(self: Disk, found: str, name: str) -> None:
         if found == effect:
             raise PermissionError(13, "Permission denied", name)
 
-    monkeypatch.setattr(module.Disk, "step", step)  # a real one cannot be had where tests run as root
+    monkeypatch.setattr(Disk, "step", step)  # a real one cannot be had where tests run as root
     with pytest.raises(Refused) as caught, editing(path, "x"):
         pytest.fail("entered")
     assert code_of(caught) == "unwritable-folder"
@@ -362,7 +362,7 @@ def test_a_lock_removed_between_opening_and_taking_it_is_no_lock(path: Path, mon
         calls.append(file)
         flock(file, how)
 
-    monkeypatch.setattr(module.fcntl, "flock", late)
+    monkeypatch.setattr(lock.fcntl, "flock", late)
     with editing(path, "second"):
         with pytest.raises(Refused) as caught, editing(path, "third"):
             pytest.fail("entered")

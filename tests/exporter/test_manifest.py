@@ -11,9 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from exporter import manifest as module
 from exporter.errors import Refused
-from exporter.manifest import Manifest, PassRecord, decode, encode, mentioned
+from exporter.manifest import SCHEMA, Manifest, PassRecord, decode, encode, limits, mentioned
 from tests.attacks.bundles import manifest, spoiled
 
 GOOD = json.loads(encode(manifest()))
@@ -44,7 +43,7 @@ def test_text_of_tools_is_made_printable_and_cut() -> None:
     record = PassRecord("fold", "dropped", "\x1b[31mred\x07" + "x" * 10_000)
     graph = dataclasses.replace(one.graphs["step"], passes=(record,))
     reason = decode(encode(dataclasses.replace(one, graphs={"step": graph}))).graphs["step"].passes[0].reason
-    assert "\x1b" not in reason and "red" in reason and len(reason) == module.MAX_TEXT
+    assert "\x1b" not in reason and "red" in reason and len(reason) == limits.MAX_TEXT
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def first_schema(**more: Any) -> dict[str, Any]:
 
 def test_an_older_schema_is_upgraded() -> None:
     opened = decode(json.dumps(first_schema()).encode())
-    assert opened.schema == module.SCHEMA and opened.yardsticks == {}
+    assert opened.schema == SCHEMA and opened.yardsticks == {}
     for target in opened.targets.values():
         assert (
             target.graphs == {}

@@ -180,7 +180,7 @@ def test_killed_while_a_bundle_is_added_to(work: Path, stage: str, delay: float)
 
 KILLER = """
 import os, signal, sys
-from exporter import bundle
+from exporter.bundle.disk import disk
 
 number, how, seen = int(sys.argv[1]), sys.argv[2], 0
 def step(effect, name):
@@ -196,7 +196,7 @@ def starve(effect, name):
         if seen >= number:
             raise OSError(28, "No space left on device")
 
-bundle.disk.step = step if how == "kill" else starve
+disk.step = step if how == "kill" else starve
 sys.argv[:] = ["exporter", *sys.argv[3:]]
 from exporter.cli.app import main
 main()

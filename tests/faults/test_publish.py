@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter import bundle as module
-from exporter.bundle import Bundle, Disk, editing
+from exporter.bundle import Bundle, editing
+from exporter.bundle.disk import Disk, disk
 from exporter.errors import Refused, StageFailed
 from tests.attacks.bundles import assert_tidy, contents, key_of, publish
 
@@ -65,7 +65,7 @@ def in_a_fork(work: Callable[[], object], number: int) -> bool:
     if pid == 0:
         code = 1
         try:
-            module.disk.step = At(number, kill)  # type: ignore[method-assign]
+            disk.step = At(number, kill)  # type: ignore[method-assign]
             work()
             code = 0
         finally:
@@ -169,7 +169,7 @@ def test_no_room_at_every_write(path: Path, before: str, number_: int, monkeypat
         untouched = contents(path)
         at = At(number, no_room, WRITING)
         with monkeypatch.context() as patch:
-            patch.setattr(module.disk, "step", at)
+            patch.setattr(disk, "step", at)
             error = attempt(path)
         if not at.reached:
             assert error is None
@@ -208,7 +208,7 @@ def test_the_message_says_how_many_bytes_were_needed(path: Path, monkeypatch: py
         if effect == "write" and name.startswith(".new-"):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.disk, "step", step)
+    monkeypatch.setattr(disk, "step", step)
     with pytest.raises(StageFailed, match="12345 bytes needed"), editing(path, "x") as draft:
         draft.write("graphs/a.onnx", b"x" * 12345)
     assert not path.exists()
@@ -225,7 +225,7 @@ def test_what_cannot_be_removed_does_not_fail_a_publication(
             raise OSError(errno.EBUSY, "Device or resource busy")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.disk, "step", step)
+        patch.setattr(disk, "step", step)
         publish(path, "new")
     assert state(path) == "new"
     publish(path, "third")
@@ -239,14 +239,14 @@ def test_cleaning_up_does_not_hide_the_first_error(path: Path, monkeypatch: pyte
 
     with pytest.raises(ZeroDivisionError), editing(path, "x") as draft:
         draft.write("graphs/a.onnx", b"data")
-        monkeypatch.setattr(module.disk, "step", step)
+        monkeypatch.setattr(disk, "step", step)
         raise ZeroDivisionError
 
 
 def test_the_order_survives_a_power_loss(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file's bytes are synced before it gets its name, every name before the manifest, the manifest last."""
     at = At(MOST, kill)
-    monkeypatch.setattr(module.disk, "step", at)
+    monkeypatch.setattr(disk, "step", at)
     files = publish(path, "new").manifest.files
     replaces = [name for effect, name in at.seen if effect == "replace"]
     assert sorted(replaces[:-2]) == sorted(name.rpartition("/")[2] for name in files)
@@ -292,4 +292,4 @@ def test_readers_during_publications_see_whole_bundles(path: Path) -> None:
 
 
 def test_a_disk_that_counts_nothing_changes_nothing() -> None:
-    assert isinstance(module.disk, Disk) and Disk().step("write", "x") is None
+    assert isinstance(disk, Disk) and Disk().step("write", "x") is None
