@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -221,12 +221,17 @@ def _key(definition: ModelDef, request: Request, found: Sequence[Path]) -> str:
     parts: dict[str, Any] = {
         "build": request.build | {"checkpoint": sha256(request.checkpoint) if request.checkpoint else None},
         "dims": [str(dim) for dim in definition.dims],
-        "samples": {path.name: sha256(path) for place in found for path in _within(place)},
-        "sources": {path.name: sha256(path) for path in registry.model_sources(definition.name)},
-        "ours": {path.name: sha256(path) for path in sorted(Path(__file__).parent.rglob("*.py"))},
+        "samples": _digests(path for place in found for path in _within(place)),
+        "sources": _digests(registry.model_sources(definition.name)),
+        "ours": _digests(sorted(Path(__file__).parent.rglob("*.py"))),
         "tools": tool_versions(TOOLS),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _digests(paths: Iterable[Path]) -> list[tuple[str, str]]:
+    """Names and digests in order; names may be equal, of files in different folders."""
+    return [(path.name, sha256(path)) for path in paths]
 
 
 def _within(place: Path) -> list[Path]:

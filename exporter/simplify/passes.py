@@ -33,21 +33,36 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
 def onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
     """onnxsim's simplification; its own ``ok`` checks nothing by default, so ours decides.
 
-    It drops which module of the model a node is of: what it left as it was is told again.
+    It drops which module of the model a node is of: what it left as it was is told again, and what it made of several
+    nodes is of the module whose weights it takes.
     """
     import onnxsim as simplifier
 
-    scopes = {key: scope for node in model.graph.node if (scope := scope_of(node)) for key in (node.name, *node.output)}
+    scopes = _scopes(model)
     with contextlib.redirect_stdout(io.StringIO()):
         simplified, _ = simplifier.simplify(model)
     kept = [entry for entry in simplified.metadata_props if not entry.key.startswith("onnxsim")]
     del simplified.metadata_props[:]
     simplified.metadata_props.extend(kept)
+    weights = {tensor.name for tensor in simplified.graph.initializer}
     for node in simplified.graph.node:
-        scope = next((scopes[key] for key in (node.name, *node.output) if key in scopes), None)
+        keys = (node.name, *node.output, *(name for name in node.input if name in weights))
+        scope = next((scopes[key] for key in keys if scopes.get(key)), None)
         if scope is not None and not scope_of(node):
             node.metadata_props.add(key=SCOPE, value=scope)
     return simplified
+
+
+def _scopes(model: onnx.ModelProto) -> dict[str, str]:
+    """The scope of every node by its name and by its outputs, and of every weight that one scope alone takes."""
+    weights = {tensor.name: set[str]() for tensor in model.graph.initializer}
+    scopes = dict[str, str]()
+    for node in model.graph.node:
+        scope = scope_of(node) or ""
+        scopes |= {key: scope for key in (node.name, *node.output) if key}
+        for name in weights.keys() & set(node.input):
+            weights[name].add(scope)
+    return scopes | {name: next(iter(of)) for name, of in weights.items() if len(of) == 1}
 
 
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:

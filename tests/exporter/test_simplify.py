@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 from exporter import simplify as module
-from exporter.graph import Graph
+from exporter.graph import SCOPE, Graph, module_of, scope_of
 from exporter.simplify import passes
 from tests.fakes import sabotage
 from tests.fakes.lab import Silent, Specimen
@@ -128,3 +129,23 @@ def test_a_pass_gets_a_copy(it: Specimen) -> None:
     breaks_a_weight(passes.copied(traced))
     drops_an_input(passes.copied(traced))
     assert passes.content(traced) == kept
+
+
+def test_what_is_fused_is_still_of_the_module_whose_weights_it_takes() -> None:
+    """A linear layer on three axes becomes Reshape, Gemm, Reshape: a product without a name or an output of before."""
+    weight, bias = np.ones((4, 3), np.float32), np.ones(3, np.float32)
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "fc.weight"], ["h"], "first"),
+        onnx.helper.make_node("Add", ["h", "fc.bias"], ["sum"], "second"),
+        onnx.helper.make_node("Softmax", ["sum"], ["y"], "third"),
+    ]
+    for node, module_name in zip(nodes, ("net.fc", "net.fc", "net"), strict=True):
+        node.metadata_props.add(key=SCOPE, value=str(["", module_name, "linear"]))
+    kind = onnx.TensorProto.FLOAT
+    x, y = (onnx.helper.make_tensor_value_info(n, kind, [2, 5, size]) for n, size in (("x", 4), ("y", 3)))
+    tensors = [onnx.numpy_helper.from_array(weight, "fc.weight"), onnx.numpy_helper.from_array(bias, "fc.bias")]
+    graph = onnx.helper.make_graph(nodes, "it", [x], [y], tensors)
+    fused = passes.onnxsim(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]))
+    (product,) = [node for node in fused.graph.node if node.op_type in ("Gemm", "MatMul")]
+    assert product.op_type == "Gemm" and product.name not in ("first", "second")
+    assert module_of(scope_of(product)) == "net.fc"
