@@ -174,6 +174,7 @@ def _read(path: Path) -> Any:
 def _quantised(model: Any, options: Options) -> Any:
     """The model with scales for int8 taken by NNCF from what its graph is given on calibration inputs."""
     import nncf
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     feeds = [load_file(path) for path in options.calibration_files]
@@ -181,19 +182,23 @@ def _quantised(model: Any, options: Options) -> Any:
     named = [op.get_friendly_name() for op in model.get_ops()]
     kept = [name for name in named if name.partition("/")[0] in options.kept]
     attends = any(op.get_type_name() in ("Softmax", "ScaledDotProductAttention") for op in model.get_ops())
-    # Where some layers are kept, what lies between products is too: a sum of gates errs as much as they do.
-    between = sorted({op.get_type_name() for op in model.get_ops()} - PRODUCTS - OUTSIDE) if kept else []
-    # No smoothing: the products it puts before layers cost more than the layers gain (docs/precision.md).
+    # Products alone: what lies between them, sums and gates, loses more than it gains (docs/precision.md).
+    between = sorted({op.get_type_name() for op in model.get_ops()} - PRODUCTS - OUTSIDE)
+    # No smoothing: the products it puts before layers cost more than the layers gain.
     plain = nncf.AdvancedSmoothQuantParameters(matmul=-1, convolution=-1)
+    # All that was seen is held: a quantile, NNCF's own choice, cuts off what rare inputs need.
+    ranges = RangeEstimatorParametersSet.MINMAX
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(feeds),
             subset_size=len(feeds),
-            preset=nncf.QuantizationPreset.PERFORMANCE,
+            preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER if attends else None,
             ignored_scope=nncf.IgnoredScope(names=kept, types=between, validate=False),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=plain),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                smooth_quant_alphas=plain, activations_range_estimator_params=ranges
+            ),
         )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import isfinite, isnan, log10
+from dataclasses import dataclass, replace
+from math import isfinite, isnan, log10, sqrt
 
-from exporter.parity.ladder import ELEMENT_GUARD, LARGEST_ERROR, UNIT_ROUNDOFF, VACUOUS, Rung
+from exporter.parity.ladder import ELEMENT_GUARD, FEW, LARGEST_ERROR, UNIT_ROUNDOFF, VACUOUS, Rung
 from exporter.parity.measure import Measurement, relative
 from exporter.verdict import Result, Verdict
 
@@ -50,6 +50,7 @@ def judge(
         precision: the precision asked for.
         guard: whether these are the few cases that guard a pass: too few to say that an output never moves.
     """
+    measurements = _against_the_usual(measurements)
     by_key = {(m.case, m.output): m for m in measurements}
     floors = _floors(measurements)
     moved = _moved(measurements)
@@ -73,6 +74,29 @@ def excess(result: Result, rung: Rung, precision: str) -> float:
     allowed = min(rung.bound * max(result.noise, UNIT_ROUNDOFF[precision]), rung.error)
     off = result.relative_l2 / allowed
     return off if result.verdict is Verdict.PASS else max(off, 1.001)
+
+
+def _against_the_usual(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """The measurements, those of outputs of few values in units of what the output usually is.
+
+    A score that happens to lie near zero has a large relative error in any arithmetic, eager's too: it would fail what
+    is right, and stretch eager's own error until it hides what is wrong in the other cases.
+    """
+    sums: dict[tuple[str, str], tuple[float, int]] = {}
+    for m in measurements:
+        square, count = sums.get((m.output, m.scale), (0.0, 0))
+        sums[m.output, m.scale] = square + m.reference_l2**2, count + m.elements
+    return [_resized(m, *sums[m.output, m.scale]) if 0 < m.elements < FEW else m for m in measurements]
+
+
+def _resized(m: Measurement, square: float, count: int) -> Measurement:
+    """The measurement, in units of the root mean square over all cases of its scale where its own is less."""
+    size = sqrt(square / count * m.elements)
+    if not isfinite(size) or size <= m.reference_l2:
+        return m
+    # Of a reference that is all zero eager's error is known by its largest element alone.
+    own = m.noise * m.reference_l2 if m.reference_l2 else m.noise_max_abs * sqrt(m.elements)
+    return replace(m, reference_l2=size, noise=own / size)
 
 
 def _floors(measurements: Sequence[Measurement]) -> Mapping[tuple[str, str], Floor]:

@@ -54,3 +54,6 @@ UNIT_ROUNDOFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2
 
 # A reference that moves less than this many times its noise between cases of one shape says nothing.
 VACUOUS = 16.0
+
+# An output of fewer values than this is measured against what it usually is, not against what it is in one case.
+FEW = 16

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporter.bundle import Bundle
 from exporter.latency.clock import Monotonic, time_each
@@ -20,12 +20,24 @@ from tests.bench.figure import EXPORTER, Figure
 
 BACKBONES = ("extractor-vit", "extractor-convnext", "extractor-efficientnet")
 PRODUCTS = {"Convolution", "ConvolutionBackpropData", "GroupConvolution", "GroupConvolutionBackpropData", "MatMul"}
-# What NNCF is asked: smoothing, the preset, products alone. The third is what the target asks.
-VARIANTS: Mapping[str, tuple[bool, str, bool]] = {
-    "NNCF, mixed preset, SmoothQuant": (True, "MIXED", False),
-    "the same without SmoothQuant": (False, "MIXED", False),
-    "without SmoothQuant, performance preset": (False, "PERFORMANCE", False),
-    "the same, products alone": (False, "PERFORMANCE", True),
+
+
+class Asked(NamedTuple):
+    """What NNCF is asked for."""
+
+    smooth: bool
+    preset: str
+    products: bool
+    least_and_largest: bool
+
+
+# The last is what the target asks for.
+VARIANTS: Mapping[str, Asked] = {
+    "NNCF, mixed preset, SmoothQuant": Asked(True, "MIXED", False, False),
+    "the same without SmoothQuant": Asked(False, "MIXED", False, False),
+    "without SmoothQuant, performance preset": Asked(False, "PERFORMANCE", False, False),
+    "the same, products alone": Asked(False, "PERFORMANCE", True, False),
+    "without SmoothQuant, mixed preset, products alone, all that was seen": Asked(False, "MIXED", True, True),
 }
 ROUNDS, CALLS = 25, 4
 
@@ -57,7 +69,7 @@ def _of(folder: Path, model: str) -> list[Figure]:
 
     subjects = {"fp32": opened(core.read_model(path), "f32"), "bf16 by hint": opened(core.read_model(path), "bf16")}
     for name, asked in VARIANTS.items():
-        subjects[name] = opened(_quantised(core.read_model(path), feeds, *asked), "f32")
+        subjects[name] = opened(_quantised(core.read_model(path), feeds, asked), "f32")
     ratios: dict[str, list[float]] = {name: [] for name in subjects if name != "fp32"}
     order = list(subjects)
     for _ in range(ROUNDS):
@@ -71,18 +83,23 @@ def _of(folder: Path, model: str) -> list[Figure]:
     ]
 
 
-def _quantised(model: Any, feeds: list[Any], smooth: bool, preset: str, products: bool) -> Any:
+def _quantised(model: Any, feeds: list[Any], asked: Asked) -> Any:
     import nncf
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     kinds = {op.get_type_name() for op in model.get_ops()}
-    between = sorted(kinds - PRODUCTS - {"Constant", "Parameter", "Result"}) if products else []
+    between = sorted(kinds - PRODUCTS - {"Constant", "Parameter", "Result"}) if asked.products else []
     attends = bool(kinds & {"Softmax", "ScaledDotProductAttention"})
-    plain = nncf.AdvancedSmoothQuantParameters(matmul=-1, convolution=-1)
-    more = {} if smooth else {"advanced_parameters": nncf.AdvancedQuantizationParameters(smooth_quant_alphas=plain)}
+    more: dict[str, Any] = {}
+    if not asked.smooth:
+        more["smooth_quant_alphas"] = nncf.AdvancedSmoothQuantParameters(matmul=-1, convolution=-1)
+    if asked.least_and_largest:
+        more["activations_range_estimator_params"] = RangeEstimatorParametersSet.MINMAX
     with contextlib.redirect_stdout(io.StringIO()):
         return nncf.quantize(
-            model, nncf.Dataset(feeds), subset_size=len(feeds), preset=getattr(nncf.QuantizationPreset, preset),
+            model, nncf.Dataset(feeds), subset_size=len(feeds), preset=getattr(nncf.QuantizationPreset, asked.preset),
             model_type=nncf.ModelType.TRANSFORMER if attends else None,
-            ignored_scope=nncf.IgnoredScope(types=between, validate=False), **more,
+            ignored_scope=nncf.IgnoredScope(types=between, validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(**more),
         )  # fmt: skip

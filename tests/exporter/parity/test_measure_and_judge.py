@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.parity.judge import judge
-from exporter.parity.ladder import ELEMENT_GUARD, LARGEST_ERROR, RUNGS, UNIT_ROUNDOFF, VACUOUS, Rung
+from exporter.parity.ladder import (
+    ELEMENT_GUARD,
+    FEW,
+    LARGEST_ERROR,
+    QUANTISED_RUNG,
+    RUNGS,
+    UNIT_ROUNDOFF,
+    VACUOUS,
+    Rung,
+)
 from exporter.parity.measure import Measurement, compare, extra_outputs, l2, relative, step_errors
 from exporter.verdict import SEVERITY, Result, Verdict, worst
 
@@ -74,6 +83,41 @@ def test_extra_and_never_compared() -> None:
     assert absent.verdict is Verdict.FAIL and absent.reason == "it was never compared"
     assert verdict_of(good, expected=[("case", "y"), ("other", "y")]).verdict is Verdict.FAIL
     assert worst([]) is Verdict.INVALID
+
+
+# ---- outputs of few values
+
+
+def scores(errors: list[float], values: list[float], noise: float = NOISE, per_case: int = 1) -> list[Measurement]:
+    """A number a case, and how far off each is; eager is off by ``noise`` in each."""
+    found = []
+    for index, (error, value) in enumerate(zip(errors, values, strict=True)):
+        y64 = np.full(per_case, value)
+        known = {"case": str(index), "noise": relative(noise, abs(value)), "noise_max_abs": noise}
+        found.append(measured(y64 + error, y64, "float64", **known))
+    return found
+
+
+def worst_score(*args: Any, rung: Rung = QUANTISED_RUNG, **known: Any) -> Result:
+    values = args[1]
+    return verdict_of(*scores(*args, **known), rung=rung, expected=[(str(i), "y") for i in range(len(values))])
+
+
+def test_a_score_that_lies_near_zero_is_measured_against_what_scores_are() -> None:
+    values = [0.9, 0.7, 0.8, 0.001, 0.0]
+    fair = worst_score([0.03] * 5, values)
+    assert fair.verdict is Verdict.PASS and fair.relative_l2 is not None
+    assert worst_score([0.03, 0.03, 0.03, 0.03, 0.08], values).verdict is Verdict.FAIL, "each of them is judged"
+    assert worst_score([0.0, 0.08, 0.0, 0.0, 0.0], values).verdict is Verdict.FAIL
+    assert worst_score([0.03], [0.001]).verdict is Verdict.FAIL, "of one case nothing else is known"
+    assert worst_score([0.03] * 4, values[:4], per_case=FEW).verdict is Verdict.FAIL, "a picture may be dark"
+
+
+def test_eager_s_error_on_a_score_near_zero_hides_no_other_score_s() -> None:
+    """Relative to itself eager is off by a thousandth where the score is small: that would allow anything elsewhere."""
+    values = [0.9, 0.7, 0.8, 0.0001]
+    assert worst_score([1e-7] * 4, values, noise=1e-7, rung=RUNG).verdict is Verdict.PASS
+    assert worst_score([1e-5, 0, 0, 0], values, noise=1e-7, rung=RUNG).verdict is Verdict.FAIL
 
 
 # ---- NaN, infinite, empty
