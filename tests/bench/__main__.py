@@ -47,7 +47,7 @@ PARTS = {
     )
 }
 # Parts that leave bundles for the next.
-LEAVING = {"stream": ("quality",)}
+LEAVING = {"stream": ("quality",), "quantising": ("precision",)}
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "onnxsim", "onnxscript", "polygraphy", "numpy")
 HEAD = """# Performance
 

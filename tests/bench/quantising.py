@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import random
 import statistics
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from exporter.bundle import Bundle
-from exporter.latency.clock import Monotonic, time_each
-from tests.bench.figure import EXPORTER, Figure
+import numpy as np
 
-BACKBONES = ("extractor-vit", "extractor-convnext", "extractor-efficientnet")
+from exporter.bundle import Bundle
+from exporter.host.metrics import srcc
+from exporter.latency.clock import Monotonic, time_each
+from tests.bench.figure import Figure
+from tests.bench.precision import BACKBONES
+
 PRODUCTS = {"Convolution", "ConvolutionBackpropData", "GroupConvolution", "GroupConvolutionBackpropData", "MatMul"}
 
 
@@ -43,44 +45,48 @@ ROUNDS, CALLS = 25, 4
 
 
 def figures(folder: Path) -> list[Figure]:
-    """The time of each as a part of float32's, one thread, interleaved."""
+    """The time of each as a part of float32's, one thread, interleaved, and what the ranking of crops loses.
+
+    Of the models, calibration inputs and held-out crops that the part ``precision`` leaves.
+    """
     if any(find_spec(name) is None for name in ("timm", "skimage", "nncf")):
         return []
-    return [figure for model in BACKBONES for figure in _of(folder, model)]
+    return [figure for name in BACKBONES for figure in _of(folder, name)]
 
 
-def _of(folder: Path, model: str) -> list[Figure]:
+def _of(folder: Path, name: str) -> list[Figure]:
     import openvino as ov
 
-    from model_defs.vqa.definitions import other_photographs
-
-    words = [EXPORTER, "openvino", model, "--no-profile", "--dim", "batch=1", "--json", "-o", model]
-    json.loads(subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True).stdout)
-    bundle = Bundle.open(folder / model)
+    bundle = Bundle.open(folder / f"vqa-{name}")
     path = str(bundle.file(bundle.manifest.graphs["model"].simplified))
-    feeds = [{"image": sample.values["image"]} for sample in list(other_photographs())[::2]]
+    feeds, crops = ([np.load(file) for file in sorted((folder / f).iterdir())] for f in ("calibration", "judged"))
+    feeds, truths = [{"image": crop["image"]} for crop in feeds], [{"score": crop["truth/score"]} for crop in crops]
     core = ov.Core()
 
-    def opened(graph: Any, hint: str) -> Any:
+    def opened(graph: Any, hint: str) -> Callable[[Any], Any]:
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1}
-        request = core.compile_model(graph, "CPU", settings).create_infer_request()
-        request.infer(feeds[0])
-        return request.infer
+        return core.compile_model(graph, "CPU", settings).create_infer_request().infer  # type: ignore[no-any-return]
+
+    def ranked(infer: Callable[[Any], Any]) -> float:
+        return srcc([{"score": infer({"image": crop["image"]})["quality_score"].ravel()} for crop in crops], truths)
 
     subjects = {"fp32": opened(core.read_model(path), "f32"), "bf16 by hint": opened(core.read_model(path), "bf16")}
-    for name, asked in VARIANTS.items():
-        subjects[name] = opened(_quantised(core.read_model(path), feeds, asked), "f32")
-    ratios: dict[str, list[float]] = {name: [] for name in subjects if name != "fp32"}
-    order = list(subjects)
+    for variant, asked in VARIANTS.items():
+        subjects[variant] = opened(_quantised(core.read_model(path), feeds, asked), "f32")
+    ranks = {variant: ranked(infer) for variant, infer in subjects.items()}
+    ratios: dict[str, list[float]] = {variant: [] for variant in subjects if variant != "fp32"}
+    order, rng = list(subjects), random.Random(0)
     for _ in range(ROUNDS):
-        random.Random(0).shuffle(order)
-        spent = {name: statistics.median(time_each(subjects[name], CALLS, Monotonic())[0]) for name in order}
-        for name, found in ratios.items():
-            found.append(spent[name] / spent["fp32"])
+        rng.shuffle(order)
+        call = {variant: partial(subjects[variant], feeds[0]) for variant in order}
+        spent = {variant: statistics.median(time_each(call[variant], CALLS, Monotonic())[0]) for variant in order}
+        for variant, found in ratios.items():
+            found.append(spent[variant] / spent["fp32"])
     return [
-        Figure(f"`{model}`, one thread: {name}", "none", statistics.median(found), True, "x of fp32")
-        for name, found in ratios.items()
-    ]
+        Figure(f"`vqa` with {name}, one thread: {variant}", "none", statistics.median(found), True, "x of fp32",
+               note=f"SRCC loss {ranks['fp32'] - ranks[variant]:.4f}")
+        for variant, found in ratios.items()
+    ]  # fmt: skip
 
 
 def _quantised(model: Any, feeds: list[Any], asked: Asked) -> Any:
