@@ -22,7 +22,7 @@ from exporter.preflight import Opening, options_of
 from exporter.program import program_of
 from exporter.request import Request
 from exporter.stages import Stages, require_torch
-from exporter.target import HINT, INTEGER, QDQ, QUANTISED, SCALED, Availability, Target
+from exporter.target import HINT, INTEGER, OWN_SCALES, QDQ, SCALED, Availability, Target
 from exporter.verdict import Hop, Precision, Verdict
 
 # How often a model is quantised: at first, without what the runtime itself leaves in float32, and without what two
@@ -68,8 +68,8 @@ class Making:
 
     @property
     def ways(self) -> tuple[str, ...]:
-        """The ways to the precision, in order."""
-        return tuple(self.target.lowers.get(self.request.precision, ("",)))
+        """The ways to the precision on this machine, in order."""
+        return self.target.ways(self.request.precision)
 
     def path_of(self, name: str) -> Path:
         """Where a file of the draft lies: one of the old bundle is checked against its digest, a new one is ours."""
@@ -185,7 +185,7 @@ def finished(making: Making, manifest: Manifest, lowered: Lowered, before: Mappi
     Where the target takes scales itself it was never tried: what int8 does not do for is found now.
     """
     held = manifest.targets.get(making.key)
-    if lowered.way == QUANTISED and (held is None or held.status != "compiled"):
+    if lowered.way in OWN_SCALES and (held is None or held.status != "compiled"):
         return _quantised(making, manifest, lowered.way)
     done, hop = compiled_for(making, manifest, lowered, before)
     return Candidate(done, (hop,))

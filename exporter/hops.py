@@ -42,6 +42,7 @@ PERMISSIONS = frozenset({"tf32"})
 # float32 errs some 1e-4 times as much as fp16 does, and 1e-5 times as much as bf16.
 TOO_RIGHT = 1 / 256
 NO_BUDGET = Budget()
+FLOAT32 = frozenset({"fp32"})
 # Whatever is finite, of the form that was declared.
 ANY_VALUE = replace(QUANTISED_RUNG, decibels=-400.0)
 # Less of the multiplications than this is another precision with a few nodes in the one that was asked for.
@@ -222,6 +223,7 @@ def artifact_hop(
         mixed=lowered or info.way in INTEGER,
         work=work,
         kept=frozenset({*info.kept, *info.left}),
+        rest=target.rest(info.precision, info.way),
         scales=judged_on(info.way, info.calibration, cases),
         budget=info.budget,
     )
@@ -302,6 +304,7 @@ def _judged(
     mixed: bool = False,
     work: Mapping[str, Work] | None = None,
     kept: frozenset[str] = frozenset(),
+    rest: frozenset[str] = FLOAT32,
     scales: frozenset[str] | None = None,
     budget: Budget = NO_BUDGET,
 ) -> Hop:
@@ -330,7 +333,7 @@ def _judged(
         differing |= seen["differing"]
         if work:
             known.setdefault("work", share(work, nodes))  # of the form that is timed
-            differing |= _differing(work, nodes, computed, kept)
+            differing |= _differing(work, nodes, computed, dict.fromkeys(kept, rest))
         known[form or "ran"] = seen
         known |= _drift_facts(measured)
         metrics += outcome.value["metrics"]
@@ -343,7 +346,9 @@ def _judged(
     cost = spent(results, {case["name"] for case in cases if case["scale"] in CALIBRATED}, metrics)
     known |= {"spent": cost.as_json()} | ({"otherwise": differing} if differing else {})
     known |= {"budget": str(budget)} if budget else {}
-    mismatch = _mismatch(precision, computed, ran, differing, mixed) or _too_right(precision, rung, results)
+    mismatch = _mismatch(precision, computed, ran, differing, rest if mixed else None) or _too_right(
+        precision, rung, results
+    )
     mismatch = mismatch or (_too_little(precision, computed, known["work"]) if mixed and work else "")
     if mismatch:
         return Hop(hop, target, Verdict.FAIL, mismatch, precisions, tuple(results), known)
@@ -375,20 +380,24 @@ def _int8_advice(info: TargetInfo, manifest: Manifest) -> list[str]:
     return said
 
 
-def _differing(work: Mapping[str, Work], ran: Mapping[str, str], computed: str, kept: frozenset[str]) -> dict[str, str]:
-    """The nodes with work to do that ran in another type than was asked for, and were not kept for a reason."""
+def _differing(
+    work: Mapping[str, Work], ran: Mapping[str, str], computed: str, kept: Mapping[str, frozenset[str]]
+) -> dict[str, str]:
+    """The nodes with work to do that ran in another type than was asked for; those kept for a reason have others."""
     if computed in PERMISSIONS:
         return {}
     told = {node: kind_of(node, of, ran) for node, of in work.items()}
-    wanted = {node: {"fp32"} if node in kept else set[str]() for node in work}
-    return {node: kind for node, kind in told.items() if kind and kind not in wanted[node] | set(computed.split("|"))}
+    asked, none = set(computed.split("|")), frozenset[str]()
+    return {node: kind for node, kind in told.items() if kind and kind not in asked | kept.get(node, none)}
 
 
-def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[str, str], mixed: bool) -> str:
+def _mismatch(
+    precision: str, computed: str, ran: set[str], differing: Mapping[str, str], rest: frozenset[str] | None
+) -> str:
     """What ran and was not asked for; nothing where what ran is what was asked.
 
-    A graph of a lower precision may keep nodes in float32; a node that ran in another type than its graph declares may
-    not.
+    A graph of a lower precision may keep nodes in another (``rest``); a node that ran in another type than its graph
+    declares may not.
     """
     if differing:
         named = ", ".join(f"{node} in {kind}" for node, kind in list(differing.items())[:SHOWN])
@@ -400,9 +409,11 @@ def _mismatch(precision: str, computed: str, ran: set[str], differing: Mapping[s
     if "|" in computed:  # whichever the runtime has kernels for
         asked = set(computed.split("|"))
         return "" if kinds and kinds <= asked else f"asked for {precision}, {'+'.join(sorted(ran))} ran"
-    if mixed and asked <= PERMISSIONS:
-        asked = asked & kinds
-    right = asked <= kinds <= asked | {"fp32"} if mixed else all(set(each.split("+")) == asked for each in ran)
+    if rest is None:
+        right = all(set(each.split("+")) == asked for each in ran)
+    else:
+        asked = asked & kinds if asked <= PERMISSIONS else asked
+        right = asked <= kinds <= asked | rest
     return "" if ran and right else f"asked for {precision}, {'+'.join(sorted(ran))} ran"
 
 

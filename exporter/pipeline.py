@@ -38,7 +38,7 @@ from exporter.preflight import options_of
 from exporter.request import Request
 from exporter.spec import ModelDef
 from exporter.stages import TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
-from exporter.target import QUANTISED, SCALED, Target
+from exporter.target import OWN_SCALES, SCALED, Target
 from exporter.use import use_page
 from exporter.verdict import Hop, Precision, Verdict
 from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
@@ -453,7 +453,7 @@ def compile_bundle(
 
 def _held_calibration(making: Making, manifest: Manifest, held: TargetInfo | None) -> Calibrated:
     """The calibration inputs that a bundle keeps, for a target whose scales are taken where it is compiled."""
-    if held is None or held.calibration is None or held.way != QUANTISED:
+    if held is None or held.calibration is None or held.way not in OWN_SCALES:
         return Calibrated(held.calibration if held else None)
     files = [making.path_of(name) for name in held.calibration.files]
     return Calibrated(held.calibration, fed(making, manifest, files))

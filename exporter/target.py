@@ -177,8 +177,11 @@ class Layer:
 # compute in; by the target's own quantiser, from values that the model is calibrated on; the same by another target's
 # quantiser, written into the graph as Q/DQ; weights alone, which are made float32 again when they are used.
 TYPES, HINT, QUANTISED, QDQ, STORED = "types", "hint", "quantised", "qdq", "stored"
-# Those that take scales from calibration inputs.
-SCALED = frozenset({QUANTISED, QDQ})
+# As quantised, and the runtime is told to compute what stays out of it in bf16.
+MIXED = "mixed"
+# Those of which the target's own quantiser takes the scales; those that take scales from calibration inputs at all.
+OWN_SCALES = frozenset({QUANTISED, MIXED})
+SCALED = OWN_SCALES | {QDQ}
 # Those that eager PyTorch has no counterpart of: judged by the error itself.
 INTEGER = SCALED | {STORED}
 # Those that write graphs of their own, which are judged before they are compiled.
@@ -276,6 +279,14 @@ class Target(ABC):
     def computes(self, precision: str, way: str) -> str:  # noqa: ARG002  # a default to override
         """What it computes in by a way to a precision; ``a|b`` where either will do."""
         return self.precisions[precision][1]
+
+    def ways(self, precision: str) -> tuple[str, ...]:
+        """The ways to a precision that are worth trying on this machine, in that order."""
+        return tuple(self.lowers.get(precision, ("",)))
+
+    def rest(self, precision: str, way: str) -> frozenset[str]:  # noqa: ARG002  # a default to override
+        """What nodes that are kept out of a precision may run in."""
+        return frozenset({"fp32"})
 
     def opset_of(self, precision: str, way: str) -> int | None:  # noqa: ARG002  # a default to override
         """The operator set that its graphs are written in, by a way to a precision; None where any will do."""

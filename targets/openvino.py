@@ -28,6 +28,8 @@ from exporter.graph import Graph
 from exporter.target import (
     BF16_OPSET,
     HINT,
+    MIXED,
+    OWN_SCALES,
     QUANTISED,
     TYPES,
     Artifact,
@@ -62,7 +64,7 @@ class OpenVINO(Target):
     extra = "openvino"
     precisions = {"fp32": ("fp32", "fp32"), "bf16": ("bf16", "bf16"), "fp16": ("fp16", "fp16"),
                   "int8": ("int8", "int8")}  # fmt: skip
-    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT,), "int8": (QUANTISED,)}
+    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT,), "int8": (MIXED, QUANTISED)}
     rung = "compiled"
     beside = ("bin",)
     python_example = """\
@@ -80,6 +82,13 @@ request.set_tensor("{input}", ov::Tensor(ov::element::f32, {{{shape}}}, data)); 
 request.infer();
 const float* result = request.get_tensor("{output}").data<float>();
 """
+
+    def ways(self, precision: str) -> tuple[str, ...]:
+        able = not self.available().present or "BF16" in _capabilities()
+        return tuple(way for way in super().ways(precision) if able or way != MIXED)
+
+    def rest(self, precision: str, way: str) -> frozenset[str]:
+        return frozenset({"fp32", "bf16"}) if way == MIXED else super().rest(precision, way)
 
     def opset_of(self, precision: str, way: str) -> int | None:
         return BF16_OPSET if (precision, way) == ("bf16", TYPES) else self.opset
@@ -99,9 +108,7 @@ const float* result = request.get_tensor("{output}").data<float>();
             return Problem("nncf", "NNCF, which quantises, is not installed", "pip install nncf") if missing else None
         if precision not in HINTS or precision == "fp32" or not self.available().present:
             return None
-        import openvino as ov
-
-        able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        able = _capabilities()
         if precision.upper() in able:
             return None
         others = [name for name in ("bf16", "fp16") if name.upper() in able]
@@ -122,7 +129,7 @@ const float* result = request.get_tensor("{output}").data<float>();
         import openvino as ov
 
         model, left = _read(graph.path), dict[str, str]()
-        if options.way == QUANTISED:
+        if options.way in OWN_SCALES:
             progress("taking scales", 0, 0)
             model = _quantised(model, options)
             left = _not_quantised(model)
@@ -131,7 +138,7 @@ const float* result = request.get_tensor("{output}").data<float>();
         path = folder / "model.xml"
         ov.save_model(model, str(path), compress_to_fp16=False)
         files = {"xml": path, "bin": path.with_suffix(".bin")}
-        stored = options.precision if options.way in (TYPES, QUANTISED) else "fp32"
+        stored = options.precision if options.way in {TYPES, *OWN_SCALES} else "fp32"
         return Artifact(options.precision, files, ("xml",), {"openvino": version("openvino")}, stored, left=left)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
@@ -153,6 +160,13 @@ const float* result = request.get_tensor("{output}").data<float>();
     def layers(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray], runs: int) -> list[Layer]:
         assert isinstance(runner, OpenVINORunner)
         return runner.layers(feeds, runs)
+
+
+def _capabilities() -> list[str]:
+    """What this processor computes in, by the plugin's names."""
+    import openvino as ov
+
+    return list(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _read(path: Path) -> Any:
@@ -231,8 +245,11 @@ def _bounded_shapes(options: Options) -> dict[str, Any]:
 
 
 def _hint(precision: str, way: str) -> str:
-    """Types that stand in the graph are taken as they are: a hint would lower the nodes that were kept."""
-    return HINTS[precision if way == HINT else "fp32"]
+    """Types that stand in the graph are taken as they are: a hint would lower the nodes that were kept.
+
+    What is kept out of int8 by way of ``mixed`` is lowered on purpose: it errs too much in eight bits, not in bf16.
+    """
+    return HINTS["bf16" if way == MIXED else precision if way == HINT else "fp32"]
 
 
 def _properties(options: Options) -> dict[str, Any]:

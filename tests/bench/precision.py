@@ -165,7 +165,9 @@ def _export(
 def _run(folder: Path, *words: str, allow: Sequence[int] = (0,)) -> subprocess.CompletedProcess[str]:
     where = ROOT if words[0] == sys.executable else folder
     done = subprocess.run(words, cwd=where, capture_output=True, text=True, check=False)
-    assert done.returncode in allow, f"{' '.join(words)} ended with {done.returncode}: {done.stderr[-2000:]}"
+    assert done.returncode in allow, (
+        f"{' '.join(words)} ended with {done.returncode}: {(done.stderr + done.stdout)[-2000:]}"
+    )
     return done
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.hops import TOO_RIGHT, _mismatch, _too_right
+from exporter.hops import FLOAT32, TOO_RIGHT, _differing, _mismatch, _too_right
 from exporter.parity.ladder import RUNGS
 from exporter.verdict import Result, Verdict
+from exporter.work import Work
 
 
 @pytest.mark.parametrize(
@@ -35,18 +36,29 @@ from exporter.verdict import Result, Verdict
     ],
 )
 def test_what_ran_is_what_was_asked(computed: str, ran: set[str], mixed: bool, right: bool) -> None:
-    said = _mismatch("it", computed, ran, {}, mixed)
+    said = _mismatch("it", computed, ran, {}, FLOAT32 if mixed else None)
     assert (said == "") == right
     assert right or "asked for it" in said
 
 
+def test_what_is_kept_out_runs_in_what_the_way_says_and_nothing_else() -> None:
+    either = FLOAT32 | {"bf16"}
+    assert _mismatch("int8", "int8", {"bf16+int8"}, {}, either) == ""
+    assert _mismatch("int8", "int8", {"bf16+int8"}, {}, FLOAT32) != ""
+    assert _mismatch("int8", "int8", {"bf16+fp32"}, {}, either) != "", "nothing ran in int8"
+    work = {name: Work("MatMul", 1) for name in ("a", "b", "c")}
+    ran = {"a": "int8", "b": "bf16", "c": "bf16"}
+    assert _differing(work, ran, "int8", {"b": either}) == {"c": "bf16"}
+    assert _differing(work, ran, "int8", {"b": FLOAT32, "c": either}) == {"b": "bf16"}
+
+
 def test_nodes_in_another_type_than_declared_are_named_and_counted() -> None:
-    said = _mismatch("fp16", "fp16", {"fp16"}, {f"node{i}": "fp32" for i in range(7)}, True)
+    said = _mismatch("fp16", "fp16", {"fp16"}, {f"node{i}": "fp32" for i in range(7)}, FLOAT32)
     assert "node0 in fp32" in said and "and 2 more" in said
 
 
 def test_a_runtime_that_names_no_node_proves_nothing() -> None:
-    assert "says of no node" in _mismatch("fp16", "fp16", {"unproven"}, {}, True)
+    assert "says of no node" in _mismatch("fp16", "fp16", {"unproven"}, {}, FLOAT32)
 
 
 def result(amplification: float | None) -> Result:

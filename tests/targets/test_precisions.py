@@ -17,7 +17,7 @@ from tests.cli_fakes.tool import run
 # ``tiny`` is one product: all of its work is in it.
 EXPECTED = [
     ("openvino", "bf16", "hint", "fp32", "bf16", "bf16"),
-    ("openvino", "int8", "quantised", "int8", "int8", "int8"),
+    ("openvino", "int8", "mixed", "int8", "int8", "int8"),
     ("mobile", "fp16", "types", "fp16", "fp32", "fp32"),
     ("mobile", "int8", "quantised", "int8", "int8", "int8"),
 ]
@@ -40,7 +40,7 @@ def test_what_was_asked_is_what_ran(
     assert ran in hop["precision"]["ran"].split("+")
     assert hop["facts"]["work"].get(work, 0.0) > 0.99, hop["facts"]["work"]
     info = Bundle.open(bundle).manifest.targets[f"{target}/{precision}"]
-    assert info.way == way and (info.calibration is not None) == (way == "quantised")
+    assert info.way == way and (info.calibration is not None) == (precision == "int8")
 
 
 def test_all_of_them_are_verified_again_by_the_same_rules(bundle: Path) -> None:
