@@ -189,12 +189,12 @@ def _decibels(result: Event) -> float:
 
 
 def _kept_lines(hop: Event) -> Iterator[str]:
-    """Which nodes of a lowered graph stay in float32, and why, by module; the JSON has all of them."""
+    """Which nodes stay out of a lower precision, and why, by module; the JSON has all of them."""
     kept, modules = hop["facts"].get("kept", {}), hop["facts"].get("modules", {})
     if not kept:
         return
     asked, search = hop["precision"]["asked"], hop["facts"].get("search")
-    yield f"  {len(kept)} of {hop['facts']['nodes']} nodes stay in fp32, where {asked} would not do:"
+    yield f"  {len(kept)} of {hop['facts']['nodes']} nodes stay out of {asked}, which would not do for them:"
     by_module: dict[str, list[str]] = {}
     for node in kept:
         by_module.setdefault(modules.get(node) or node, []).append(node)
