@@ -22,10 +22,10 @@ from exporter.preflight import Opening, options_of
 from exporter.program import program_of
 from exporter.request import Request
 from exporter.stages import Stages, require_torch
-from exporter.target import HINT, INTEGER, OWN_SCALES, QDQ, SCALED, Availability, Target
+from exporter.target import HINT, INTEGER, MIXED, OWN_SCALES, QDQ, QUANTISED, SCALED, Availability, Target
 from exporter.verdict import Hop, Precision, Verdict
 
-# How often a model is quantised: at first, without what the runtime itself leaves in float32, and without what two
+# How often a model is quantised: at first, without what the runtime itself has no int8 for, and without what two
 # searches find to err too much.
 ATTEMPTS = 4
 EXACT = "fp32"
@@ -69,7 +69,12 @@ class Making:
     @property
     def ways(self) -> tuple[str, ...]:
         """The ways to the precision on this machine, in order."""
-        return self.target.ways(self.request.precision)
+        return tuple(way for way in self.target.ways(self.request.precision) if way != MIXED)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether what is kept out of the precision can be tried in bf16."""
+        return MIXED in self.target.ways(self.request.precision)
 
     def path_of(self, name: str) -> Path:
         """Where a file of the draft lies: one of the old bundle is checked against its digest, a new one is ours."""
@@ -156,7 +161,7 @@ def made(making: Making, manifest: Manifest) -> Candidate:
 class Lowered:
     """The graphs that a target wants other than the simplified ones, as files of the bundle, and what came of them.
 
-    ``kept`` are the nodes that stay above the precision, with the reason.
+    ``kept`` are the nodes that stay out of the precision, with the reason.
     """
 
     way: str = ""
@@ -186,7 +191,9 @@ def finished(making: Making, manifest: Manifest, lowered: Lowered, before: Mappi
     """
     held = manifest.targets.get(making.key)
     if lowered.way in OWN_SCALES and (held is None or held.status != "compiled"):
-        return _quantised(making, manifest, lowered.way)
+        return _quantised(making, manifest, QUANTISED)
+    if lowered.way == MIXED and not making.mixes:
+        lowered = replace(lowered, way=QUANTISED)
     done, hop = compiled_for(making, manifest, lowered, before)
     return Candidate(done, (hop,))
 
@@ -209,7 +216,7 @@ def _quantised(making: Making, manifest: Manifest, way: str) -> Candidate:
             break
         known = {**failed.facts.get("kept", {}), **kept}
         left = {
-            node: f"{making.target.name} runs it in {kind}, whatever its scales"
+            node: f"{making.target.name} has no int8 for it: it ran in {kind}, whatever its scales"
             for node, kind in failed.facts.get("otherwise", {}).items()
             if node not in known
         }
@@ -225,9 +232,19 @@ def _quantised(making: Making, manifest: Manifest, way: str) -> Candidate:
             break
         kept = {**kept, **left}
         told.append(f"before {len(left)} nodes were kept out: {failed.reason}")
+    if found.hop.verdict is Verdict.PASS:
+        found, told = _mixed(making, found, kept) if way == QUANTISED and making.mixes else (found, [])
     *before, hop = found.hops
-    facts |= {"advice": [*hop.facts.get("advice", []), *told]} if hop.verdict is not Verdict.PASS else {}
+    facts |= {"advice": [*hop.facts.get("advice", []), *told]}
     return Candidate(found.manifest, (*before, replace(hop, facts={**hop.facts, **facts})))
+
+
+def _mixed(making: Making, found: Candidate, kept: Mapping[str, str]) -> tuple[Candidate, list[str]]:
+    """What is kept out of int8 in bf16 instead of float32, where that passes as well; else why it does not."""
+    done, hop = compiled_for(making, found.manifest, Lowered(MIXED, kept=kept))
+    if hop.verdict is Verdict.PASS:
+        return Candidate(done, (*found.hops[:-1], hop)), []
+    return found, [f"by way of {MIXED!r} it was {hop.verdict}: {hop.reason}"]
 
 
 def _by_scales(

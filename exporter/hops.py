@@ -23,7 +23,7 @@ from exporter.spec import HostStep
 from exporter.stages import Stages
 from exporter.target import INTEGER, SCALED, UNPROVEN, WRITTEN, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
-from exporter.work import UNTOLD, Work, kind_of, share
+from exporter.work import Work, kind_of, share
 
 
 def _too_right(precision: str, rung: Rung, results: Sequence[Result]) -> str:
@@ -317,6 +317,7 @@ def _judged(
     if rung.decibels is not None:
         known["decibels"] = rung.decibels
     stored, computed = types
+    told = dict[str, str]()
     for form, outcome in zip(forms, several, strict=True):
         if outcome.error is not None:
             ended = outcome.reason or outcome.error.what
@@ -333,6 +334,7 @@ def _judged(
         differing |= seen["differing"]
         if work:
             known.setdefault("work", share(work, nodes))  # of the form that is timed
+            told = told or nodes
             differing |= _differing(work, nodes, computed, dict.fromkeys(kept, rest))
         known[form or "ran"] = seen
         known |= _drift_facts(measured)
@@ -349,7 +351,7 @@ def _judged(
     mismatch = _mismatch(precision, computed, ran, differing, rest if mixed else None) or _too_right(
         precision, rung, results
     )
-    mismatch = mismatch or (_too_little(precision, computed, known["work"]) if mixed and work else "")
+    mismatch = mismatch or (_too_little(precision, computed, work, told) if mixed and work else "")
     if mismatch:
         return Hop(hop, target, Verdict.FAIL, mismatch, precisions, tuple(results), known)
     if verdict is Verdict.PASS and budget:
@@ -358,15 +360,21 @@ def _judged(
     return Hop(hop, target, verdict, reason, precisions, tuple(results), known)
 
 
-def _too_little(precision: str, computed: str, ran: Mapping[str, float]) -> str:
-    """Why so little of the work ran in what was asked for that it is not that precision's; nothing where enough did."""
+def _too_little(precision: str, computed: str, work: Mapping[str, Work], told: Mapping[str, str]) -> str:
+    """Why so little of the work ran in what was asked for that it is not that precision's; nothing where enough did.
+
+    What the runtime does not tell is not what was asked for.
+    """
     if "|" in computed or computed in {"fp32", *PERMISSIONS}:
         return ""
-    found = ran.get(computed, 0.0)
-    if found + ran.get(UNTOLD, 0.0) >= LEAST_SHARE:
+    parts = share(work, told)
+    if parts.get(computed, 0.0) >= LEAST_SHARE:
         return ""
-    rest = ", ".join(f"{part:.0%} in {kind}" for kind, part in ran.items() if kind != computed)
-    return f"asked for {precision}, and {found:.0%} of the multiplications ran in it, {rest}"
+    rest = ", ".join(f"{part:.0%} in {kind}" for kind, part in parts.items() if kind != computed)
+    others = [node for node, of in work.items() if kind_of(node, of, told) != computed]
+    largest = sorted(others, key=lambda node: -work[node].multiplications)[:SHOWN]
+    said = f"asked for {precision}, and {parts.get(computed, 0.0):.0%} of the multiplications ran in it, {rest}"
+    return f"{said}; the largest of {len(others)} nodes: {', '.join(largest)}"
 
 
 def _int8_advice(info: TargetInfo, manifest: Manifest) -> list[str]:

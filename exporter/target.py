@@ -77,7 +77,7 @@ class Options:
         prepared: the files by role that :meth:`Target.prepare` wrote for this graph, where an export did.
         way: how the graph came to its precision, one of the target's ways to it; nothing for the model's own.
         calibration: by graph, files of inputs to take scales from.
-        kept: the nodes that stay above the precision.
+        kept: the nodes that stay out of the precision.
     """
 
     precision: str = "fp32"
@@ -121,7 +121,7 @@ class Artifact:
         fingerprint: what must be the same where it is opened, such as the runtime's version.
         stored: the element type the weights are stored in.
         advice: what the user of this artifact should know (unsupported mobile accelerators, large integers, ...).
-        left: nodes that compiling left above the precision that was asked for, with the reason.
+        left: nodes that compiling left out of the precision that was asked for, with the reason.
     """
 
     precision: str
@@ -177,7 +177,7 @@ class Layer:
 # compute in; by the target's own quantiser, from values that the model is calibrated on; the same by another target's
 # quantiser, written into the graph as Q/DQ; weights alone, which are made float32 again when they are used.
 TYPES, HINT, QUANTISED, QDQ, STORED = "types", "hint", "quantised", "qdq", "stored"
-# As quantised, and the runtime is told to compute what stays out of it in bf16.
+# As quantised, the same nodes kept out, and the runtime is told to compute those in bf16; taken where that passes too.
 MIXED = "mixed"
 # Those of which the target's own quantiser takes the scales; those that take scales from calibration inputs at all.
 OWN_SCALES = frozenset({QUANTISED, MIXED})

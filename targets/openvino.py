@@ -1,4 +1,4 @@
-"""OpenVINO on CPU: an IR pair ``.xml`` and ``.bin``, run in exactly the precision that was asked for.
+"""OpenVINO on CPU: an IR pair ``.xml`` and ``.bin``, run in the precision that was asked for and no other.
 
 Format: https://docs.openvino.ai/2026/documentation/openvino-ir-format.html. Left to its defaults the CPU plugin runs
 bf16 where the processor has it, and ``save_model`` stores f16; both are told not to here, and what ran is read back
@@ -64,7 +64,7 @@ class OpenVINO(Target):
     extra = "openvino"
     precisions = {"fp32": ("fp32", "fp32"), "bf16": ("bf16", "bf16"), "fp16": ("fp16", "fp16"),
                   "int8": ("int8", "int8")}  # fmt: skip
-    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT,), "int8": (MIXED, QUANTISED)}
+    lowers = {"bf16": (HINT, TYPES), "fp16": (HINT,), "int8": (QUANTISED, MIXED)}
     rung = "compiled"
     beside = ("bin",)
     python_example = """\
@@ -170,18 +170,18 @@ def _capabilities() -> list[str]:
 
 
 def _read(path: Path) -> Any:
-    """The model with its operators named after the graph's nodes: the frontend names what gives an output after it."""
+    """The model with its operators named after the graph's nodes: the frontend names what gives an output otherwise."""
     import openvino as ov
     from openvino.frontend import FrontEndManager
 
     model = ov.Core().read_model(str(path))
     loaded = FrontEndManager().load_by_framework("onnx").load(str(path))  # owns its places
     made = [(place.get_names(), place.get_producing_operation()) for place in loaded.get_outputs()]
-    nodes = {name: node.get_names()[0] for names, node in made if node is not None for name in names}
-    for op in model.get_ops():
-        name = op.get_friendly_name()
-        if name in nodes and op.get_type_name() not in OUTSIDE:
-            op.set_friendly_name(nodes[name])
+    nodes = {name: node.get_names()[0] for names, node in made if node and node.get_names() for name in names}
+    for result in model.get_results():
+        last = result.input_value(0).get_node()
+        if last.get_type_name() not in OUTSIDE and last.get_friendly_name() in nodes:
+            last.set_friendly_name(nodes[last.get_friendly_name()])
     return model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from exporter.isolate import Limits
 from exporter.latency import profile as timing
 from exporter.latency.result import ARTIFACT, EAGER, Profile, Subject
 from exporter.manifest import CaseInfo, Manifest, TargetInfo
-from exporter.parity.ladder import QUANTISED_RUNG, RUNGS, UNIT_ROUNDOFF
+from exporter.parity.judge import usual_size
+from exporter.parity.ladder import FEW, QUANTISED_RUNG, RUNGS, UNIT_ROUNDOFF
+from exporter.parity.measure import l2
 from exporter.preflight import Opening, PathOf, ready
 from exporter.program import program_of
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, silent
@@ -174,7 +177,7 @@ def _allowed(
     if info is not None and info.way in INTEGER:
         real = info.calibration is not None and info.calibration.real
         bound = GROSS if real and case.scale != "sample" else _error(info)
-        return {tensor.name: bound for tensor in manifest.outputs}
+        return {tensor.name: bound * _unit(path_of, manifest, case, tensor.name) for tensor in manifest.outputs}
     content, lowered = read_tensors(path_of(case.file)), precision in manifest.yardsticks
     rows = {t.name: content[f"noise/{t.name}"] for t in manifest.outputs}
     if lowered:
@@ -183,6 +186,17 @@ def _allowed(
     roundoff = UNIT_ROUNDOFF[precision if lowered else "fp32"]
     bound = RUNGS["low" if lowered else rung].bound
     return {name: bound * max(float(row[0]), roundoff) for name, row in rows.items()}
+
+
+def _unit(path_of: PathOf, manifest: Manifest, case: CaseInfo, output: str) -> float:
+    """What an error counts in, as a multiple of the output of this case: more than 1 for a score that lies near zero."""
+    own = read_tensors(path_of(case.file))[f"reference/{output}"]
+    if not 0 < own.size < FEW:
+        return 1.0
+    files = [path_of(other.file) for other in manifest.cases if other.scale == case.scale]
+    values = [read_tensors(file)[f"reference/{output}"] for file in files]
+    usual, size = usual_size(l2(value) / sqrt(value.size) for value in values if value.size), l2(own) / sqrt(own.size)
+    return max(usual / size, 1.0) if size else 1.0
 
 
 def _error(info: TargetInfo) -> float:

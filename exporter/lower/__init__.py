@@ -164,7 +164,7 @@ def scaled(
         feeds: by graph, files of the inputs that scales are taken from.
         budget: what int8 may cost.
         calibrated_on: the scales of cases that are judged; all where None.
-        kept: the nodes to leave in float32.
+        kept: the nodes to leave out.
         folder: an empty place to write to.
         stages: runs the children.
     """

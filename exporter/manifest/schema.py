@@ -102,7 +102,7 @@ class TargetInfo:
     """A compiled artifact, or the place kept for one that another machine has to make.
 
     ``graphs`` are those it is compiled from where they are not the simplified ones (a lower precision is written into
-    them); ``options`` are the target's own. ``way`` is how it came to its precision; the nodes ``kept`` stay above it,
+    them); ``options`` are the target's own. ``way`` is how it came to its precision; the nodes ``kept`` stay out of it,
     each with the reason, and so do those that the target's compiling ``left``; ``budget`` is what it may cost.
     """
 

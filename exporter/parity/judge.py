@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, isnan, log10, sqrt
+from math import inf, isfinite, isnan, log10, sqrt
+from statistics import median
 
-from exporter.parity.ladder import ELEMENT_GUARD, FEW, LARGEST_ERROR, UNIT_ROUNDOFF, VACUOUS, Rung
+from exporter.parity.ladder import ELEMENT_GUARD, FEW, FOLLOWED, LARGEST_ERROR, UNIT_ROUNDOFF, VACUOUS, Rung
 from exporter.parity.measure import Measurement, relative
 from exporter.verdict import Result, Verdict
 
@@ -53,7 +54,7 @@ def judge(
     measurements = _against_the_usual(measurements)
     by_key = {(m.case, m.output): m for m in measurements}
     floors = _floors(measurements)
-    moved = _moved(measurements)
+    moved, ignores = _moved(measurements), _ignores(measurements) if rung.decibels is not None else {}
     keys = [*expected, *(key for key in by_key if key not in set(expected))]
     results = []
     for case, output in keys:
@@ -63,6 +64,8 @@ def judge(
             continue
         floor = floors[output, found.scale]
         verdict, reason = _verdict(found, floor, guard or moved[output], rung, precision)
+        if verdict is Verdict.PASS and output in ignores:
+            verdict, reason = Verdict.FAIL, ignores[output]
         results.append(_result(found, floor, verdict, reason, hop, target, form, precision))
     return results
 
@@ -82,20 +85,26 @@ def _against_the_usual(measurements: Sequence[Measurement]) -> list[Measurement]
     A score that happens to lie near zero has a large relative error in any arithmetic, eager's too: it would fail what
     is right, and stretch eager's own error until it hides what is wrong in the other cases.
     """
-    sums: dict[tuple[str, str], tuple[float, int]] = {}
+    sizes: dict[tuple[str, str], list[float]] = {}
     for m in measurements:
-        square, count = sums.get((m.output, m.scale), (0.0, 0))
-        sums[m.output, m.scale] = square + m.reference_l2**2, count + m.elements
-    return [_resized(m, *sums[m.output, m.scale]) if 0 < m.elements < FEW else m for m in measurements]
+        if m.elements:
+            sizes.setdefault((m.output, m.scale), []).append(m.reference_l2 / sqrt(m.elements))
+    usual = {key: usual_size(found) for key, found in sizes.items()}
+    return [_resized(m, usual[m.output, m.scale]) if 0 < m.elements < FEW else m for m in measurements]
 
 
-def _resized(m: Measurement, square: float, count: int) -> Measurement:
-    """The measurement, in units of the root mean square over all cases of its scale where its own is less."""
-    size = sqrt(square / count * m.elements)
-    if not isfinite(size) or size <= m.reference_l2:
+def usual_size(sizes: Iterable[float]) -> float:
+    """What an output usually is, of its root mean squares over cases: one large answer makes no room for all others."""
+    return median(sizes)
+
+
+def _resized(m: Measurement, usual: float) -> Measurement:
+    """The measurement, in units of the usual root mean square of its scale's cases where its own is less."""
+    size = max(usual * sqrt(m.elements), m.reference_l2)
+    if not isfinite(size) or size == 0.0:
         return m
-    # Of a reference that is all zero eager's error is known by its largest element alone.
-    own = m.noise * m.reference_l2 if m.reference_l2 else m.noise_max_abs * sqrt(m.elements)
+    # Eager's error may be that of a draw whose output was nearly zero; in all draws it was no larger than this.
+    own = min(m.noise * m.reference_l2 if m.reference_l2 else inf, m.noise_max_abs * sqrt(m.elements))
     return replace(m, reference_l2=size, noise=own / size)
 
 
@@ -115,6 +124,19 @@ def _moved(measurements: Sequence[Measurement]) -> Mapping[str, bool]:
         moves = m.integer or m.moved > min(VACUOUS * max(m.noise, UNIT_ROUNDOFF["fp32"]), enough)
         moved[m.output] = moved.get(m.output, False) or moves
     return moved
+
+
+def _ignores(measurements: Sequence[Measurement]) -> dict[str, str]:
+    """The outputs that do not follow their inputs, where the error alone is bounded: a constant may be near enough."""
+    followed: dict[str, list[float]] = {}
+    for m in measurements:
+        if m.followed is not None:
+            followed.setdefault(m.output, []).append(m.followed)
+    return {
+        output: f"what inputs change is off by {least:.0%} at best; {FOLLOWED:.0%} allowed, a constant is off by 100%"
+        for output, found in followed.items()
+        if not (least := min(found)) <= FOLLOWED
+    }
 
 
 def _verdict(m: Measurement, floor: Floor, moved: bool, rung: Rung, precision: str) -> tuple[Verdict, str | None]:

@@ -57,3 +57,7 @@ VACUOUS = 16.0
 
 # An output of fewer values than this is measured against what it usually is, not against what it is in one case.
 FEW = 16
+
+# Where the error alone is bounded, an output must follow its inputs in some pair of cases at least: what it changes by
+# may be off by so much.
+FOLLOWED = 0.5

@@ -33,6 +33,8 @@ class Measurement:
         noise: eager's own relative L2 error for this case and output.
         noise_max_abs: eager's own largest element error.
         moved: relative difference of the reference from the first case of the same shape.
+        followed: how far off the way is that the output changes from the first case of its shape, relative to how the
+            reference does; None for the first, or where the reference does not change.
         scale: the case's scale, the group within which noise is compared.
         drift: for a sequence, the relative L2 error after each step.
         drift_noise: the same for eager.
@@ -54,6 +56,7 @@ class Measurement:
     noise: float = 0.0
     noise_max_abs: float = 0.0
     moved: float = 0.0
+    followed: float | None = None
     scale: str = ""
     drift: tuple[float, ...] = ()
     drift_noise: tuple[float, ...] = ()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from exporter import program, registry
 from exporter.bundle import read_tensors, under
 from exporter.isolate import Channel
-from exporter.parity.measure import Measurement, compare, extra_outputs, step_errors
+from exporter.parity.measure import Measurement, compare, extra_outputs, l2, step_errors
 from exporter.parity.task import TaskMetrics
 from exporter.spec import Dim, HostStep, State, Stream
 from exporter.stream import driven, joined
@@ -23,7 +23,9 @@ from exporter.target import Artifact, Options, Target
 if TYPE_CHECKING:
     from polygraphy.backend.base import BaseRunner
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
+# What the first case of every output's shape gave: the artifact's answer and the reference.
+Firsts = dict[tuple[str, tuple[int, ...]], tuple[Array, Array]]
 
 
 def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
@@ -43,14 +45,14 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """
     quiet_polygraphy()
     target = registry.target(request["target"])
-    measurements: list[Measurement] = []
+    measurements, firsts = list[Measurement](), Firsts()
     dims = [Dim(name, *bounds) for name, bounds in request["options"]["dims"].items()]
     task = TaskMetrics(request.get("metrics", []), [HostStep(**step) for step in request.get("after", [])], dims)
     yardsticks = {k: v for path in request.get("yardsticks", []) for k, v in read_tensors(Path(path)).items()}
     with ExitStack() as stack:
         runner = stack.enter_context(opened(target, request))
         for index, case in enumerate(request["cases"]):
-            measurements += measure_case(runner, request, case, task, yardsticks)
+            measurements += measure_case(runner, request, case, task, yardsticks, firsts)
             channel.send(
                 {"event": "progress", "what": f"case {case['name']}", "done": index + 1, "of": len(request["cases"])}
             )
@@ -101,8 +103,12 @@ def measure_case(
     case: Mapping[str, Any],
     task: TaskMetrics | None = None,
     yardsticks: Mapping[str, Array] | None = None,
+    firsts: Firsts | None = None,
 ) -> list[Measurement]:
-    """Runs one case, once or as a sequence, and measures every output; a real input that ran well goes to ``task``."""
+    """Runs one case, once or as a sequence, and measures every output; a real input that ran well goes to ``task``.
+
+    What the first case of every shape gave is left in ``firsts``.
+    """
     tensors = read_tensors(Path(case["file"]))
     if yardsticks:
         tensors |= _lower_floors(case["name"], tensors, yardsticks)
@@ -119,10 +125,22 @@ def measure_case(
         noise, noise_max_abs, moved = (float(x) for x in noises[name])
         known = {"noise": noise, "noise_max_abs": noise_max_abs, "moved": moved, "scale": case["scale"]}
         drift = _drift(tensors, name, outputs, references, request["stream"], case["steps"])
+        if firsts is not None and measured.problem is None and not measured.bad and not measured.bad_reference:
+            known["followed"] = _followed(name, outputs[name], references[name], firsts)
         found.append(Measurement(**{**measured.as_json(), **known, **drift}))
     if task is not None and all(m.problem is None and not m.bad and not m.bad_reference for m in found):
         task.add(case["name"], outputs, tensors)
     return found
+
+
+def _followed(name: str, y: Array, y64: Array, firsts: Firsts) -> float | None:
+    """``|(y - first y) - (y64 - first y64)| / |y64 - first y64|``: 1 for an artifact that answers one constant."""
+    first = firsts.setdefault((name, y64.shape), (y, y64))
+    if first[1] is y64 or not np.issubdtype(y64.dtype, np.floating):
+        return None
+    moves = y64 - first[1]
+    size = l2(moves)
+    return l2(y.astype(np.float64) - first[0] - moves) / size if size > 0.0 else None
 
 
 def _lower_floors(case: str, tensors: Mapping[str, Array], yardsticks: Mapping[str, Array]) -> dict[str, Array]:

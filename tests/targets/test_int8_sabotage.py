@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from onnx import numpy_helper
 from exporter.bundle import write_tensors
 from exporter.parity import cases as planning
 from exporter.parity.cases import Case
-from exporter.target import QUANTISED, Artifact
+from exporter.target import MIXED, QUANTISED, Artifact
 from exporter.verdict import Hop, Verdict
 from tests.fakes.lab import Specimen, specimen
 
@@ -37,13 +38,13 @@ def feeds(it: Specimen, change: Callable[[np.ndarray], np.ndarray] = lambda x: x
     return files
 
 
-def quantised(it: Specimen, target: str, files: list[str], folder: Path) -> Artifact:
-    options = dataclasses.replace(it.options, precision="int8", way=QUANTISED, calibration={"model": files})
+def quantised(it: Specimen, target: str, files: list[str], folder: Path, way: str = QUANTISED) -> Artifact:
+    options = dataclasses.replace(it.options, precision="int8", way=way, calibration={"model": files})
     return it.compiled(target, it.simplified_graphs, folder / target, options)
 
 
-def judged(it: Specimen, target: str, artifact: Artifact) -> Hop:
-    return it.verify(target, artifact, way=QUANTISED)
+def judged(it: Specimen, target: str, artifact: Artifact, way: str = QUANTISED) -> Hop:
+    return it.verify(target, artifact, way=way)
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +52,21 @@ def right(it: Specimen, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return quantised(it, "mobile", feeds(it), tmp_path_factory.mktemp("right"))
 
 
-@pytest.mark.parametrize("target", ["mobile", "openvino"])
-def test_what_is_right_passes(it: Specimen, target: str, tmp_path: Path) -> None:
-    hop = judged(it, target, quantised(it, target, feeds(it), tmp_path))
+WAYS = [("mobile", QUANTISED), ("openvino", QUANTISED), ("openvino", MIXED)]
+
+
+@pytest.mark.parametrize(("target", "way"), WAYS)
+def test_what_is_right_passes(it: Specimen, target: str, way: str, tmp_path: Path) -> None:
+    hop = judged(it, target, quantised(it, target, feeds(it), tmp_path, way), way)
     assert hop.verdict is Verdict.PASS, hop.reason
     assert hop.facts["work"]["int8"] > 0.99 and hop.facts["spent"]["decibels"] > 25
 
 
-@pytest.mark.parametrize("target", ["mobile", "openvino"])
+@pytest.mark.parametrize(("target", "way"), WAYS)
 @pytest.mark.parametrize("value", [0.0, 1e-3])
-def test_scales_of_constant_inputs(it: Specimen, target: str, value: float, tmp_path: Path) -> None:
+def test_scales_of_constant_inputs(it: Specimen, target: str, way: str, value: float, tmp_path: Path) -> None:
     constant = feeds(it, lambda x: np.full_like(x, value))
-    hop = judged(it, target, quantised(it, target, constant, tmp_path))
+    hop = judged(it, target, quantised(it, target, constant, tmp_path, way), way)
     assert hop.verdict is Verdict.FAIL, hop.facts["spent"]
 
 
@@ -142,6 +146,57 @@ def test_one_layer_of_other_weights(it: Specimen, right: Artifact, tmp_path: Pat
         tensor.CopyFrom(numpy_helper.from_array(np.roll(values, 1, axis=0), tensor.name))
 
     assert judged(it, "mobile", edited(right, tmp_path, edit)).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("way", [QUANTISED, MIXED])
+@pytest.mark.parametrize("what", ["values come back twice as large", "values come back half as large", "a weight"])
+def test_an_ir_with_one_wrong_number(it: Specimen, way: str, what: str, tmp_path: Path) -> None:
+    import openvino as ov
+
+    right = quantised(it, "openvino", feeds(it), tmp_path, way)
+    model = ov.Core().read_model(str(right.files["xml"]), str(right.files["bin"]))
+    steps = [op for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize"]
+    products = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+    assert len(steps) >= 2 and len(products) >= 2
+    for number in range(2):
+        copy = model.clone()
+        named = {op.get_friendly_name(): op for op in copy.get_ops()}
+        if what == "a weight":
+            port = named[products[number].get_friendly_name()].input(1)
+            _times(port, -1.0)
+        else:
+            for index in (3, 4):  # what the least and the largest value become
+                _times(named[steps[number].get_friendly_name()].input(index), 2.0 if "twice" in what else 0.5)
+        path = tmp_path / f"{number}.xml"
+        ov.save_model(copy, str(path), compress_to_fp16=False)
+        wrong = dataclasses.replace(right, files={"xml": path, "bin": path.with_suffix(".bin")})
+        hop = judged(it, "openvino", wrong, way)
+        assert hop.verdict is Verdict.FAIL, (number, hop.facts["spent"])
+
+
+def _times(port: Any, factor: float) -> None:
+    """Multiplies what goes into an operator."""
+    from openvino import opset13 as ops
+
+    source = port.get_source_output()
+    kind = source.get_element_type().to_dtype()
+    port.replace_source_output(ops.multiply(source, ops.constant(np.array(factor, kind))).output(0))
+
+
+def test_an_answer_that_is_always_the_same(it: Specimen, right: Artifact, tmp_path: Path) -> None:
+    """The mean of all answers may lie within any bound on the error: what it changes by does not."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        (output,) = model.graph.output
+        (last,) = [node for node in model.graph.node if output.name in node.output]
+        last.output[0] = "before"
+        zero, one = (numpy_helper.from_array(np.array(v, np.float32), n) for v, n in ((0.0, "zero"), (1.0, "one")))
+        model.graph.initializer.extend([zero, one])
+        model.graph.node.append(onnx.helper.make_node("Mul", ["before", "zero"], ["nothing"]))
+        model.graph.node.append(onnx.helper.make_node("Add", ["nothing", "one"], [output.name]))
+
+    hop = judged(it, "mobile", edited(right, tmp_path, edit))
+    assert hop.verdict is Verdict.FAIL
 
 
 def test_int8_that_computes_in_float32(it: Specimen) -> None:

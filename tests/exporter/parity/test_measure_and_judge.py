@@ -110,6 +110,8 @@ def test_a_score_that_lies_near_zero_is_measured_against_what_scores_are() -> No
     assert worst_score([0.03, 0.03, 0.03, 0.03, 0.08], values).verdict is Verdict.FAIL, "each of them is judged"
     assert worst_score([0.0, 0.08, 0.0, 0.0, 0.0], values).verdict is Verdict.FAIL
     assert worst_score([0.03], [0.001]).verdict is Verdict.FAIL, "of one case nothing else is known"
+    crowd = worst_score([0.15, 0.15, 0.15, 0.5], [1.0, 1.0, 1.0, 10.0])
+    assert crowd.verdict is Verdict.FAIL, "a large answer makes no room for the others"
     assert worst_score([0.03] * 4, values[:4], per_case=FEW).verdict is Verdict.FAIL, "a picture may be dark"
 
 
@@ -118,6 +120,26 @@ def test_eager_s_error_on_a_score_near_zero_hides_no_other_score_s() -> None:
     values = [0.9, 0.7, 0.8, 0.0001]
     assert worst_score([1e-7] * 4, values, noise=1e-7, rung=RUNG).verdict is Verdict.PASS
     assert worst_score([1e-5, 0, 0, 0], values, noise=1e-7, rung=RUNG).verdict is Verdict.FAIL
+
+
+def test_a_draw_near_zero_does_not_stretch_eager_s_error() -> None:
+    found = scores([1e-5, 0.0, 0.0], [0.9, 0.7, 0.8], noise=1e-7)
+    stretched = [Measurement(**{**m.as_json(), "noise": 0.05}) for m in found]
+    assert verdict_of(*stretched, expected=[(str(i), "y") for i in range(3)]).verdict is Verdict.FAIL
+
+
+def test_where_the_error_alone_is_bounded_an_output_has_to_follow_its_inputs() -> None:
+    found = scores([0.01] * 3, [0.5, 0.51, 0.49])
+
+    def judged(*followed: float | None) -> Result:
+        known = [Measurement(**{**m.as_json(), "followed": f}) for m, f in zip(found, followed, strict=True)]
+        return verdict_of(*known, rung=QUANTISED_RUNG, expected=[(str(i), "y") for i in range(3)])
+
+    assert judged(None, 1.0, 1.0).verdict is Verdict.FAIL
+    assert "off by 80% at best" in str(judged(None, 0.8, 1.4).reason)
+    assert judged(None, math.nan, math.nan).verdict is Verdict.FAIL
+    assert judged(None, 0.1, 1.4).verdict is Verdict.PASS
+    assert judged(None, None, None).verdict is Verdict.PASS, "one case alone says nothing of it"
 
 
 # ---- NaN, infinite, empty
