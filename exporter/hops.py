@@ -432,4 +432,5 @@ def _drift_facts(measured: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def case_files(path_of: PathOf, manifest: Manifest) -> list[dict[str, Any]]:
+    """The bundle's cases as a measuring child takes them."""
     return [{"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))} for c in manifest.cases]

@@ -189,7 +189,7 @@ def _allowed(
 
 
 def _unit(path_of: PathOf, manifest: Manifest, case: CaseInfo, output: str) -> float:
-    """What an error counts in, as a multiple of the output of this case: more than 1 for a score that lies near zero."""
+    """What an error counts in, as a multiple of the output of this case: more than 1 for a score near zero."""
     own = read_tensors(path_of(case.file))[f"reference/{output}"]
     if not 0 < own.size < FEW:
         return 1.0

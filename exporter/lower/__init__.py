@@ -17,7 +17,7 @@ from exporter import folders
 from exporter.budget import Budget
 from exporter.errors import NotProven
 from exporter.graph import OPSET
-from exporter.hops import interface_of, lowered_hop, scaled_hop
+from exporter.hops import case_files, interface_of, lowered_hop, scaled_hop
 from exporter.manifest import Manifest
 from exporter.parity.ladder import QUANTISED_RUNG
 from exporter.preflight import PathOf, options_of
@@ -82,9 +82,7 @@ def beyond(manifest: Manifest, path_of: PathOf, precision: str, folder: Path, st
         "precision": precision,
         "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
         "lowered": {name: str(folder / f"{name}.onnx") for name in manifest.graphs},
-        "cases": [
-            {"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))} for c in manifest.cases
-        ],
+        "cases": case_files(path_of, manifest),
         "program": program_of(manifest).as_json(),
         "options": options_of(manifest, "fp32", 0).__dict__,
     }
@@ -114,7 +112,7 @@ def lowered(
     folder.mkdir(parents=True)
     graphs = {name: folder / f"{name}.{precision}.onnx" for name in manifest.graphs}
     rounded = {name: folder / f"{name}.{precision}.rounded.onnx" for name in manifest.graphs}
-    cases = [{"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))} for c in manifest.cases]
+    cases = case_files(path_of, manifest)
     asked = {
         "precision": precision,
         "opset": opset,
@@ -170,7 +168,7 @@ def scaled(
     """
     folder.mkdir(parents=True)
     graphs = {name: folder / f"{name}.int8.onnx" for name in manifest.graphs}
-    cases = [{"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))} for c in manifest.cases]
+    cases = case_files(path_of, manifest)
     asked = {
         "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
         "lowered": {name: str(path) for name, path in graphs.items()},
@@ -240,10 +238,7 @@ def sensitive(
         "precision": "int8", "decibels": goal, "kept": _by_graph(manifest, kept), "folder": str(folder),
         "yardsticks": [], "feeds": {name: list(files) for name, files in feeds.items()},
         "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
-        "cases": [
-            {"name": c.name, "scale": c.scale, "steps": c.steps, "file": str(path_of(c.file))}
-            for c in manifest.cases if c.name in worst
-        ],
+        "cases": [case for case in case_files(path_of, manifest) if case["name"] in worst],
         "memory": str(folders.cache() / "search"), "seconds": SEARCH_SECONDS,
     }  # fmt: skip
     made = stages.run("search int8", "exporter.lower.worker:weighing", request)
