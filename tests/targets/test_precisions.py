@@ -12,6 +12,8 @@ from safetensors.numpy import save_file
 from exporter.bundle import Bundle
 from exporter.errors import Refused
 from exporter.hops import _counts
+from exporter.target import MIXED, QUANTISED
+from targets import openvino
 from tests.cli_fakes.tool import run
 
 # ``tiny`` is one product: all of its work is in it.
@@ -115,6 +117,14 @@ def test_a_precision_that_a_target_has_not_says_so_before_any_work(tmp_path: Pat
     found = run("mobile", "tiny", "--precision", "bf16", "-o", tmp_path / "it.bundle", "--json")
     assert found.code == 2 and json.loads(found.out)["code"] == "unsupported-precision"
     assert "trace" not in found.err
+
+
+def test_a_processor_without_bf16_is_offered_no_mix_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "_capabilities", lambda: ["FP32", "INT8"])
+    target = openvino.OpenVINO()
+    assert target.ways("int8") == (QUANTISED,) and MIXED in target.lowers["int8"]
+    lack = target.lacks("bf16", 0)
+    assert lack is not None and "this processor computes in FP32, INT8" in lack.reason
 
 
 def test_calibration_that_nothing_reads_is_refused(tmp_path: Path) -> None:
