@@ -320,7 +320,7 @@ class Halves(Absent):
 
         kinds = {tensor.data_type for tensor in onnx.load(str(runner._path)).graph.initializer}
         kind = "fp16" if kinds == {onnx.TensorProto.FLOAT16} else "fp32"
-        return Ran(kind, {kind: 1}, {"fake": 1})
+        return Ran(kind, {kind: 1}, {"fake": 1}, nodes={"*Gemm": kind})
 
 
 class Scales(Mobile):
@@ -350,7 +350,7 @@ class Choices(Good):
         return runner
 
     def ran(self, runner) -> Ran:
-        return Ran(runner.precision, {runner.precision: 1}, {"fake": 1})
+        return Ran(runner.precision, {runner.precision: 1}, {"fake": 1}, nodes={"*Gemm": runner.precision})
 
     def timer(self, runner, feeds):
         seconds = _settings("FAKES_MS").get(runner.precision, 1.0) / 1e3
