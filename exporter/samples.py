@@ -60,7 +60,7 @@ def find(path: Path, interface: Interface) -> list[Path]:
         raise Refused(
             "missing-file",
             f"there is no sample at {path}",
-            why=f"--samples takes a file that ends in {', '.join(files.READERS)}, or a folder of them",
+            why=f"a sample is a file that ends in {', '.join(files.READERS)}, or a folder has some of them",
             next=f"ls {path}",
         )
     return found
