@@ -15,9 +15,9 @@ from exporter.isolate import Limits
 from exporter.latency import profile as timing
 from exporter.latency.result import ARTIFACT, EAGER, Profile, Subject
 from exporter.manifest import CaseInfo, Manifest, TargetInfo
-from exporter.parity.judge import usual_size
 from exporter.parity.ladder import FEW, QUANTISED_RUNG, RUNGS, UNIT_ROUNDOFF
 from exporter.parity.measure import l2
+from exporter.parity.usual import usual_sizes
 from exporter.preflight import Opening, PathOf, ready
 from exporter.program import program_of
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, silent
@@ -193,9 +193,8 @@ def _unit(path_of: PathOf, manifest: Manifest, case: CaseInfo, output: str) -> f
     own = read_tensors(path_of(case.file))[f"reference/{output}"]
     if not 0 < own.size < FEW:
         return 1.0
-    files = [path_of(other.file) for other in manifest.cases if other.scale == case.scale]
-    values = [read_tensors(file)[f"reference/{output}"] for file in files]
-    usual, size = usual_size(l2(value) / sqrt(value.size) for value in values if value.size), l2(own) / sqrt(own.size)
+    cases = [{"scale": c.scale, "file": path_of(c.file)} for c in manifest.cases if c.scale == case.scale]
+    usual, size = usual_sizes(cases, [output])[output, case.scale], l2(own) / sqrt(own.size)
     return max(usual / size, 1.0) if size else 1.0
 
 

@@ -131,7 +131,7 @@ def lowered(
         if not yardsticks or not failing:
             break
         more = interface_of(manifest, options_of(manifest, "fp32", 0)) | {
-            "cases": failing, "kept": made["kept"], "yardsticks": [str(path) for path in yardsticks],
+            "cases": failing, "beside": cases, "kept": made["kept"], "yardsticks": [str(path) for path in yardsticks],
             "memory": str(folders.cache() / "search"), "seconds": SEARCH_SECONDS, "folder": str(folder),
         }  # fmt: skip
         made = stages.run(f"search {precision}", "exporter.lower.worker:searching", asked | more)
@@ -234,11 +234,12 @@ def sensitive(
     if not worst:
         return Sensitive({}, {}, {})
     folder.mkdir(parents=True, exist_ok=True)
+    cases = case_files(path_of, manifest)
     request = interface_of(manifest, options_of(manifest, "fp32", 0)) | {
         "precision": "int8", "decibels": goal, "kept": _by_graph(manifest, kept), "folder": str(folder),
         "yardsticks": [], "feeds": {name: list(files) for name, files in feeds.items()},
         "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
-        "cases": [case for case in case_files(path_of, manifest) if case["name"] in worst],
+        "cases": [case for case in cases if case["name"] in worst], "beside": cases,
         "memory": str(folders.cache() / "search"), "seconds": SEARCH_SECONDS,
     }  # fmt: skip
     made = stages.run("search int8", "exporter.lower.worker:weighing", request)

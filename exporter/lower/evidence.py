@@ -25,6 +25,7 @@ from exporter.parity import judge as judging
 from exporter.parity import worker
 from exporter.parity.judge import excess, judge
 from exporter.parity.ladder import Rung
+from exporter.parity.usual import usual_sizes
 from exporter.simplify.passes import content
 from exporter.target import Options
 
@@ -120,6 +121,7 @@ def _running(
     """Says how far off the model is with some nodes lowered, in units of the error allowed."""
     yardsticks = {k: v for path in request["yardsticks"] for k, v in read_tensors(Path(path)).items()}
     expected = [(case["name"], output) for case in request["cases"] for output in request["outputs"]]
+    usual = usual_sizes(request["beside"], request["outputs"])
 
     def run(lowered: Collection[int]) -> float:
         known = memory.get(lowered)
@@ -135,7 +137,7 @@ def _running(
                     for m in worker.measure_case(switched, request, case, None, yardsticks)]  # fmt: skip
         results = judge(
             measured, expected, hop="lowered", target=None, form=None, rung=rung, precision=request["precision"],
-            guard=True,
+            guard=True, usual=usual,
         )  # fmt: skip
         value = max(excess(result, rung, request["precision"]) for result in results)
         memory.put(lowered, value)
@@ -172,7 +174,8 @@ class Memory:
 
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
         key = hashlib.sha256()
-        for path in (*request["graphs"].values(), *request["yardsticks"], *(c["file"] for c in request["cases"])):
+        cases = (case["file"] for of in ("cases", "beside") for case in request[of])
+        for path in (*request["graphs"].values(), *request["yardsticks"], *cases):
             key.update(sha256(Path(path)).encode())
         for said in ("precision", "kept", "outputs", "decibels", "scales"):
             key.update(json.dumps(request.get(said), sort_keys=True).encode())

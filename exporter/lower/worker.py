@@ -82,9 +82,9 @@ def searching(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Child: finds by running which nodes more must stay in float32, and writes the graphs again.
 
     Args:
-        request: as of :func:`stage`, with only the ``cases`` to meet; ``kept``, as it returned it; ``yardsticks``,
-            ``outputs``, ``state`` and ``stream`` as :func:`worker.measure` takes them; ``memory``, a file of what
-            earlier runs found; ``seconds``, what it may take.
+        request: as of :func:`stage`, with only the ``cases`` to meet, and ``beside``, all of them; ``kept``, as it
+            returned it; ``yardsticks``, ``outputs``, ``state`` and ``stream`` as :func:`worker.measure` takes them;
+            ``memory``, a file of what earlier runs found; ``seconds``, what it may take.
         channel: gets what it will cost, then a progress event per run.
 
     Returns:
@@ -148,9 +148,9 @@ def weighing(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     least and the largest seen on calibration inputs.
 
     Args:
-        request: ``precision``, ``graphs``, ``cases``, ``program``, ``options``, ``outputs``, ``state``, ``stream``,
-            ``memory`` and ``seconds`` as of :func:`searching`; ``kept`` by graph; ``feeds``, by graph files of inputs
-            to calibrate on; ``decibels``, what is asked for; ``folder``, a place to write to.
+        request: ``precision``, ``graphs``, ``cases``, ``beside``, ``program``, ``options``, ``outputs``, ``state``,
+            ``stream``, ``memory`` and ``seconds`` as of :func:`searching`; ``kept`` by graph; ``feeds``, by graph files
+            of inputs to calibrate on; ``decibels``, what is asked for; ``folder``, a place to write to.
         channel: gets what it will cost, then a progress event per run.
 
     Returns:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite, isnan, log10, sqrt
-from statistics import median
 
 from exporter.parity.ladder import ELEMENT_GUARD, FEW, FOLLOWED, LARGEST_ERROR, UNIT_ROUNDOFF, VACUOUS, Rung
 from exporter.parity.measure import Measurement, relative
+from exporter.parity.usual import Sizes, usual_size
 from exporter.verdict import Result, Verdict
 
 
@@ -38,6 +38,7 @@ def judge(
     rung: Rung,
     precision: str,
     guard: bool = False,
+    usual: Sizes | None = None,
 ) -> list[Result]:
     """A result for every expected (case, output) and for everything measured beside them.
 
@@ -50,8 +51,9 @@ def judge(
         rung: the rung to stand on.
         precision: the precision asked for.
         guard: whether these are the few cases that guard a pass: too few to say that an output never moves.
+        usual: what outputs of few values usually are, where these are some of the cases; else it is taken from them.
     """
-    measurements = _against_the_usual(measurements)
+    measurements = _against_the_usual(measurements, usual or {})
     by_key = {(m.case, m.output): m for m in measurements}
     floors = _floors(measurements)
     moved, ignores = _moved(measurements), _ignores(measurements) if rung.decibels is not None else {}
@@ -79,7 +81,7 @@ def excess(result: Result, rung: Rung, precision: str) -> float:
     return off if result.verdict is Verdict.PASS else max(off, 1.001)
 
 
-def _against_the_usual(measurements: Sequence[Measurement]) -> list[Measurement]:
+def _against_the_usual(measurements: Sequence[Measurement], known: Sizes) -> list[Measurement]:
     """The measurements, those of outputs of few values in units of what the output usually is.
 
     A score that happens to lie near zero has a large relative error in any arithmetic, eager's too: it would fail what
@@ -89,13 +91,8 @@ def _against_the_usual(measurements: Sequence[Measurement]) -> list[Measurement]
     for m in measurements:
         if m.elements:
             sizes.setdefault((m.output, m.scale), []).append(m.reference_l2 / sqrt(m.elements))
-    usual = {key: usual_size(found) for key, found in sizes.items()}
+    usual = {key: usual_size(found) for key, found in sizes.items()} | dict(known)
     return [_resized(m, usual[m.output, m.scale]) if 0 < m.elements < FEW else m for m in measurements]
-
-
-def usual_size(sizes: Iterable[float]) -> float:
-    """What an output usually is, of its root mean squares over cases: one large answer makes no room for all others."""
-    return median(sizes)
 
 
 def _resized(m: Measurement, usual: float) -> Measurement:

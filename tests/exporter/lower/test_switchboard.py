@@ -91,11 +91,12 @@ def test_the_module_of_a_node(scope: str | None, path: str) -> None:
 
 
 def test_what_runs_found_is_remembered_and_a_line_cut_off_is_not(tmp_path: Path) -> None:
-    for name in ("graph", "yardstick", "case"):
+    for name in ("graph", "yardstick", "case", "other"):
         (tmp_path / name).write_text(name)
     request = {
         "graphs": {"model": str(tmp_path / "graph")}, "yardsticks": [str(tmp_path / "yardstick")],
         "cases": [{"file": str(tmp_path / "case")}], "precision": "fp16", "kept": {}, "outputs": {"y": "float32"},
+        "beside": [{"file": str(tmp_path / "case")}, {"file": str(tmp_path / "other")}],
     }  # fmt: skip
     place = tmp_path / "memory"
     Memory(place, request).put([3, 1], 0.25)
@@ -103,5 +104,8 @@ def test_what_runs_found_is_remembered_and_a_line_cut_off_is_not(tmp_path: Path)
     file.write_text(file.read_text() + json.dumps({"lowered": "x"}) + '\n{"lowered": "cut of')
     again = Memory(place, request)
     assert again.get([1, 3]) == 0.25 and again.get([1]) is None
+    (tmp_path / "other").write_text("another")
+    assert Memory(place, request).get([1, 3]) is None, "what outputs usually are is another"
+    (tmp_path / "other").write_text("other")
     (tmp_path / "graph").write_text("another")
     assert Memory(place, request).get([1, 3]) is None, "of another graph"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.bundle import write_tensors
 from exporter.parity.judge import judge
 from exporter.parity.ladder import (
     ELEMENT_GUARD,
@@ -23,6 +25,7 @@ from exporter.parity.ladder import (
     Rung,
 )
 from exporter.parity.measure import Measurement, compare, extra_outputs, l2, relative, step_errors
+from exporter.parity.usual import usual_sizes
 from exporter.verdict import SEVERITY, Result, Verdict, worst
 
 RUNG = RUNGS["compiled"]
@@ -113,6 +116,22 @@ def test_a_score_that_lies_near_zero_is_measured_against_what_scores_are() -> No
     crowd = worst_score([0.15, 0.15, 0.15, 0.5], [1.0, 1.0, 1.0, 10.0])
     assert crowd.verdict is Verdict.FAIL, "a large answer makes no room for the others"
     assert worst_score([0.03] * 4, values[:4], per_case=FEW).verdict is Verdict.FAIL, "a picture may be dark"
+
+
+def test_some_of_the_cases_are_measured_against_what_all_of_them_are(tmp_path: Path) -> None:
+    """A search looks at the two cases that are off by most, which may both lie near zero."""
+    values, cases = [0.9, 0.7, 0.8, 0.001, 0.002], []
+    for index, value in enumerate(values):
+        file = tmp_path / f"{index}.safetensors"
+        write_tensors(file, {"reference/y": np.full(1, value), "reference/large": np.full(FEW, value)})
+        cases.append({"scale": "normal", "file": file})
+    usual = usual_sizes(cases, ["y", "large"])
+    assert usual == {("y", "normal"): pytest.approx(0.7)}
+    few = scores([0.03, 0.03], values[-2:])
+    named: dict[str, Any] = {"hop": "h", "target": None, "form": None, "rung": QUANTISED_RUNG, "precision": "int8"}
+    keys = [("0", "y"), ("1", "y")]
+    assert {r.verdict for r in judge(few, keys, usual=usual, guard=True, **named)} == {Verdict.PASS}
+    assert {r.verdict for r in judge(few, keys, guard=True, **named)} == {Verdict.FAIL}
 
 
 def test_eager_s_error_on_a_score_near_zero_hides_no_other_score_s() -> None:
