@@ -90,11 +90,11 @@ def prepared(definition: ModelDef, source: str, found: Sequence[Path], folder: P
     """
     folder.mkdir(parents=True)
     if found:
-        given = [samples.prepare(definition, readers.read(path), path) for path in found]
+        given = [samples.fitting(definition, readers.read(path), path) for path in found]
         tensors = [(path.stem, sample.inputs) for path, sample in zip(found, given, strict=True)]
     elif definition.calibration is not None:
         tensors = [
-            (sample.name, samples.prepare(definition, sample.values, Path(f"{definition.name}/{sample.name}")).inputs)
+            (sample.name, samples.fitting(definition, sample.values, Path(f"{definition.name}/{sample.name}")).inputs)
             for sample in definition.calibration()
         ]
         source = f"{len(tensors)} of the definition's own"
@@ -107,7 +107,6 @@ def prepared(definition: ModelDef, source: str, found: Sequence[Path], folder: P
     made = []
     for index, (name, inputs) in enumerate(tensors):
         path = folder / f"{index:03}-{samples.slug(name)}.safetensors"
-        samples.sizes_of(definition, inputs, path)
         write_tensors(path, {f"input/{key}": np.asarray(value) for key, value in inputs.items()})
         made.append(path)
     _refuse_constant(definition, [inputs for _, inputs in tensors])

@@ -177,7 +177,18 @@ def _refuse_unknown_truth(truth: Mapping[str, Array], where: Path) -> None:
 
 def prepared_files(interface: Interface, found: Sequence[Path], folder: Path) -> list[str]:
     """Prepares every sample that :func:`find` found and writes each to a file of its own in ``folder``."""
-    return [_written(prepare(interface, files.read(path), path), path.stem, folder) for path in found]
+    return [_written(fitting(interface, files.read(path), path), path.stem, folder) for path in found]
+
+
+def fitting(interface: Interface, values: Mapping[str, Array], where: Path) -> Prepared:
+    """What :func:`prepare` makes of a sample, which must fit the model as it is.
+
+    Raises:
+        Refused: ``bad-sample``, of the file that the values are from.
+    """
+    prepared = prepare(interface, values, where)
+    sizes_of(interface, prepared.inputs, where)
+    return prepared
 
 
 def own_files(definition: ModelDef, folder: Path) -> tuple[list[str], list[str]]:
@@ -237,10 +248,11 @@ def sizes_of(interface: Interface, inputs: Mapping[str, Array], path: Path) -> t
     for tensor in interface.inputs:
         given = inputs.get(tensor.name)
         if given is None:
-            raise _unfit(path, f"input {tensor.name} is missing", tensor)
+            raise _unfit(path, f"input {tensor.name} is missing", tensor, f"give {tensor.name} too")
         streamed = interface.stream is not None and tensor.name == interface.stream.input
         if given.dtype != np.dtype(tensor.dtype) or given.ndim != len(tensor.shape):
-            raise _unfit(path, f"input {tensor.name} is {given.dtype} {given.shape}", tensor)
+            what = f"input {tensor.name} is {given.dtype} {given.shape}"
+            raise _unfit(path, what, tensor, f"save it as {tensor.dtype} with {len(tensor.shape)} axes")
         for axis, (size, wanted) in enumerate(zip(given.shape, tensor.shape, strict=True)):
             if streamed and interface.stream is not None and axis == interface.stream.axis:
                 assert isinstance(wanted, int)  # what one call takes is part of the graph
@@ -253,9 +265,10 @@ def sizes_of(interface: Interface, inputs: Mapping[str, Array], path: Path) -> t
                 if sizes.setdefault(name, whole) != whole or not dims[name].allows(whole):
                     raise _unfit(path, f"dim {name} would be {whole}, and {dims[name]} is allowed", tensor)
             elif size != wanted:
-                raise _unfit(path, f"input {tensor.name} is {given.shape}", tensor)
+                what = f"input {tensor.name} is {given.shape}"
+                raise _unfit(path, what, tensor, f"axis {axis} has to be {wanted}: it is fixed in this model")
         if not np.isfinite(given).all():
-            raise _unfit(path, f"input {tensor.name} holds NaN or infinite values", tensor)
+            raise _unfit(path, f"input {tensor.name} holds NaN or infinite values", tensor, "mend it, or leave it out")
     for name in interface.repeats:
         sizes[name] = int(inputs.get(name, dims[name].opt))
         if not dims[name].allows(sizes[name]):
@@ -263,14 +276,13 @@ def sizes_of(interface: Interface, inputs: Mapping[str, Array], path: Path) -> t
     return sizes, steps
 
 
-def _unfit(path: Path, what: str, tensor: Tensor) -> Refused:
+def _unfit(path: Path, what: str, tensor: Tensor, next: str = "") -> Refused:
     dims = [factors_of(size)[0] for size in tensor.shape if isinstance(size, str)]
     return Refused(
         "bad-sample",
         f"{path.name}: {what}",
         where=f"file {path}, input {tensor.name} ({tensor.dtype} {tensor.shape})",
         why="a sample is judged as it is: it must have the model's names, types and sizes",
-        next=f"cut the sample, or widen the range: --dim {dims[0]}=MIN:OPT:MAX"
-        if dims
-        else "give the tensors named above",
+        next=next
+        or (f"cut the sample, or widen the range: --dim {dims[0]}=MIN:OPT:MAX" if dims else "give such tensors"),
     )

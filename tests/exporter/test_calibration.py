@@ -85,6 +85,9 @@ def test_what_fits_no_model_is_refused(tensors: dict[str, np.ndarray], code: str
     with pytest.raises(Refused) as caught:
         calibration.prepared(definition(), "", [tmp_path / "it.safetensors"], tmp_path / "out")
     assert caught.value.code == code, caught.value
+    if code == "bad-sample":
+        assert str(tmp_path / "it.safetensors") in str(caught.value.where), "the user's own file is named"
+        assert "--dim" not in str(caught.value.next) or tensors["x"].shape[0] == 9, "advice that would help"
 
 
 @pytest.mark.parametrize("values", [(0.0, 0.0), (0.0, 1.0), (2.5, -2.5, 7.0)])
