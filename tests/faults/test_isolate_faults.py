@@ -15,7 +15,7 @@ import pytest
 
 from exporter import isolate
 from exporter.errors import StageFailed
-from exporter.isolate import Limits, call, start
+from exporter.isolate import Limits, call, parent, start
 from exporter.verdict import Verdict
 
 CHILDREN = "tests.attacks.children"
@@ -67,7 +67,7 @@ def test_the_lines_of_an_earlier_child_are_not_blamed_on_this_one(log: Path) -> 
 
 
 def test_closing_a_child_that_does_not_end_kills_it(log: Path, monkeypatch) -> None:
-    monkeypatch.setattr(isolate, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(parent, "CLOSE_SECONDS", 0.3)
     child = start(f"{CHILDREN}:hang", {}, limits=Limits(60), log=log, stage="hang")
     pids = child.receive(10)
     child.close()
@@ -160,7 +160,7 @@ def test_ctrl_c_of_the_terminal_does_not_reach_the_child_first(log: Path) -> Non
 
 
 def test_a_message_without_end_is_cut_off(log: Path, monkeypatch) -> None:
-    monkeypatch.setattr(isolate, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(parent, "LONGEST_LINE", 1 << 20)
     outcome = run("large", log, {"size": 8 << 20})
     assert outcome.reason == "CRASHED(protocol)"
 

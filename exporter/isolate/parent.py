@@ -1,50 +1,35 @@
-"""Runs a function in a spawned child under limits of time and memory: a crash there is a verdict here.
-
-A stage loads code that may crash, hang or eat the machine. :func:`call` runs it in a fresh process and always comes
-back with an :class:`Outcome`; :func:`start` gives a :class:`Child` to talk with, to pause and to resume. What a child
-did not say is never success: exit code 0 without a result is a crash.
-
-The child leads a process group of its own, so that whatever it starts dies with it, and asks the kernel to be killed
-when its parent dies. The kernel means the *thread* that started it: start children from a thread that outlives them.
-
-Requests, events and results travel as JSON lines over two pipes of their own. Standard output and error belong to the
-log file, so that no print of a library can garble a message.
-"""
+"""The parent's side: starts a child, holds it to its limits, and knows how it ended."""
 
 from __future__ import annotations
 
 import atexit
-import ctypes
-import faulthandler
-import importlib
 import json
 import os
-import re
-import resource
 import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
 
-from exporter.errors import KINDS, ExporterError, Incomplete, NotProven, Refused, StageFailed, from_json
+from exporter.errors import KINDS, ExporterError, StageFailed, from_json
+from exporter.isolate.limits import Limits
+from exporter.isolate.outcome import Ending, Outcome, broken, cause_of, last_lines, timed_out, verdict_of
+from exporter.isolate.procfs import group, resident, state
 from exporter.verdict import Verdict
 
-ROOT = str(Path(__file__).resolve().parent.parent)
+ROOT = str(Path(__file__).resolve().parents[2])
 
 # sys.path[0] is '' under -c: a folder named like one of ours where the user happens to stand must not shadow it.
 ENTRY = (
     f"import sys; sys.path[:] = [{ROOT!r}] + [p for p in sys.path if p not in ('', {ROOT!r})]; "
-    "from exporter.isolate import child; child()"
+    "from exporter.isolate.entry import child; child()"
 )
 
 GRACE_SECONDS = 0.5  # between SIGTERM and SIGKILL
@@ -52,161 +37,9 @@ CLOSE_SECONDS = 2.0  # for a child that was told that no more messages will come
 EARLY_TICK, LATE_TICK = 0.02, 0.05  # memory is polled densely while a child loads, more rarely after
 GROUP_TICK = 0.5  # a scan of /proc for new members of the group costs milliseconds
 LONGEST_LINE = 64 << 20  # a message beyond this is a fault or an attack, not a message
-LOG_LINES, LOG_TAIL_BYTES = 8, 8192
 
 # Allocators of native libraries raise types of their own; these words are what they have in common.
 OUT_OF_MEMORY_WORDS = ("bad_alloc", "can't allocate memory", "out of memory")
-
-
-def default_memory() -> int | None:
-    """Four fifths of what this machine, or the control group we are in, has; None where neither can be read."""
-    sizes = []
-    with suppress(OSError, ValueError):
-        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    with suppress(OSError, ValueError):  # "max" means no limit and is no number
-        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(sizes) * 4 // 5 if sizes else None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a child may use.
-
-    Args:
-        seconds: wall time, without the time it was paused.
-        memory_bytes: resident memory of its whole process group (shared pages count once per process); None is no
-            limit.
-    """
-
-    seconds: float = 600.0
-    memory_bytes: int | None = field(default_factory=default_memory)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a child ended.
-
-    Attributes:
-        value: what the function returned, when ``error`` is None.
-        verdict: ``PASS`` when it returned; ``TIMED_OUT``; ``SKIPPED`` for :class:`Incomplete`, ``FAIL`` for
-            :class:`NotProven`, ``INVALID`` for :class:`Refused`; ``CRASHED`` for everything else.
-        error: what to raise when it did not return.
-        seconds: wall time without pauses.
-        peak_rss_bytes: the largest resident memory seen.
-        log: the file with its standard output and error.
-        reason: ``CRASHED(SIGSEGV)`` and the like, or the error's first part; None on ``PASS``.
-    """
-
-    value: Any
-    verdict: Verdict
-    error: ExporterError | None
-    seconds: float
-    peak_rss_bytes: int
-    log: Path
-    reason: str | None = None
-
-    def require(self) -> Any:
-        """The value, or the error raised."""
-        if self.error is not None:
-            raise self.error
-        return self.value
-
-
-# ---------------------------------------------------------------------------------------------- the child's side
-
-
-class Channel:
-    """The child's end of the pipes."""
-
-    def __init__(self, reading: int, writing: int) -> None:
-        self._lines = os.fdopen(reading, "rb")
-        self._out = os.fdopen(writing, "wb")
-        self._lock = threading.Lock()
-
-    def send(self, value: Any) -> None:
-        """Sends one JSON value to the parent as an event."""
-        self.write({"event": value})
-
-    def receive(self) -> Any:
-        """The next JSON value from the parent; None when no more will come."""
-        line = self._lines.readline()
-        return json.loads(line) if line else None
-
-    def write(self, message: Mapping[str, Any]) -> None:
-        """Writes one message whole, even if several threads of the child send."""
-        line = json.dumps(message).encode() + b"\n"
-        with self._lock:
-            self._out.write(line)
-            self._out.flush()
-
-
-def child() -> None:
-    """The entry of a spawned child: runs the one function it is asked for, reports, and is gone."""
-    reading, writing, parent = (int(text) for text in sys.argv[1:4])
-    _die_with(parent)
-    _prepare(reading, writing)
-    channel = Channel(reading, writing)
-    asked = channel.receive()
-    if asked is not None:
-        message = _answer(asked, channel)
-        channel.write(message | {"peak": _peak_of_self()})
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # No interpreter teardown: destructors of native runtimes are known to crash there, after the work is done.
-    os._exit(0 if asked is not None else 1)
-
-
-def _die_with(parent: int) -> None:
-    """Ties this process's life to its parent's, which may be killed without a chance to clean up."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:  # it died before the kernel was asked
-        os._exit(1)
-
-
-def _prepare(*pipes: int) -> None:
-    for pipe in pipes:
-        os.set_inheritable(pipe, False)  # a grandchild that outlives us must not keep the parent waiting
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    faulthandler.enable()  # the log then shows where a segfault happened
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file of a loaded model is gigabytes
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500")  # if the machine runs out, we go and not the parent
-
-
-def _answer(asked: Mapping[str, Any], channel: Channel) -> dict[str, Any]:
-    """Runs the function; every way in which Python can end it becomes a message."""
-    try:
-        module, _, name = asked["function"].partition(":")
-        value = getattr(importlib.import_module(module), name)(asked["request"], channel)
-        json.dumps(value)  # a value that cannot travel is the function's fault, to be reported like any other
-        return {"value": value}
-    except ExporterError as error:
-        kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in KINDS), "Defect")
-        return {"error": error.as_json() | {"kind": kind}}
-    except BaseException as error:
-        with suppress(Exception):
-            traceback.print_exc()
-        memory = isinstance(error, MemoryError)
-        kind = "MemoryError" if memory else "Exception"
-        return {"error": {"kind": kind, "type": type(error).__name__, "message": str(error)[:2000]}}
-
-
-def _peak_of_self() -> int:
-    """The high-water mark of this process's own memory.
-
-    ``ru_maxrss`` will not do: between fork and exec it takes over the mark of the parent, however large that is.
-    """
-    with suppress(OSError):
-        return _high_water(os.getpid())
-    return 0
-
-
-# --------------------------------------------------------------------------------------------- the parent's side
 
 
 class _Stopwatch:
@@ -230,16 +63,6 @@ class _Stopwatch:
     def go(self) -> None:
         if self._since is None:
             self._since = time.monotonic()
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """Why a child did not return a value."""
-
-    verdict: Verdict
-    code: str
-    reason: str
-    what: str
 
 
 @final
@@ -267,7 +90,7 @@ class Child:
         self.peak_rss_bytes = 0
         self._outcome: Outcome | None = None
         self._final: dict[str, Any] | None = None
-        self._stopped_for: _Ending | None = None
+        self._stopped_for: Ending | None = None
         self._events: deque[Any] = deque()
         self._parts: list[bytes] = []
         self._lock = threading.RLock()  # a signal must never go to a process id that was given back
@@ -307,7 +130,7 @@ class Child:
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._events:
             if deadline is not None and time.monotonic() >= deadline:
-                self._stop(_timed_out(self.stage, timeout or 0.0, "without an answer"))
+                self._stop(timed_out(self.stage, timeout or 0.0, "without an answer"))
                 deadline = None
             if not self._fill(deadline):
                 outcome = self._conclude()
@@ -340,7 +163,7 @@ class Child:
             self._signal(signal.SIGSTOP)
             self._watch_time.stop()
         give_up = time.monotonic() + 1.0
-        while _state(self.pid) not in "TtZX" and time.monotonic() < give_up:
+        while state(self.pid) not in "TtZX" and time.monotonic() < give_up:
             time.sleep(0.0005)
 
     def resume(self) -> None:
@@ -366,7 +189,7 @@ class Child:
 
     def kill(self) -> None:
         """Kills the whole group at once."""
-        ending = _Ending(Verdict.CRASHED, "stage-crashed", "CRASHED(killed)", f"{self.stage} was killed by its parent")
+        ending = Ending(Verdict.CRASHED, "stage-crashed", "CRASHED(killed)", f"{self.stage} was killed by its parent")
         self._stopped_for = self._stopped_for or ending
         self._signal(signal.SIGKILL)
         self._conclude()
@@ -492,7 +315,7 @@ class Child:
             self._parts.append(rest)
         if sum(map(len, self._parts)) > LONGEST_LINE:
             self._parts = []
-            self._stop(_broken(self.stage, f"sent a message of more than {LONGEST_LINE} bytes"))
+            self._stop(broken(self.stage, f"sent a message of more than {LONGEST_LINE} bytes"))
 
     def _accept(self, line: bytes) -> None:
         try:
@@ -503,7 +326,7 @@ class Child:
                 self._final = message
                 self.peak_rss_bytes = max(self.peak_rss_bytes, int(message.get("peak", 0)))
         except (ValueError, TypeError, RecursionError):
-            self._stop(_broken(self.stage, f"sent what is no message: {line[:80]!r}"))
+            self._stop(broken(self.stage, f"sent what is no message: {line[:80]!r}"))
 
     # ---- limits
 
@@ -514,24 +337,24 @@ class Child:
             if not self._watch_time.running:
                 continue
             if time.monotonic() - scanned > GROUP_TICK:
-                members, scanned = _group(self.pid), time.monotonic()
+                members, scanned = group(self.pid), time.monotonic()
             ending = self._breach(members)
             if ending is not None:
                 self._stop(ending)
                 return
 
-    def _breach(self, members: set[int]) -> _Ending | None:
-        used = sum(_resident(pid) for pid in members)
+    def _breach(self, members: set[int]) -> Ending | None:
+        used = sum(resident(pid) for pid in members)
         self.peak_rss_bytes = max(self.peak_rss_bytes, used)
         allowed = self.limits.memory_bytes
         if allowed is not None and used > allowed:
             what = f"{self.stage} used {_gib(used)} of memory; its limit is {_gib(allowed)}"
-            return _Ending(Verdict.CRASHED, "stage-out-of-memory", "CRASHED(out of memory)", what)
+            return Ending(Verdict.CRASHED, "stage-out-of-memory", "CRASHED(out of memory)", what)
         if self._watch_time.read() > self.limits.seconds:
-            return _timed_out(self.stage, self.limits.seconds, "")
+            return timed_out(self.stage, self.limits.seconds, "")
         return None
 
-    def _stop(self, ending: _Ending) -> None:
+    def _stop(self, ending: Ending) -> None:
         """Ends the group for a reason; the first reason stands."""
         self._stopped_for = self._stopped_for or ending
         if ending.verdict is Verdict.TIMED_OUT:  # one that runs out of memory gets no time to take more
@@ -556,7 +379,7 @@ class Child:
         said = self._final or {}
         if self._stopped_for is None and "error" in said:
             error = self._rebuilt(said["error"])
-            return None, _verdict_of(error), error, error.what
+            return None, verdict_of(error), error, error.what
         if self._stopped_for is None and "value" in said and self._status == 0:
             return said["value"], Verdict.PASS, None, None
         ending = self._stopped_for or self._crash()
@@ -571,15 +394,15 @@ class Child:
         what = f"{self.stage} raised {name}: {message}" if message else f"{self.stage} raised {name}"
         return self._failure("stage-out-of-memory" if memory else "stage-failed", what)
 
-    def _crash(self) -> _Ending:
+    def _crash(self) -> Ending:
         if self._status == -signal.SIGKILL:
             what = f"{self.stage} was killed from outside, probably because the machine ran out of memory"
-            return _Ending(Verdict.CRASHED, "stage-out-of-memory", "CRASHED(SIGKILL)", what)
-        cause = _cause(self._status)
-        return _Ending(Verdict.CRASHED, "stage-crashed", f"CRASHED({cause})", f"{self.stage} crashed: {cause}")
+            return Ending(Verdict.CRASHED, "stage-out-of-memory", "CRASHED(SIGKILL)", what)
+        cause = cause_of(self._status)
+        return Ending(Verdict.CRASHED, "stage-crashed", f"CRASHED({cause})", f"{self.stage} crashed: {cause}")
 
     def _failure(self, code: str, what: str) -> StageFailed:
-        tail = _tail(self.log, self._log_start)
+        tail = last_lines(self.log, self._log_start)
         why = f"its last lines: {tail}" if tail else "it left nothing in its log"
         return StageFailed(code, what, where=f"log {self.log}", why=why, next=f"exporter explain {code}")
 
@@ -642,96 +465,5 @@ def kill_all() -> None:
             running.kill()
 
 
-# ------------------------------------------------------------------------------------------------------- details
-
-
-def _verdict_of(error: ExporterError) -> Verdict:
-    kinds: dict[type[ExporterError], Verdict] = {
-        Incomplete: Verdict.SKIPPED,
-        NotProven: Verdict.FAIL,
-        Refused: Verdict.INVALID,
-    }
-    return kinds.get(type(error), Verdict.CRASHED)
-
-
-def _timed_out(stage: str, seconds: float, how: str) -> _Ending:
-    took = f"{seconds:g} s"
-    what = f"{stage} was stopped after {took}" + (f" {how}" if how else ", its limit")
-    return _Ending(Verdict.TIMED_OUT, "stage-timed-out", f"TIMED_OUT({took})", what)
-
-
-def _broken(stage: str, how: str) -> _Ending:
-    return _Ending(Verdict.CRASHED, "stage-crashed", "CRASHED(protocol)", f"{stage} {how}")
-
-
-def _cause(status: int | None) -> str:
-    """An exit status in words."""
-    if status is None:
-        return "exit status unknown"
-    if status == 0:
-        return "exited without a result"
-    if status > 0:
-        return f"exit code {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"
-
-
-def _tail(log: Path, since: int) -> str:
-    """The last lines a child left in its log, fit for a terminal."""
-    try:
-        with log.open("rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(since, end - LOG_TAIL_BYTES))
-            text = file.read(LOG_TAIL_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return ""
-    # What a model makes a library print must not drive the terminal.
-    lines = [re.sub(r"[^\x20-\x7e\u00a0-\U0010ffff]", "", line)[:200].strip() for line in text.splitlines()]
-    return " | ".join([line for line in lines if line][-LOG_LINES:])
-
-
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
-
-
-def _stat_fields(pid: int) -> list[str]:
-    """The fields of ``/proc/PID/stat`` after the command's name (which may itself hold spaces and brackets)."""
-    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-
-
-def _state(pid: int) -> str:
-    """``R``, ``S``, ``T`` (stopped), ``Z`` (ended), ...; ``X`` when there is no such process to look at."""
-    try:
-        return _stat_fields(pid)[0]
-    except (OSError, IndexError):
-        return "X"
-
-
-def _group(leader: int) -> set[int]:
-    """The processes of a group."""
-    members = {leader}
-    with suppress(OSError):
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with suppress(OSError, IndexError, ValueError):
-                    if int(_stat_fields(int(entry.name))[2]) == leader:
-                        members.add(int(entry.name))
-    return members
-
-
-def _resident(pid: int) -> int:
-    """Resident memory of a process, 0 when it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-def _high_water(pid: int) -> int:
-    """The most resident memory a process ever had."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
