@@ -13,9 +13,21 @@ log file, so that no print of a library can garble a message.
 
 from __future__ import annotations
 
-from exporter.isolate.entry import Channel
-from exporter.isolate.limits import Limits
+from exporter.isolate.entry import Channel, child
+from exporter.isolate.limits import Limits, default_memory
 from exporter.isolate.outcome import Outcome
 from exporter.isolate.parent import ROOT, Child, call, kill_all, live, start
 
-__all__ = ["ROOT", "Channel", "Child", "Limits", "Outcome", "call", "kill_all", "live", "start"]
+__all__ = [
+    "ROOT",
+    "Channel",
+    "Child",
+    "Limits",
+    "Outcome",
+    "call",
+    "child",
+    "default_memory",
+    "kill_all",
+    "live",
+    "start",
+]

@@ -18,9 +18,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, final
 
-from exporter.errors import KINDS, ExporterError, StageFailed, from_json
+from exporter.errors import ExporterError
+from exporter.isolate.failure import (
+    Ending,
+    broken,
+    crashed,
+    killed,
+    out_of_memory,
+    raised,
+    stopped,
+    timed_out,
+    verdict_of,
+)
 from exporter.isolate.limits import Limits
-from exporter.isolate.outcome import Ending, Outcome, broken, cause_of, last_lines, timed_out, verdict_of
+from exporter.isolate.outcome import Outcome
 from exporter.isolate.procfs import group, resident, state
 from exporter.verdict import Verdict
 
@@ -37,9 +48,6 @@ CLOSE_SECONDS = 2.0  # for a child that was told that no more messages will come
 EARLY_TICK, LATE_TICK = 0.02, 0.05  # memory is polled densely while a child loads, more rarely after
 GROUP_TICK = 0.5  # a scan of /proc for new members of the group costs milliseconds
 LONGEST_LINE = 64 << 20  # a message beyond this is a fault or an attack, not a message
-
-# Allocators of native libraries raise types of their own; these words are what they have in common.
-OUT_OF_MEMORY_WORDS = ("bad_alloc", "can't allocate memory", "out of memory")
 
 
 class _Stopwatch:
@@ -189,8 +197,7 @@ class Child:
 
     def kill(self) -> None:
         """Kills the whole group at once."""
-        ending = Ending(Verdict.CRASHED, "stage-crashed", "CRASHED(killed)", f"{self.stage} was killed by its parent")
-        self._stopped_for = self._stopped_for or ending
+        self._stopped_for = self._stopped_for or killed(self.stage)
         self._signal(signal.SIGKILL)
         self._conclude()
 
@@ -348,8 +355,7 @@ class Child:
         self.peak_rss_bytes = max(self.peak_rss_bytes, used)
         allowed = self.limits.memory_bytes
         if allowed is not None and used > allowed:
-            what = f"{self.stage} used {_gib(used)} of memory; its limit is {_gib(allowed)}"
-            return Ending(Verdict.CRASHED, "stage-out-of-memory", "CRASHED(out of memory)", what)
+            return out_of_memory(self.stage, used, allowed)
         if self._watch_time.read() > self.limits.seconds:
             return timed_out(self.stage, self.limits.seconds, "")
         return None
@@ -378,33 +384,12 @@ class Child:
     def _judge(self) -> tuple[Any, Verdict, ExporterError | None, str | None]:
         said = self._final or {}
         if self._stopped_for is None and "error" in said:
-            error = self._rebuilt(said["error"])
+            error = raised(self.stage, said["error"], self.log, self._log_start)
             return None, verdict_of(error), error, error.what
         if self._stopped_for is None and "value" in said and self._status == 0:
             return said["value"], Verdict.PASS, None, None
-        ending = self._stopped_for or self._crash()
-        return None, ending.verdict, self._failure(ending.code, ending.what), ending.reason
-
-    def _rebuilt(self, said: Mapping[str, str]) -> ExporterError:
-        if said.get("kind") in KINDS:
-            return from_json(said)
-        message = said.get("message", "")
-        name = said.get("type", "Exception")
-        memory = said.get("kind") == "MemoryError" or any(word in message.lower() for word in OUT_OF_MEMORY_WORDS)
-        what = f"{self.stage} raised {name}: {message}" if message else f"{self.stage} raised {name}"
-        return self._failure("stage-out-of-memory" if memory else "stage-failed", what)
-
-    def _crash(self) -> Ending:
-        if self._status == -signal.SIGKILL:
-            what = f"{self.stage} was killed from outside, probably because the machine ran out of memory"
-            return Ending(Verdict.CRASHED, "stage-out-of-memory", "CRASHED(SIGKILL)", what)
-        cause = cause_of(self._status)
-        return Ending(Verdict.CRASHED, "stage-crashed", f"CRASHED({cause})", f"{self.stage} crashed: {cause}")
-
-    def _failure(self, code: str, what: str) -> StageFailed:
-        tail = last_lines(self.log, self._log_start)
-        why = f"its last lines: {tail}" if tail else "it left nothing in its log"
-        return StageFailed(code, what, where=f"log {self.log}", why=why, next=f"exporter explain {code}")
+        ending = self._stopped_for or crashed(self.stage, self._status)
+        return None, ending.verdict, stopped(ending, self.log, self._log_start), ending.reason
 
 
 def call(
@@ -463,7 +448,3 @@ def kill_all() -> None:
     for running in live():
         if running.owner == os.getpid():  # a fork of the parent inherits this list, not the children
             running.kill()
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
