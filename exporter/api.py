@@ -11,6 +11,7 @@ from exporter import pipeline, registry
 from exporter.bundle import Bundle
 from exporter.errors import Incomplete
 from exporter.latency import subjects
+from exporter.models.rebuild import Code
 from exporter.preflight import Opening, ready
 from exporter.program import open_artifact, program_of
 from exporter.request import Request
@@ -36,6 +37,7 @@ def export(
     precision: str = "fp32",
     dims: Mapping[str, str | int] | None = None,
     settings: Mapping[str, Any] | None = None,
+    inputs: Sequence[str] = (),
     samples: AnyPath | None = None,
     calibration: AnyPath | None = None,
     budget: Sequence[str] | str = (),
@@ -49,13 +51,15 @@ def export(
     """Exports a model for one target into a bundle.
 
     Args:
-        model: a model's name, see ``exporter models``.
+        model: a model's name, see ``exporter models``; or your own: ``FILE.py:FUNCTION``, ``PACKAGE.MODULE:FUNCTION``,
+            ``LIBRARY:NAME``, a ``.pt2`` file.
         target: a target's name, see ``exporter targets``.
         output: the bundle's folder; ``./MODEL.bundle`` when None.
         checkpoint: a file of weights; without one they are seeded noise.
         precision: the precision to compile for; ``auto`` chooses the fastest that meets the budget.
         dims: ``{"T": "2:63:1500"}`` or ``{"T": 63}``: sizes of dynamic dims, within what the definition allows.
         settings: options of the definition.
+        inputs: ``NAME=SHAPE:TYPE[:LOW:HIGH]`` each, of a model of your own: ``x=1x3xHxW:f32``, ``ids=1xT:i64:0:99``.
         samples: a file or folder of real inputs to judge on as well.
         calibration: a file or folder of real inputs that int8 takes its scales from, apart from ``samples``.
         budget: what a precision may cost: ``amplification:2``, ``snr:30`` (dB), ``METRIC:LOSS`` such as ``si-sdr:0.1``.
@@ -87,6 +91,7 @@ def export(
             precision=precision,
             dims=tuple(f"{name}={value}" for name, value in (dims or {}).items()),
             settings=dict(settings or {}),
+            inputs=tuple(inputs),
             samples=None if samples is None else Path(samples),
             calibration=None if calibration is None else Path(calibration),
             budget=(budget,) if isinstance(budget, str) else tuple(budget),
@@ -153,6 +158,7 @@ class OpenBundle:
         threads: int = 0,
         seconds: float = 6.0,
         checkpoint: AnyPath | None = None,
+        model: str = "",
         device: int = 0,
         trust_engine: bool = False,
     ) -> Profile:
@@ -163,6 +169,7 @@ class OpenBundle:
             threads: CPU threads of every subject; 0 is all cores.
             seconds: how long to measure in all.
             checkpoint: the weights, so that eager can be rebuilt where they are not seeded.
+            model: where a model of your own is, so that eager can be rebuilt; a bundle never says which code to run.
             device: which accelerator of the machine, where a target has several.
             trust_engine: whether to open artifacts that bring code of their own and were built by someone else.
 
@@ -175,7 +182,8 @@ class OpenBundle:
         weights = None if checkpoint is None else Path(checkpoint)
         refuse_missing_checkpoint(weights)
         opening = Opening(device, trust_engine)
-        return subjects.profile(self.path, targets, weights, threads=threads, budget_seconds=seconds, opening=opening)
+        code = Code(weights, model)
+        return subjects.profile(self.path, targets, code, threads=threads, budget_seconds=seconds, opening=opening)
 
     def runner(self, target: str, device: int = 0, trust_engine: bool = False) -> BaseRunner:
         """A Polygraphy runner of the target's artifact, in this process; use it in a ``with`` block.

@@ -17,6 +17,7 @@ from exporter.latency.result import Profile
 from exporter.latency.stats import Conclusion
 from exporter.latency.subjects import subject_name, timed
 from exporter.manifest import Manifest
+from exporter.models.rebuild import Code
 from exporter.parity.ladder import UNIT_ROUNDOFF
 from exporter.preflight import Opening
 from exporter.request import AUTO, Request
@@ -145,10 +146,10 @@ def _beside_exact(making: Making, found: Candidate) -> Profile:
 
 def _timed(making: Making, manifest: Manifest, keys: Sequence[str]) -> Profile:
     request = making.request
-    checkpoint = request.checkpoint.resolve() if request.checkpoint else None
+    code = Code(request.checkpoint, request.model if request.own else "")
     return timed(
         making.path_of, manifest, keys, making.stages,
-        checkpoint=checkpoint, seed=request.seed, threads=request.threads, opening=Opening(request.device),
+        code=code, seed=request.seed, threads=request.threads, opening=Opening(request.device),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter import checkpoint, registry
+from exporter import checkpoint, models
 from exporter.errors import NotProven
 from exporter.graph import sha256
 from exporter.manifest import Weights
@@ -28,8 +28,8 @@ FAINT = 256.0
 
 
 def definition(build: Mapping[str, Any]) -> ModelDef:
-    """The definition a request names: ``{"model", "options", "dims": [...]}``."""
-    return registry.model(build["model"], build["options"]).with_dims(build.get("dims", []))
+    """The definition a request names: see :attr:`exporter.request.Request.build`."""
+    return models.of_build(build)
 
 
 def parameters(definition: ModelDef) -> int:
@@ -61,7 +61,7 @@ def part_of(definition: ModelDef, graph: str, module: nn.Module) -> nn.Module:
 
 
 def weighted(definition: ModelDef, checkpoint_file: str | None, seed: int) -> tuple[nn.Module, Weights]:
-    """The definition's module with a checkpoint's weights or seeded ones, checked and in eval mode.
+    """The definition's module with a checkpoint's weights, its own or seeded ones, checked and in eval mode.
 
     Raises:
         Refused: a checkpoint that is not of this model, or weights that are not finite.
@@ -69,7 +69,10 @@ def weighted(definition: ModelDef, checkpoint_file: str | None, seed: int) -> tu
     """
     torch.manual_seed(seed)
     module = definition.build()
-    if checkpoint_file is None:
+    if checkpoint_file is None and definition.weighted:
+        source = f"as {definition.source} gives them"
+        weights = Weights("own", weights_digest(module), source, definition.licence, seed)
+    elif checkpoint_file is None:
         seed_weights(module, seed)
         _settle_norms(definition, module)
         weights = Weights("seeded", weights_digest(module), f"seed {seed}", "none: these weights are noise", seed)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from exporter import calibration, choosing, registry, samples
+from exporter import calibration, choosing, models, registry, samples
 from exporter.budget import Budget, parsed
 from exporter.bundle import Bundle, Draft, editing, read_tensors, under
 from exporter.candidate import Calibrated, Making, fed, finished, key_of, prepared_graphs
@@ -83,22 +83,23 @@ def export(request: Request, progress: Progress = silent) -> Exported:
     """
     target = registry.target(request.target)
     asked = precisions_of(target, request)
-    definition = registry.model(request.model, request.settings).with_dims(request.dims)
+    source = models.found(request, progress)
+    definition, request = source.definition, source.request
     _refuse_idle_calibration(target, request, asked)
     budget = parsed(request.budget, definition.metrics, definition.name)
-    source, scales, found = calibration.chosen(definition, request.calibration, request.samples, request.seed)
+    origin, scales, found = calibration.chosen(definition, request.calibration, request.samples, request.seed)
     _refuse_unmeasured(budget, definition, found)
     refuse_missing_checkpoint(request.checkpoint)
-    path = request.output or Path(f"{request.model}.bundle")
+    path = request.output or Path(f"{definition.name}.bundle")
     with editing(path, f"exporter {request.target} {request.model}") as draft:
         _refuse_other_model(draft, definition, request, path)
         _refuse_other_graph(draft, definition, request, path)
         stages = Stages(draft.work / "logs", request.limits, progress)
-        key = _key(definition, request, found)
+        key = _key(source, found)
         manifest, hops = _graph(draft, definition, request, found, key, stages)
         making = Making(draft, target, request, stages, str(path))
         calibration.refuse_held(manifest, making.path_of, [(c.name, making.path_of(c.file)) for c in manifest.cases])
-        calibrated = _calibrated(making, manifest, definition, asked, (source, scales))
+        calibrated = _calibrated(making, manifest, definition, asked, (origin, scales))
         making = replace(making, calibrated=calibrated)
         chosen = choosing.chosen(making, manifest, asked, budget, _own_budget(definition, making, manifest))
         verification = verification_of(chosen.manifest, [*hops, *chosen.candidate.hops])
@@ -194,12 +195,12 @@ def _refuse_other_graph(draft: Draft, definition: ModelDef, request: Request, pa
     if draft.old is None or request.replace:
         return
     held = draft.old.manifest
-    asked_kind = "checkpoint" if request.checkpoint else "seeded"
+    asked_kind = "checkpoint" if request.checkpoint else "own" if definition.weighted else "seeded"
     differing = {
         "dims": held.dims != definition.dims,
         "options": held.model.options != dict(definition.options),
         "kind of weights": held.weights.kind != asked_kind,
-        "seed": asked_kind == held.weights.kind == "seeded" and held.weights.seed != request.seed,
+        "seed": asked_kind == held.weights.kind != "checkpoint" and held.weights.seed != request.seed,
     }
     found = [what for what, differs in differing.items() if differs]
     if found:
@@ -216,13 +217,14 @@ def _other_graph(model: str, path: Path, differing: str) -> Refused:
     )
 
 
-def _key(definition: ModelDef, request: Request, found: Sequence[Path]) -> str:
+def _key(source: models.Found, found: Sequence[Path]) -> str:
     """Digest of everything a graph and its references depend on."""
+    definition, request = source.definition, source.request
     parts: dict[str, Any] = {
         "build": request.build | {"checkpoint": sha256(request.checkpoint) if request.checkpoint else None},
         "dims": [str(dim) for dim in definition.dims],
         "samples": _digests(path for place in found for path in _within(place)),
-        "sources": _digests(registry.model_sources(definition.name)),
+        "sources": source.sources,
         "ours": _digests(sorted(Path(__file__).parent.rglob("*.py"))),
         "tools": tool_versions(TOOLS),
     }

@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -130,20 +130,40 @@ def quantiser() -> Target | None:
     return None
 
 
-@cache
 def _model_places() -> dict[str, tuple[str, str]]:
-    """``{model name: (family, function name)}``, read from the sources without importing them."""
+    return _marked("model")
+
+
+@cache
+def _marked(mark: str) -> dict[str, tuple[str, str]]:
+    """``{model name: (family, function name)}`` of functions under a mark, read without importing them."""
     places: dict[str, tuple[str, str]] = {}
     for path in _python_files(ROOT / "model_defs"):
         family = path.parent.name if path.name == "__init__.py" else path.stem
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and any(_is_model_mark(mark) for mark in node.decorator_list):
+            if isinstance(node, ast.FunctionDef) and any(_is_mark(d, mark) for d in node.decorator_list):
                 places[model_name(node.name)] = (family, node.name)
     return places
 
 
-def _is_model_mark(decorator: ast.expr) -> bool:
-    return isinstance(decorator, ast.Name) and decorator.id == "model"
+def _is_mark(decorator: ast.expr, mark: str) -> bool:
+    return isinstance(decorator, ast.Name) and decorator.id == mark
+
+
+def defines(name: str, family: str) -> bool:
+    """Whether a definition here has that name, and is of that family: a user's own may have the name of one of ours."""
+    return name in model_names() and (name not in _model_places() or _model_places()[name][0] == family)
+
+
+def collections() -> list[str]:
+    """Names of the functions that make a definition of any name of a library: ``NAME:WHAT``."""
+    return sorted(_marked("collection"))
+
+
+def collection(name: str) -> Any:
+    """The function behind a collection's name."""
+    family, function = _marked("collection")[name]
+    return getattr(_load("model_defs", family), function)
 
 
 def model_names() -> list[str]:
@@ -211,6 +231,22 @@ def factory(name: str) -> Any:
         return joined.load()
     family, function = _model_places()[name]
     return getattr(_load("model_defs", family), function)
+
+
+def refuse_inputs(name: str, texts: Sequence[str]) -> None:
+    """A registered definition says what its inputs are.
+
+    Raises:
+        Refused: ``bad-input`` for any ``--input``.
+    """
+    if texts:
+        raise Refused(
+            "bad-input",
+            f"--input {texts[0]} is given, and {name} says itself what it takes",
+            where=f"model {name}",
+            why="--input is for a model of your own; a definition has its sizes under --dim and --set",
+            next=f"exporter models {name}",
+        )
 
 
 def _refuse_unknown_options(name: str, known: list[str], options: Mapping[str, Any]) -> None:

@@ -19,12 +19,14 @@ class Request:
     """What an export is asked for.
 
     Args:
-        model: the model's name.
+        model: the model's name, or where the user's own is (:mod:`exporter.models`).
         target: the target's name.
         output: the bundle's folder; default ``./MODEL.bundle``.
         checkpoint: a file of weights; without one they are seeded.
         precision: the precision to compile for, or :data:`AUTO`.
         dims: ``NAME=MIN:OPT:MAX`` texts.
+        inputs: ``NAME=SHAPE:TYPE`` texts, of a user's own model.
+        own: whether ``model`` is a user's own, found to be one.
         settings: options of the definition.
         samples: a file or folder of real inputs to judge on as well.
         budget: what a lower precision may cost, as :func:`exporter.budget.parsed` reads it.
@@ -49,6 +51,8 @@ class Request:
     samples: Path | None = None
     budget: Sequence[str] = ()
     calibration: Path | None = None
+    inputs: Sequence[str] = ()
+    own: bool = False
     seed: int = 0
     threads: int = 0
     replace: bool = False
@@ -61,8 +65,9 @@ class Request:
     def build(self) -> dict[str, Any]:
         """What a child needs to build the module again."""
         checkpoint = str(self.checkpoint.resolve()) if self.checkpoint else None
-        options = dict(self.settings)
-        return {
-            "model": self.model, "options": options, "dims": list(self.dims),
+        known = {
+            "model": self.model, "options": dict(self.settings), "dims": list(self.dims),
             "checkpoint": checkpoint, "seed": self.seed,
         }  # fmt: skip
+        samples = str(self.samples.resolve()) if self.samples else None
+        return known | ({"own": True, "inputs": list(self.inputs), "samples": samples} if self.own else {})

@@ -18,15 +18,15 @@ from exporter.host import files
 from exporter.host.metrics import METRICS
 from exporter.host.values import names_in
 from exporter.parity.cases import Case
-from exporter.spec import Dim, HostStep, ModelDef, State, Stream, Tensor, factors_of
+from exporter.spec import TRUTH, Dim, HostStep, ModelDef, State, Stream, Tensor, factors_of
 
 Array = NDArray[np.generic]
 
 # Options of a host step that hold names of values.
 NAMING = ("of", "from", "to", "like")
 
-# Names under which readers give what host steps start from, and the prefix of what is true of a sample.
-RAW, TRUTH = ("audio", "sample_rate", "image"), "truth/"
+# Names under which readers give what host steps start from.
+RAW = ("audio", "sample_rate", "image")
 
 
 class Interface(Protocol):

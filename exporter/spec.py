@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+# The size of an axis of an output that is no dim, part or multiple of one.
+UNTOLD = "?"
+# Before the names of what is true of a sample.
+TRUTH = "truth/"
 # The name of the graph of a model that has only one.
 WHOLE = "model"
 
@@ -84,13 +88,8 @@ class Dim:
         """
         allowed = f"within {self.min}..{self.max}" + (f" in steps of {self.step}" if self.step > 1 else "")
         remedy = f"--dim {self.name}={self.opt} or --dim {self.name}={self}"
-        try:
-            numbers = [int(part) for part in text.split(":")]
-        except ValueError:
-            numbers = []
-        if len(numbers) == 1:
-            numbers *= 3
-        if len(numbers) not in (3, 4):
+        numbers = sizes_in(text)
+        if not numbers:
             what = f"--dim {self.name}={text} is neither a size nor MIN:OPT:MAX[:STEP]"
             raise Refused("bad-dim", what, why=f"{self.name} may be {allowed}", next=remedy)
         low, opt, high = numbers[:3]
@@ -105,13 +104,24 @@ class Dim:
         return asked
 
 
+def sizes_in(text: str) -> list[int]:
+    """The numbers of ``VALUE``, ``MIN:OPT:MAX`` or ``MIN:OPT:MAX:STEP``, three or four; none of any other text."""
+    try:
+        numbers = [int(part) for part in text.split(":")]
+    except ValueError:
+        return []
+    numbers = numbers * 3 if len(numbers) == 1 else numbers
+    return numbers if len(numbers) in (3, 4) else []
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A named input or output.
 
     Args:
         name: the name in the graph.
-        shape: sizes; a string names a :class:`Dim`, or a multiple or a part of one: ``"H"``, ``"H/4"``, ``"H*2"``.
+        shape: sizes; a string names a :class:`Dim`, or a multiple or a part of one: ``"H"``, ``"H/4"``, ``"H*2"``. An
+            output's may be :data:`UNTOLD`, where it follows from the dims in no such simple way.
         meaning: what it is, with unit and layout, for the manifest and ``USE.md``.
         dtype: numpy name of the element type.
         low: smallest value the task produces (inputs).
@@ -126,7 +136,7 @@ class Tensor:
     high: float = 1.0
 
     def sized(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The shape with every named dim replaced by its size."""
+        """The shape with every named dim replaced by its size; what is untold counts as 1."""
         return tuple(size_of(entry, sizes) for entry in self.shape)
 
 
@@ -134,6 +144,8 @@ def size_of(entry: int | str, sizes: Mapping[str, int]) -> int:
     """The size that an entry of a shape stands for: ``64``, ``"H"``, ``"H/4"`` or ``"H*2"``."""
     if isinstance(entry, int):
         return entry
+    if entry == UNTOLD:
+        return 1
     name, factor, divisor = factors_of(entry)
     return sizes[name] * factor // divisor
 
@@ -284,6 +296,7 @@ class ModelDef:
         undetectable: weight tensors whose change by 1 % no case can see, each with the reason in a comment.
         metadata: texts that the graph file carries for its users, by key.
         options: the values of ``--set`` it was made with.
+        weighted: whether ``build`` gives the module its weights; else they are a checkpoint's, or seeded.
     """
 
     name: str
@@ -308,6 +321,7 @@ class ModelDef:
     undetectable: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    weighted: bool = False
 
     def __post_init__(self) -> None:
         _refuse_unknown_dims(self)
@@ -405,6 +419,16 @@ def _refuse_unknown_dims(definition: ModelDef) -> None:
 def model(factory: Factory) -> Factory:
     """Marks a function of ``model_defs/`` as a model definition; its name with dashes is what users type."""
     factory.__exporter_model__ = model_name(factory.__name__)  # type: ignore[attr-defined]
+    return factory
+
+
+def collection(factory: Factory) -> Factory:
+    """Marks a function of ``model_defs/`` that makes a definition of any name of a library: ``NAME:WHAT``.
+
+    Its first parameter is what stands after the colon; the others are options of ``--set``. It is called in children
+    alone, and may import what it likes.
+    """
+    factory.__exporter_collection__ = model_name(factory.__name__)  # type: ignore[attr-defined]
     return factory
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from exporter.errors import Refused, nearest
 from exporter.hops import artifact_hop
 from exporter.isolate import Limits
 from exporter.manifest import Manifest, Weights
+from exporter.models.rebuild import Code, build_of, missing
 from exporter.preflight import Opening
 from exporter.stages import STAGE_SECONDS, Progress, Stages, scratch, silent
 from exporter.use import use_page
@@ -61,6 +61,8 @@ def weights_line(weights: Weights) -> str:
     """How a verdict names its weights, so that nobody ships noise because it said PASS."""
     if weights.kind == "seeded":
         return f"seeded weights ({weights.source}): noise, not a trained model"
+    if weights.kind == "own":
+        return f"weights {weights.source} (seed {weights.seed}), digest {weights.digest[:12]}"
     return f"checkpoint {weights.source}, digest {weights.digest[:12]}"
 
 
@@ -68,7 +70,7 @@ def verify(
     path: Path,
     targets: Sequence[str] = (),
     samples_path: Path | None = None,
-    checkpoint: Path | None = None,
+    code: Code | None = None,
     limits: Limits | None = None,
     progress: Progress = silent,
     save: bool = False,
@@ -81,7 +83,7 @@ def verify(
         targets: only these; all of them when empty.
         samples_path: real inputs to judge on as well. Their reference is computed first, which needs PyTorch, the
             model's definition and the weights.
-        checkpoint: the weights, where they are not seeded and samples are given.
+        code: what the bundle does not hold, where samples are given.
         limits: time and memory of each stage.
         progress: told what happens.
         save: whether to keep the report in the bundle.
@@ -91,13 +93,13 @@ def verify(
         Refused: no such bundle or target, or a file of it is not what its manifest says.
     """
     bundle = Bundle.open(path)
-    refuse_missing_checkpoint(checkpoint)
+    refuse_missing_checkpoint(code.checkpoint if code else None)
     manifest = bundle.manifest
     keys = chosen(bundle, targets)
     with scratch() as folder:
         stages = Stages(folder, limits or Limits(seconds=STAGE_SECONDS), progress)
         more, yardsticks = (
-            _referenced(bundle, keys, samples_path, checkpoint, folder, stages) if samples_path else ([], {})
+            _referenced(bundle, keys, samples_path, code or Code(), folder, stages) if samples_path else ([], {})
         )
         hops = [artifact_hop(bundle.file, manifest, key, stages, more, yardsticks, opening, path) for key in keys]
     verification = verification_of(manifest, hops)
@@ -107,7 +109,7 @@ def verify(
 
 
 def _referenced(
-    bundle: Bundle, keys: Sequence[str], samples_path: Path, checkpoint: Path | None, folder: Path, stages: Stages
+    bundle: Bundle, keys: Sequence[str], samples_path: Path, code: Code, folder: Path, stages: Stages
 ) -> tuple[list[dict[str, Any]], dict[str, Path]]:
     """References of new samples, and their yardsticks in the precisions of these targets, by PyTorch in children.
 
@@ -115,22 +117,17 @@ def _referenced(
         Refused: ``samples-need-reference`` where PyTorch or the weights are not at hand.
     """
     manifest = bundle.manifest
-    needs_weights = manifest.weights.kind == "checkpoint" and checkpoint is None
-    if find_spec("torch") is None or needs_weights:
+    lacking = missing(manifest, code)
+    if lacking:
         raise Refused(
             "samples-need-reference",
-            "these samples have no float64 reference yet, and it cannot be computed here: "
-            + ("--checkpoint is missing" if needs_weights else "torch is absent"),
+            f"these samples have no float64 reference yet, and it cannot be computed here: {lacking}",
             where=f"bundle {bundle.path}",
             why="a verdict compares with what PyTorch computes in float64 with the same weights",
             next=f"exporter verify {bundle.path} --samples {samples_path} --checkpoint FILE, where torch is installed",
         )
     prepared = samples.prepared_files(manifest, samples.find(samples_path, manifest), folder)
-    build = {
-        "model": manifest.model.name, "options": dict(manifest.model.options),
-        "dims": [f"{dim.name}={dim}" for dim in manifest.dims],
-        "checkpoint": str(checkpoint.resolve()) if checkpoint else None, "seed": manifest.weights.seed or 0,
-    }  # fmt: skip
+    build = build_of(manifest, code)
     made = stages.run(
         "reference",
         "exporter.reference:write_cases",

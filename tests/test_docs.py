@@ -13,6 +13,7 @@ import pytest
 from exporter import registry
 from exporter.cli.app import _settings as settings
 from exporter.errors import KINDS, ExporterError
+from exporter.models import placed
 from exporter.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,9 +105,13 @@ def problem(line: str) -> str | None:
         commands()[name].make_context(name, list(arguments))
     except Exception as error:  # whatever kind the parser's are: typer may bring its own copy of click
         return f"{type(error).__name__}: {error}"
-    if name in registry.target_names() and arguments[0] not in registry.model_names():
-        return f"there is no model {arguments[0]}"
     if name in registry.target_names():
+        try:
+            place = placed(str(ROOT / arguments[0]) if arguments[0].startswith("docs/") else arguments[0])
+        except ExporterError as error:
+            return str(error)
+        if place.kind != "registered":
+            return None
         given = [word for word, before in zip(words[1:], words, strict=False) if before == "--set"]
         try:
             registry.model(arguments[0], settings(given))

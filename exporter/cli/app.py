@@ -33,12 +33,16 @@ TargetOptions = Annotated[
     typer.Option("--option", metavar="NAME=VALUE", help="An option of the target alone: exporter targets."),
 ]
 Device = Annotated[int, typer.Option("--device", min=0, help="Which accelerator, where the machine has several.")]
+Model = Annotated[
+    str, typer.Option("--model", help="MODEL of your own, as exported: a bundle never says which code to run.")
+]
 TrustEngine = Annotated[
     bool, typer.Option("--trust-engine", help="Open engines that this user's machine did not build.")
 ]
 OptionalPath = Optional[Path]  # noqa: UP045  # typer reads it at run time, where Python 3.10 has no X | None in Annotated
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
+COLLECTIONS = ", ".join(f"{name}:NAME" for name in registry.collections())
 EXPORTS, BUNDLES, LISTS = "Export a model", "Work on a bundle", "Look around"
 
 
@@ -76,7 +80,10 @@ def _target_options(target: str, pairs: list[str] | None, when: str = "") -> dic
 
 def _export_command(target: str) -> Callable[..., None]:
     def export(
-        model: Annotated[str, typer.Argument(help="A model's name: exporter models.")],
+        model: Annotated[
+            str,
+            typer.Argument(help=f"A name of exporter models, or your own: FILE.py:FUNCTION, {COLLECTIONS}, a .pt2."),
+        ],
         folder: Annotated[
             OptionalPath, typer.Option("-o", "--output", help="The bundle; default MODEL.bundle.")
         ] = None,
@@ -89,6 +96,10 @@ def _export_command(target: str) -> Callable[..., None]:
             typer.Option(metavar="NAME:BOUND", help="What it may cost: amplification:2, snr:30 (dB), si-sdr:0.1."),
         ] = None,
         dim: Annotated[Optional[list[str]], typer.Option(help="NAME=MIN:OPT:MAX[:STEP] or NAME=VALUE.")] = None,  # noqa: UP045
+        input_: Annotated[
+            Optional[list[str]],  # noqa: UP045
+            typer.Option("--input", metavar="NAME=SHAPE:TYPE", help="Of your own model: x=1x3xHxW, ids=1x9:i64:0:99."),
+        ] = None,
         setting: Annotated[Optional[list[str]], typer.Option("--set", help="KEY=VALUE of the definition.")] = None,  # noqa: UP045
         samples: Annotated[OptionalPath, typer.Option(help="Real inputs to judge on: .wav .npz .safetensors.")] = None,
         calibration: Annotated[
@@ -111,9 +122,9 @@ def _export_command(target: str) -> Callable[..., None]:
 
         request = Request(
             model=model, target=target, output=folder, checkpoint=checkpoint, precision=precision,
-            dims=tuple(dim or ()), settings=_settings(setting or []), samples=samples, calibration=calibration,
-            budget=tuple(budget or ()), seed=seed, threads=threads, replace=replace, profile=profile,
-            extra=_target_options(target, option), device=device, limits=_limits(timeout, memory),
+            dims=tuple(dim or ()), inputs=tuple(input_ or ()), settings=_settings(setting or []), samples=samples,
+            calibration=calibration, budget=tuple(budget or ()), seed=seed, threads=threads, replace=replace,
+            profile=profile, extra=_target_options(target, option), device=device, limits=_limits(timeout, memory),
         )  # fmt: skip
         with render.progress(json) as progress:
             exported = run(request, progress)
@@ -167,6 +178,7 @@ def verify(
     target: Targets = None,
     samples: Annotated[OptionalPath, typer.Option(help="Real inputs to judge on as well (needs torch).")] = None,
     checkpoint: Annotated[OptionalPath, typer.Option(help="The weights, for the reference of --samples.")] = None,
+    model: Model = "",
     junit: Annotated[OptionalPath, typer.Option(help="Also write the verdicts as JUnit XML.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep the report in the bundle.")] = False,
     device: Device = 0,
@@ -177,6 +189,7 @@ def verify(
 ) -> None:
     """Verify a bundle's artifacts here; needs neither PyTorch nor the model's code."""
     from exporter.cli import render
+    from exporter.models.rebuild import Code
     from exporter.preflight import Opening
     from exporter.verification import verify as check
 
@@ -185,7 +198,7 @@ def verify(
         output.refuse_junit(junit)
     with render.progress(json) as progress:
         verification = check(
-            bundle, target or (), samples, checkpoint, _limits(timeout, memory), progress, save, opening
+            bundle, target or (), samples, Code(checkpoint, model), _limits(timeout, memory), progress, save, opening
         )
     if junit is not None:
         output.write_junit(junit, verification)
@@ -198,6 +211,7 @@ def profile(
     bundle: BundlePath,
     target: Targets = None,
     checkpoint: Annotated[OptionalPath, typer.Option(help="The weights, so that eager can be timed too.")] = None,
+    model: Model = "",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of every subject; 0 is all cores.")] = 0,
     seconds: Annotated[float, typer.Option(min=1.0, help="Time to measure for.")] = 6.0,
     seed: Annotated[int, typer.Option(help="Seeds the order of blocks.")] = 0,
@@ -212,13 +226,15 @@ def profile(
     """Time a bundle's artifacts and eager PyTorch (where it is) against one another."""
     from exporter.cli import render
     from exporter.latency.subjects import profile as measure
+    from exporter.models.rebuild import Code
     from exporter.preflight import Opening
     from exporter.verification import refuse_missing_checkpoint
 
     refuse_missing_checkpoint(checkpoint)
     opening = Opening(device, trust_engine, _run_options(target or [], option))
     with render.progress(json) as progress:
-        measured = measure(bundle, target or (), checkpoint, seed, threads, seconds, progress, save, opening, layers)
+        code = Code(checkpoint, model)
+        measured = measure(bundle, target or (), code, seed, threads, seconds, progress, save, opening, layers)
     output.show(measured.as_json(), json, render.profiled)
     raise typer.Exit(output.profile_code(measured) or output.strict_code(strict, measured))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from exporter.isolate import Limits
 from exporter.latency import profile as timing
 from exporter.latency.result import ARTIFACT, EAGER, Profile, Subject
 from exporter.manifest import CaseInfo, Manifest, TargetInfo
+from exporter.models.rebuild import Code, build_of, missing
 from exporter.parity.ladder import FEW, QUANTISED_RUNG, RUNGS, UNIT_ROUNDOFF
 from exporter.parity.measure import l2
 from exporter.parity.usual import usual_sizes
@@ -32,7 +32,7 @@ GROSS = 10.0
 def profile(
     path: Path,
     targets: Sequence[str] = (),
-    checkpoint: Path | None = None,
+    code: Code | None = None,
     seed: int = 0,
     threads: int = 0,
     budget_seconds: float = timing.BUDGET_SECONDS,
@@ -46,7 +46,7 @@ def profile(
     Args:
         path: the bundle's folder.
         targets: only these; all of them when empty.
-        checkpoint: the weights, so that eager can be rebuilt where they are not seeded.
+        code: what the bundle does not hold, so that eager can be built again.
         seed: seeds the order of blocks.
         threads: CPU threads of every subject; 0 is all cores.
         budget_seconds: how long blocks should take in all.
@@ -61,7 +61,7 @@ def profile(
         stages = Stages(folder, Limits(seconds=STAGE_SECONDS), progress)
         found = timed(
             bundle.file, bundle.manifest, keys, stages,
-            checkpoint=checkpoint, seed=seed, threads=threads, budget_seconds=budget_seconds, opening=opening,
+            code=code or Code(), seed=seed, threads=threads, budget_seconds=budget_seconds, opening=opening,
             layers=layers,
         )  # fmt: skip
     if save:
@@ -75,7 +75,7 @@ def timed(
     keys: Sequence[str],
     stages: Stages,
     *,
-    checkpoint: Path | None,
+    code: Code,
     seed: int,
     threads: int,
     budget_seconds: float = timing.BUDGET_SECONDS,
@@ -88,7 +88,7 @@ def timed(
     artifacts = [_artifact_subject(path_of, manifest, key, case, stages, opening, layers) for key in keys]
     devices = dict.fromkeys(subject.device for subject in artifacts)
     eager = [
-        _eager_subject(path_of, manifest, checkpoint, case, device, opening.device, _multiplied(artifacts, device))
+        _eager_subject(path_of, manifest, code, case, device, opening.device, _multiplied(artifacts, device))
         for device in devices
     ]
     return timing.profile(
@@ -207,19 +207,16 @@ def _error(info: TargetInfo) -> float:
 def _eager_subject(
     path_of: PathOf,
     manifest: Manifest,
-    checkpoint: Path | None,
+    code: Code,
     case: CaseInfo,
     device: str,
     index: int,
     precision: str = "fp32",
 ) -> Subject:
     """Eager PyTorch with the weights the artifacts were made from, on the device that they compute on."""
-    weights = manifest.weights
+    skipped = missing(manifest, code)
     request = {
-        "build": {
-            "model": manifest.model.name, "options": dict(manifest.model.options),
-            "checkpoint": str(checkpoint.resolve()) if checkpoint else None, "seed": weights.seed or 0,
-        },
+        "build": {} if skipped else build_of(manifest, code),
         "inputs": [t.name for t in manifest.inputs],
         "repeats": list(manifest.repeats),
         "outputs": [t.name for t in manifest.outputs],
@@ -227,16 +224,5 @@ def _eager_subject(
         "tf32": precision == "tf32",
         "device": device if device == "cpu" else f"{device}:{index}",
     }  # fmt: skip
-    skipped = _why_no_eager(manifest, checkpoint)
     name = "eager" if device == "cpu" else f"eager on {device}"
     return Subject(name, EAGER, request, precision, "fp32", baseline=True, skipped=skipped, device=device)
-
-
-def _why_no_eager(manifest: Manifest, checkpoint: Path | None) -> str:
-    if find_spec("torch") is None:
-        return "torch absent"
-    if manifest.model.name not in registry.model_names():
-        return f"no definition of {manifest.model.name} here"
-    if manifest.weights.kind == "checkpoint" and checkpoint is None:
-        return "its weights are not in the bundle: give --checkpoint FILE"
-    return ""

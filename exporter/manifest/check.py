@@ -29,7 +29,7 @@ from exporter.manifest.schema import (
     mentioned,
 )
 from exporter.manifest.text import checked_name
-from exporter.spec import Tensor, factors_of
+from exporter.spec import UNTOLD, Tensor, factors_of
 from exporter.target import INTEGER
 
 
@@ -74,16 +74,17 @@ def _check_tensors(manifest: Manifest) -> None:
             wrong(side, "it is empty")
         _unique((tensor.name for tensor in tensors), side)
         for index, tensor in enumerate(tensors):
-            _check_tensor(tensor, largest, f"{side}[{index}]")
+            _check_tensor(tensor, largest, f"{side}[{index}]", untold=side.endswith("outputs"))
 
 
-def _check_tensor(tensor: Tensor, largest: Mapping[str, int], place: str) -> None:
+def _check_tensor(tensor: Tensor, largest: Mapping[str, int], place: str, untold: bool) -> None:
     _one_of(tensor.dtype, DTYPES, f"{place}.dtype")
     if len(tensor.shape) > MAX_RANK:
         wrong(f"{place}.shape", f"it has {len(tensor.shape)} axes; at most {MAX_RANK} are read")
     for axis, size in enumerate(tensor.shape):
         if isinstance(size, str):
-            _known(_dim_of(size, f"{place}.shape[{axis}]"), largest, "dims", f"{place}.shape[{axis}]")
+            if size != UNTOLD or not untold:
+                _known(_dim_of(size, f"{place}.shape[{axis}]"), largest, "dims", f"{place}.shape[{axis}]")
         else:
             _within(size, 0, MAX_SIZE, f"{place}.shape[{axis}]")
     elements = math.prod(tensor.sized(largest))

@@ -19,7 +19,7 @@ SCHEMA = f"{SCHEMA_NAME}/{SCHEMA_NUMBER}"
 DTYPES = frozenset({"bool", "float16", "bfloat16", "float32", "float64"}) | {
     f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
 }
-WEIGHT_KINDS = ("seeded", "checkpoint")
+WEIGHT_KINDS = ("seeded", "checkpoint", "own")
 PASS_VERDICTS = ("kept", "dropped", "no change")
 STATUSES = ("compiled", "incomplete")
 
@@ -39,7 +39,8 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the weights come from; ``seeded`` ones are noise and every verdict line says so."""
+    """Where the weights come from; ``seeded`` ones are noise and every verdict line says so; ``own`` are
+    the user's, as the model's own code gives them."""
 
     kind: str
     digest: str

@@ -126,6 +126,8 @@ def values(tensor: Tensor, shape: tuple[int, ...], case: Case, draw: int = 0) ->
     """
     name = f"{case.name}/{tensor.name}" + (f"/{draw}" if draw else "")
     rng = np.random.default_rng(int(hashlib.sha256(name.encode()).hexdigest()[:16], 16))
+    if np.dtype(tensor.dtype) == bool:
+        return rng.random(shape) < (0.05 if case.scale == "sparse" else 0.5)
     if np.issubdtype(np.dtype(tensor.dtype), np.integer):
         return rng.integers(int(tensor.low), int(tensor.high), shape, endpoint=True).astype(tensor.dtype)
     centre, reach = (tensor.high + tensor.low) / 2, (tensor.high - tensor.low) / 2

@@ -88,6 +88,12 @@ def test_inputs_are_the_declared_ones(definition: ModelDef) -> None:
             assert np.array_equal(x, again[tensor.name])
 
 
+def test_truth_values_are_of_both_kinds() -> None:
+    tensor = Tensor("mask", (400,), dtype="bool", low=0, high=1)
+    shares = [values(tensor, (400,), Case("c", "generated", scale, {})).mean() for scale in ("normal", "sparse")]
+    assert 0.4 < shares[0] < 0.6 and 0 < shares[1] < 0.15
+
+
 def test_scales_look_as_they_are_named() -> None:
     tensor, shape = Tensor("x", (1,), low=-2.0, high=2.0), (100_000,)
     made = {scale: values(tensor, shape, Case(scale, "generated", scale, {})) for scale in SCALES}

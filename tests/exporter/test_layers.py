@@ -30,6 +30,7 @@ TORCH = {
     "define.py",
     "checkpoint.py",
     "latency/worker.py",
+    *(f"models/{name}.py" for name in ("call", "derive", "own", "program")),
 }
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "onnxsim", *RUNTIMES}
 

@@ -1,0 +1,81 @@
+"""The definition that ``MODEL`` names, for the parent: registered ones are made here, a user's own is described."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from exporter import registry
+from exporter.bundle import read_tensors, under
+from exporter.graph import sha256
+from exporter.models.described import Described
+from exporter.models.place import placed
+from exporter.request import Request
+from exporter.spec import TRUTH, ModelDef, Sample
+from exporter.stages import Progress, Stages, require_torch, scratch, silent
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model that was found.
+
+    Attributes:
+        definition: what is known of it.
+        request: what was asked for, with all that a child needs to build it.
+        sources: names and digests of the files that its graph depends on.
+    """
+
+    definition: ModelDef
+    request: Request
+    sources: tuple[tuple[str, str], ...]
+
+
+def found(request: Request, progress: Progress) -> Found:
+    """Finds the model that a request names.
+
+    Raises:
+        Refused: it names none, or what is said of its inputs fits nothing.
+        NotProven: a user's code does not give a module that runs.
+        StageFailed: a user's code crashed, or did not end.
+    """
+    place = placed(request.model)
+    if place.kind == "registered":
+        registry.refuse_inputs(request.model, request.inputs)
+        definition = registry.model(request.model, request.settings).with_dims(request.dims)
+        sources = [(path.name, sha256(path)) for path in registry.model_sources(definition.name)]
+        return Found(definition, request, tuple(sources))
+    require_torch("a model of your own")
+    request = replace(request, model=place.text, own=True)
+    with scratch() as folder:
+        stages = Stages(folder, request.limits, progress)
+        seen = stages.run("describe", "exporter.models.own:describe", {"build": request.build})
+    described = Described.from_json(seen["described"])
+    samples, calibration = (partial(_fetched, request.build, which) for which in ("samples", "calibration"))
+    definition = described.definition(
+        samples if described.samples else None, calibration if described.calibration else None
+    )
+    return Found(definition, request, tuple((name, digest) for name, digest in seen["sources"]))
+
+
+def of_build(build: Mapping[str, Any]) -> ModelDef:
+    """The definition that a child builds."""
+    if build.get("own"):
+        from exporter.models import own
+
+        return own.defined(build)
+    return registry.model(build["model"], build["options"]).with_dims(build.get("dims", []))
+
+
+def _fetched(build: Mapping[str, Any], which: str) -> Iterator[Sample]:
+    """A user's own real inputs, made by a child."""
+    with scratch() as logs, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        request = {"build": build, "which": which, "folder": folder}
+        stages = Stages(logs, Request("", "").limits, silent)
+        for name, file in stages.run(which, "exporter.models.own:samples", request):
+            tensors = read_tensors(Path(file))
+            values = {key: value for key, value in tensors.items() if not key.startswith(TRUTH)}
+            yield Sample(name, values, under(tensors, TRUTH))

@@ -1,0 +1,118 @@
+"""The user's own model, built; only children do that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from exporter import registry
+from exporter.bundle import write_tensors
+from exporter.errors import Refused
+from exporter.graph import sha256
+from exporter.isolate import Channel
+from exporter.models import code
+from exporter.models.derive import Asked, of_module, with_outputs
+from exporter.models.described import Described
+from exporter.models.place import Place, placed
+from exporter.models.program import of_program
+from exporter.spec import TRUTH, ModelDef
+
+
+def defined(build: Mapping[str, Any]) -> ModelDef:
+    """The definition of a model that is no registered one, ready to build.
+
+    Args:
+        build: see :attr:`exporter.request.Request.build`.
+
+    Raises:
+        Refused: what MODEL, ``--input``, ``--dim`` or ``--set`` say fits nothing.
+        Refused: the user's code does not give a module that runs.
+    """
+    place, options, seed = placed(build["model"]), build["options"], build["seed"]
+    asked = Asked(build["inputs"], build["dims"], build["samples"], build.get("known", ()))
+    if place.kind == "program":
+        return of_program(place, asked)
+    torch.manual_seed(seed)
+    made = (
+        registry.collection(place.place)(place.name, **options)
+        if place.kind == "collection"
+        else (code.called(place, options))
+    )
+    if isinstance(made, ModelDef):
+        return _of_definition(made, place, asked)
+    module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    _refuse_no_module(module, place)
+
+    def again() -> nn.Module:
+        """A fresh one, seeded alike: it is changed by whoever gets it."""
+        torch.manual_seed(seed)
+        fresh = code.called(place, options)
+        remade: nn.Module = fresh[0] if isinstance(fresh, tuple) else fresh
+        return remade
+
+    return of_module(place, again, example, asked, options)
+
+
+def _of_definition(made: ModelDef, place: Place, asked: Asked) -> ModelDef:
+    """A definition of the user's or of a collection; what it gives is seen by running it where it does not say."""
+    definition = made.with_dims(asked.dims)
+    if definition.outputs:
+        return definition
+    return with_outputs(definition, definition.build().eval(), place)
+
+
+def _refuse_no_module(found: Any, place: Place) -> None:
+    if isinstance(found, torch.jit.ScriptModule) or not isinstance(found, nn.Module):
+        scripted = "a TorchScript module, whose Python is gone" if isinstance(found, torch.jit.ScriptModule) else ""
+        raise Refused(
+            "wrong-model",
+            f"{place.shown} gave {scripted or f'{type(found).__name__}, no torch.nn.Module'}",
+            where=f"MODEL {place.shown}",
+            why="a model is a torch.nn.Module, perhaps with example inputs in a tuple beside it, or a ModelDef",
+            next=f"return the module from {place.name}",
+        )
+
+
+def describe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """Child: looks at a user's own model.
+
+    Args:
+        request: ``build``.
+        channel: told what is looked at.
+
+    Returns:
+        ``{"described": as :class:`Described`, "sources": [[file's name, digest], ...]}``.
+    """
+    place = placed(request["build"]["model"])
+    channel.send({"event": "progress", "what": f"looking at {place.shown}"})
+    definition = defined(request["build"])
+    files = code.sources() if place.kind != "program" else [Path(place.place)]
+    return {
+        "described": Described.of(replace(definition, options=dict(request["build"]["options"]))).as_json(),
+        "sources": [[path.name, sha256(path)] for path in files],
+    }
+
+
+def samples(request: dict[str, Any], channel: Channel) -> list[list[str]]:
+    """Child: writes a definition's own real inputs to files.
+
+    Args:
+        request: ``build``; ``which``, ``samples`` or ``calibration``; ``folder``.
+        channel: gets a progress event per input.
+
+    Returns:
+        ``[[name, file], ...]``.
+    """
+    given = getattr(defined(request["build"]), request["which"])
+    written = []
+    for index, sample in enumerate(given() if given is not None else ()):
+        file = Path(request["folder"]) / f"{index}.safetensors"
+        write_tensors(file, {**sample.values, **{TRUTH + name: value for name, value in sample.truth.items()}})
+        written.append([sample.name, str(file)])
+        channel.send({"event": "progress", "what": f"{request['which']} {sample.name}"})
+    return written
