@@ -9,7 +9,7 @@ CHECKPOINT ?= $(wildcard $(DATA)/gtcrn/gtcrn_dns3.tar)
 SAMPLES ?= $(wildcard $(DATA)/gtcrn/noisy.wav)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint fmt type test test-all test-gpu contract faults bench cards clean
+.PHONY: help setup demo lint fmt type test test-all test-gpu contract faults bench cards zoo clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench: setup ## the figures, as ratios in one run; writes docs/performance.md
 
 cards: setup ## export every definition for every target; writes docs/models.md
 	$(BIN)/python -m tests.bench.cards
+
+zoo: setup ## export models nobody here wrote; writes docs/zoo.md
+	$(BIN)/python -m tests.zoo
 
 clean: ## remove environments and caches
 	rm -rf .venv .venv-device .trt-bindings build *.egg-info .mypy_cache .ruff_cache .hypothesis
