@@ -65,6 +65,8 @@ class Stages:
         self.done.append(Stage(stage, outcome.seconds, outcome.peak_rss_bytes / 2**20))
         if isinstance(outcome.error, StageFailed) and outcome.log.is_file():
             outcome.error.where = f"log {_kept(outcome.log)}"  # the folder it lies in goes when the command ends
+        elif outcome.error is not None and _holds_trace(outcome.log):
+            outcome.error.where += f"; the whole of it: {_kept(outcome.log)}"
         return outcome
 
     def run(self, stage: str, function: str, request: Mapping[str, Any]) -> Any:
@@ -74,6 +76,11 @@ class Stages:
     def reused(self, *stages: str) -> None:
         """Records stages whose products were already there."""
         self.done += [Stage(stage, 0.0, 0.0, cached=True) for stage in stages]
+
+
+def _holds_trace(log: Path) -> bool:
+    """Whether there is more to read in a log than the error says."""
+    return log.is_file() and b"Traceback (most recent call last)" in log.read_bytes()
 
 
 def _kept(log: Path) -> Path:

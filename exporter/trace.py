@@ -25,8 +25,7 @@ from exporter import recurrent
 from exporter.errors import NotProven
 from exporter.graph import OPSET, SCOPE, Graph
 from exporter.spec import Dim, ModelDef, Tensor, factors_of
-
-OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+from exporter.untraceable import OURS, untraceable
 
 
 def trace(definition: ModelDef, module: nn.Module, path: Path) -> Graph:
@@ -45,7 +44,7 @@ def trace(definition: ModelDef, module: nn.Module, path: Path) -> Graph:
     try:
         model = translate(program)
     except Exception as error:
-        raise _untraceable(definition, error) from error
+        raise untraceable(definition.name, module, _zeros(definition), error, program) from error
     _name(model, definition, symbols)
     _strip(model, definition)
     ir.save(model, path)
@@ -54,15 +53,20 @@ def trace(definition: ModelDef, module: nn.Module, path: Path) -> Graph:
 
 def capture(definition: ModelDef, module: nn.Module) -> tuple[ExportedProgram, dict[str, str]]:
     """The exported program and ``{symbol: dim name}``, with every promise about dims checked."""
-    sizes = trace_sizes(definition.dims)
-    inputs = tuple(torch.zeros(t.sized(sizes), dtype=getattr(torch, t.dtype)) for t in definition.inputs)
+    sizes, inputs = trace_sizes(definition.dims), _zeros(definition)
     with _recorded_specialisations() as lines, recurrent.captured(), torch.no_grad(), _quiet():
         try:
             program = _exported(definition, module, inputs)
         except Exception as error:
-            raise _untraceable(definition, error) from error
+            raise untraceable(definition.name, module, inputs, error) from error
     _refuse_mutation(definition, program)
     return program, _symbols(definition, program, sizes, lines)
+
+
+def _zeros(definition: ModelDef) -> tuple[torch.Tensor, ...]:
+    """Inputs of the sizes to trace at: their values do not matter."""
+    sizes = trace_sizes(definition.dims)
+    return tuple(torch.zeros(t.sized(sizes), dtype=getattr(torch, t.dtype)) for t in definition.inputs)
 
 
 def _exported(definition: ModelDef, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> ExportedProgram:
@@ -156,26 +160,6 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-def _untraceable(definition: ModelDef, error: Exception) -> NotProven:
-    """The error to show: ours where one lies at the bottom, else PyTorch's first line with the user's."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, NotProven):
-        cause = cause.__cause__
-    if cause is not None:
-        cause.where = cause.where or f"model {definition.name}, stage trace"
-        return cause
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((*OURS, "<"))]
-    line = f", {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
-    first = next((text for text in str(error).splitlines() if text.strip()), "")
-    return NotProven(
-        "trace-failed",
-        f"{type(error).__name__}: {first}",
-        where=f"model {definition.name}, stage trace{line}",
-        why="a graph can only hold what does not depend on the values of tensors",
-        next="replace data-dependent control flow at that line by torch.where or torch.cond",
-    )
 
 
 def _refuse_mutation(definition: ModelDef, program: ExportedProgram) -> None:

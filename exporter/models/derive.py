@@ -74,11 +74,23 @@ def with_outputs(definition: ModelDef, module: nn.Module, place: Place) -> Model
             _entry(size, {dim: _at(found, index, axis) for dim, found in varied.items()}, opt, after)
             for axis, size in enumerate(value.shape)
         )
+        _refuse_complex(definition, name, value, place)
         free = name if name not in taken else f"{name}.out"
         free = free if free not in taken else f"{free}.{index}"
         taken.add(free)
         outputs.append(Tensor(free, shape, "", str(value.dtype).removeprefix("torch.")))
     return replace(definition, outputs=tuple(outputs))
+
+
+def _refuse_complex(definition: ModelDef, name: str, value: torch.Tensor, place: Place) -> None:
+    if value.is_complex():
+        raise Refused(
+            "unsupported-dtype",
+            f"its output {name} is {str(value.dtype).removeprefix('torch.')}",
+            where=f"MODEL {place.shown}, model {definition.name}",
+            why="graphs for devices have real numbers, whole numbers and truth values",
+            next="return torch.view_as_real of it",
+        )
 
 
 def _entry(size: int, other: Mapping[str, int], before: Mapping[str, int], after: Mapping[str, int]) -> int | str:

@@ -24,6 +24,7 @@ RUNTIMES = {"openvino", "onnxruntime", "tensorrt", "nncf", "coremltools", "tflit
 OWN = {"openvino.py": {"openvino", "nncf"}, "mobile.py": {"onnxruntime"}, "tensorrt.py": {"tensorrt"}}
 TORCH = {
     "trace.py",
+    "untraceable.py",
     "recurrent.py",
     "reference.py",
     "lowered_eager.py",

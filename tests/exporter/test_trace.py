@@ -148,7 +148,7 @@ def test_dims_that_merge_without_a_word(tmp_path: Path) -> None:
 
 
 def test_data_dependent_control_flow_names_the_line(tmp_path: Path) -> None:
-    error = refused(lambda: traced(define_(models.Branches(), [SIGNAL], dims=[T]), tmp_path), "trace-failed")
+    error = refused(lambda: traced(define_(models.Branches(), [SIGNAL], dims=[T]), tmp_path), "data-dependent")
     assert line_of("# branches") in error.where and "torch.where" in error.next
 
 
