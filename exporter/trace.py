@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from unittest import mock
 
 import onnx_ir as ir
@@ -26,6 +26,14 @@ from exporter.errors import NotProven
 from exporter.graph import OPSET, SCOPE, Graph
 from exporter.spec import Dim, ModelDef, Tensor, factors_of
 from exporter.untraceable import OURS, untraceable
+
+
+@runtime_checkable
+class Written(Protocol):
+    """A module that is a graph already: it is written, not traced."""
+
+    def write(self, path: Path) -> None:
+        """Writes the ``.onnx`` file."""
 
 
 def trace(definition: ModelDef, module: nn.Module, path: Path) -> Graph:
@@ -376,5 +384,9 @@ def stage(request: dict[str, Any], channel: Any) -> dict[str, Any]:
     for graph, path in request["outputs"].items():
         piece = definition.graph(graph)
         channel.send({"event": "progress", "what": f"tracing {piece.name}"})
-        trace(piece, define.part_of(definition, graph, module), Path(path))
+        part = define.part_of(definition, graph, module)
+        if isinstance(part, Written):
+            part.write(Path(path))
+        else:
+            trace(piece, part, Path(path))
     return {"weights": weights.__dict__}

@@ -18,6 +18,7 @@ import numpy as np
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
+from exporter.evaluator import evaluator
 from exporter.graph import Graph
 from exporter.target import Artifact, Availability, Options, Progress, Ran, Target, silent
 
@@ -64,10 +65,8 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries n
         self._graph = graph
 
     def activate_impl(self) -> None:
-        from onnx.reference import ReferenceEvaluator
-
         self._model = self._graph.load()
-        self._session = ReferenceEvaluator(self._model, new_ops=[grouped_conv_transpose()])
+        self._session = evaluator(self._model)
 
     def deactivate_impl(self) -> None:
         del self._session, self._model
@@ -99,22 +98,3 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries n
         inferred = shape_inference.infer_shapes(self._model).graph
         types = {v.name: v.type.tensor_type.elem_type for v in [*inferred.value_info, *inferred.output]}
         return dict(Counter(names[types[n.output[0]]] for n in inferred.node if types.get(n.output[0]) in names))
-
-
-def grouped_conv_transpose() -> Any:
-    """``ConvTranspose`` for any number of groups: the evaluator's own refuses more than one."""
-    from onnx.reference.op_run import OpRun
-    from onnx.reference.ops.op_conv_transpose import ConvTranspose as OneGroup
-
-    class ConvTranspose(OpRun):  # type: ignore[misc]  # the class name is the operator it replaces
-        op_domain = ""
-
-        def _run(self, x: Any, w: Any, b: Any = None, group: int = 1, **attributes: Any) -> tuple[Any]:
-            outputs = w.shape[1]
-            parts = []
-            for index, (part, weight) in enumerate(zip(np.split(x, group, 1), np.split(w, group, 0), strict=True)):
-                bias = None if b is None else b[index * outputs : (index + 1) * outputs]
-                parts.append(OneGroup._run(self, part, weight, bias, group=1, **attributes)[0])
-            return (np.concatenate(parts, axis=1),)
-
-    return ConvTranspose

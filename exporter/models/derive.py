@@ -62,14 +62,22 @@ def of_module(
     return with_outputs(definition, in_a_row(module, call), place)
 
 
-def with_outputs(definition: ModelDef, module: nn.Module, place: Place) -> ModelDef:
-    """The definition with the outputs that its module gives, by running it at several sizes of every dim."""
+def with_outputs(definition: ModelDef, module: nn.Module, place: Place, names: Sequence[str] = ()) -> ModelDef:
+    """The definition with the outputs that its module gives, by running it at several sizes of every dim.
+
+    Args:
+        definition: all that is known beside.
+        module: called with tensors in a row.
+        place: where it is from, for errors.
+        names: what the outputs are called, where they have names already.
+    """
     opt = definition.opt_sizes()
     given = _seen(definition, module, opt, place)
     after = {dim.name: _another(dim) for dim in definition.dims if not dim.fixed}
     varied = {name: _shapes(definition, module, opt | {name: size}, place) for name, size in after.items()}
     taken, outputs = {tensor.name for tensor in definition.inputs}, list[Tensor]()
-    for index, (name, value) in enumerate(given):
+    for index, (seen, value) in enumerate(given):
+        name = names[index] if names else seen
         shape = tuple(
             _entry(size, {dim: _at(found, index, axis) for dim, found in varied.items()}, opt, after)
             for axis, size in enumerate(value.shape)

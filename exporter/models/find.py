@@ -11,6 +11,7 @@ from typing import Any
 
 from exporter import registry
 from exporter.bundle import read_tensors, under
+from exporter.errors import Refused
 from exporter.graph import sha256
 from exporter.models.described import Described
 from exporter.models.place import placed
@@ -49,6 +50,8 @@ def found(request: Request, progress: Progress) -> Found:
         sources = [(path.name, sha256(path)) for path in registry.model_sources(definition.name)]
         return Found(definition, request, tuple(sources))
     require_torch("a model of your own")
+    if place.kind == "graph":
+        _refuse_rounding(request)
     request = replace(request, model=place.text, own=True)
     with scratch() as folder:
         stages = Stages(folder, request.limits, progress)
@@ -59,6 +62,18 @@ def found(request: Request, progress: Progress) -> Found:
         samples if described.samples else None, calibration if described.calibration else None
     )
     return Found(definition, request, tuple((name, digest) for name, digest in seen["sources"]))
+
+
+def _refuse_rounding(request: Request) -> None:
+    """A graph has no eager in a lower precision, which bf16 and fp16 are judged by; int8 is judged by its error."""
+    if request.precision not in ("fp32", "int8"):
+        raise Refused(
+            "unsupported-precision",
+            f"an ONNX file has no {request.precision} to compare with",
+            where=f"--precision {request.precision}",
+            why="a lower precision is judged by what eager PyTorch computes in it, and there is no PyTorch in a graph",
+            next="--precision int8, which is judged by its error, or export the model that the graph was made from",
+        )
 
 
 def of_build(build: Mapping[str, Any]) -> ModelDef:

@@ -50,10 +50,15 @@ def given_dims(texts: Sequence[str], inputs: Sequence[Tensor]) -> tuple[Dim, ...
                 why="a dim is a name in the shape of an --input, with the sizes that it may have",
                 next=f"--input x=1x3x{name}x{name} --dim {name}=32:64:128",
             )
-    return tuple(_dim(name, ranges[name]) for name in named)
+    return tuple(dim_of(name, ranges[name]) for name in named)
 
 
-def _dim(name: str, text: str) -> Dim:
+def dim_of(name: str, text: str) -> Dim:
+    """The dim that ``--dim NAME=TEXT`` says.
+
+    Raises:
+        Refused: ``bad-dim``.
+    """
     numbers = sizes_in(text)
     if not numbers:
         raise Refused(

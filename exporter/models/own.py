@@ -18,9 +18,13 @@ from exporter.isolate import Channel
 from exporter.models import code
 from exporter.models.derive import Asked, of_module, with_outputs
 from exporter.models.described import Described
+from exporter.models.graphs import of_graph
 from exporter.models.place import Place, placed
 from exporter.models.program import of_program
 from exporter.spec import TRUTH, ModelDef
+
+# Kinds of places that are files of data.
+FILES = {"program": of_program, "graph": of_graph}
 
 
 def defined(build: Mapping[str, Any]) -> ModelDef:
@@ -35,8 +39,8 @@ def defined(build: Mapping[str, Any]) -> ModelDef:
     """
     place, options, seed = placed(build["model"]), build["options"], build["seed"]
     asked = Asked(build["inputs"], build["dims"], build["samples"], build.get("known", ()))
-    if place.kind == "program":
-        return of_program(place, asked)
+    if place.kind in FILES:
+        return FILES[place.kind](place, asked)
     torch.manual_seed(seed)
     made = (
         registry.collection(place.place)(place.name, **options)
@@ -91,7 +95,7 @@ def describe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     place = placed(request["build"]["model"])
     channel.send({"event": "progress", "what": f"looking at {place.shown}"})
     definition = defined(request["build"])
-    files = code.sources() if place.kind != "program" else [Path(place.place)]
+    files = [Path(place.place)] if place.kind in FILES else code.sources()
     return {
         "described": Described.of(replace(definition, options=dict(request["build"]["options"]))).as_json(),
         "sources": [[path.name, sha256(path)] for path in files],

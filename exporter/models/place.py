@@ -9,8 +9,9 @@ from pathlib import Path
 from exporter import registry
 from exporter.errors import Refused, nearest
 
-# What an exported program's file ends in.
-PROGRAM = ".pt2"
+# What files of data end in: programs that PyTorch exported, and graphs.
+ENDINGS = {".pt2": "program", ".onnx": "graph"}
+FILES = ("file", *ENDINGS.values())
 IDENTIFIER = r"[A-Za-z_]\w*"
 
 
@@ -21,7 +22,7 @@ class Place:
     Attributes:
         kind: ``registered``, ``collection`` (a function of ours that
             takes a name after a colon), ``file`` or ``package`` (a
-            function in one), or ``program``.
+            function in one), ``program`` or ``graph``.
         place: the definition's name, the file, or the package's dotted name.
         name: what is asked for there; empty where the place says it all.
     """
@@ -33,19 +34,19 @@ class Place:
     @property
     def text(self) -> str:
         """It as ``MODEL``, files by their whole path: a child may stand in another folder."""
-        place = str(Path(self.place).resolve()) if self.kind in ("file", "program") else self.place
+        place = str(Path(self.place).resolve()) if self.kind in FILES else self.place
         return f"{place}:{self.name}" if self.name else place
 
     @property
     def label(self) -> str:
         """A name for the bundle: letters, digits, dashes and dots."""
-        text = self.name or (Path(self.place).stem if self.kind == "program" else self.place)
+        text = self.name or (Path(self.place).stem if self.kind in FILES else self.place)
         return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.") or "model"
 
     @property
     def shown(self) -> str:
         """It as a person says it, without where files lie on this machine."""
-        place = Path(self.place).name if self.kind in ("file", "program") else self.place
+        place = Path(self.place).name if self.kind in FILES else self.place
         return f"{place}:{self.name}" if self.name else place
 
 
@@ -55,8 +56,9 @@ def placed(text: str) -> Place:
     Raises:
         Refused: ``unknown-model`` where it names none.
     """
-    if text.endswith(PROGRAM) and not (before := text.rpartition(":")[0]).endswith(".py"):
-        return _existing(Place("program", text), text)
+    kind = ENDINGS.get(Path(text).suffix)
+    if kind is not None:
+        return _existing(Place(kind, text), text)
     before, colon, name = text.rpartition(":")
     if not colon:
         return Place("registered", text)
@@ -72,7 +74,7 @@ def placed(text: str) -> Place:
         where="MODEL",
         why="it is a name of exporter models, FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, "
         + "".join(f"{name}:NAME, " for name in registry.collections())
-        + f"or a file that ends in {PROGRAM}",
+        + f"or a file that ends in {' or '.join(ENDINGS)}",
         next="exporter models",
     )
 

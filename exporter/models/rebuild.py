@@ -35,6 +35,8 @@ def missing(manifest: Manifest, code: Code) -> str:
         return "torch absent"
     if not code.model and not registry.defines(manifest.model.name, manifest.model.family):
         return f"no definition of {manifest.model.name} here: give --model {manifest.model.source}"
+    if code.model and placed(code.model).kind == "graph":
+        return "a graph has no eager PyTorch"
     if manifest.weights.kind == "checkpoint" and code.checkpoint is None:
         return "its weights are not in the bundle: give --checkpoint FILE"
     return ""
