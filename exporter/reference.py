@@ -328,7 +328,8 @@ class _Runs:
             tensors = [_tensor(inputs[t.name], dtype).clone() for t in self.definition.inputs]
             copies = [tensor.clone() for tensor in tensors]
             counts = {name: int(inputs[name]) for name in self.definition.repeats}
-            outputs = tree_leaves(module(*copies, **counts))
+            # Numbers and None beside the tensors are no outputs.
+            outputs = [leaf for leaf in tree_leaves(module(*copies, **counts)) if isinstance(leaf, torch.Tensor)]
             for tensor, given, before in zip(self.definition.inputs, copies, tensors, strict=True):
                 if not torch.equal(given.nan_to_num(), before.nan_to_num()):
                     raise _mutated(self.definition, f"its input {tensor.name}", "input-mutated")

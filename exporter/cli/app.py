@@ -284,6 +284,35 @@ def models(name: Annotated[Optional[str], typer.Argument(help="Only this one.")]
     output.show(listed_models(name), json, render.models)
 
 
+@app.command(rich_help_panel=EXPORTS)
+def init(
+    model: Annotated[str, typer.Argument(help="FILE.py:FUNCTION or PACKAGE:FUNCTION of your own.")],
+    file: Annotated[OptionalPath, typer.Option("-o", "--output", help="The file; default beside yours.")] = None,
+    input_: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--input", metavar="NAME=SHAPE:TYPE", help="What it takes, where it has no example."),
+    ] = None,
+    dim: Annotated[Optional[list[str]], typer.Option(help="NAME=MIN:OPT:MAX of a dim in an --input.")] = None,  # noqa: UP045
+    setting: Annotated[Optional[list[str]], typer.Option("--set", help="KEY=VALUE of the function.")] = None,  # noqa: UP045
+    samples: Annotated[OptionalPath, typer.Option(help="Real inputs, where it has no example.")] = None,
+    timeout: Timeout = 1800.0,
+    memory: Memory = None,
+    json: Json = False,
+) -> None:
+    """Write a commented definition of a model of your own, to be gone on from."""
+    from exporter.cli import render
+    from exporter.models.scaffold import scaffold
+    from exporter.request import Request
+
+    request = Request(
+        model=model, target="", dims=tuple(dim or ()), inputs=tuple(input_ or ()), settings=_settings(setting or []),
+        samples=samples, limits=_limits(timeout, memory),
+    )  # fmt: skip
+    with render.progress(json) as progress:
+        path, name = scaffold(request, file, progress)
+    output.show({"schema": "exporter.init/1", "file": str(path), "model": name}, json, render.written)
+
+
 @app.command(rich_help_panel=LISTS)
 def targets(json: Json = False) -> None:
     """List the targets, whether each can run here, and what is missing."""

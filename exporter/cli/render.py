@@ -338,6 +338,12 @@ def inspected(value: Event) -> None:
     _listing(out, value["rows"], ("what", "name", "detail"))
 
 
+def written(value: Event) -> None:
+    """What ``exporter init`` wrote, and what to do with it."""
+    _out().print(f"definition  {value['file']}")
+    _out().print(f"next        exporter TARGET {value['model']}, after you have looked at it")
+
+
 def models(value: Event) -> None:
     """One row per model; everything of it when there is but one."""
     out = _out()

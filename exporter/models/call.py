@@ -112,6 +112,13 @@ def in_a_row(module: nn.Module, call: Call) -> nn.Module:
     return module
 
 
+def positional(module: nn.Module, count: int) -> nn.Module:
+    """The module, called with so many tensors in order; of what it gives, the tensors alone."""
+    given = [torch.empty(0) for _ in range(count)]
+    leaves, tree = tree_flatten((tuple(given), {}))
+    return in_a_row(module, Call(tree, tuple(leaves), ("",) * count))
+
+
 def named_outputs(module: nn.Module, tensors: Sequence[torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
     """What a module gives of tensors in a row, by name."""
     return module._named(tensors) if isinstance(module, _Row) else named_tensors(module(*tensors))

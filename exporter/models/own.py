@@ -16,6 +16,7 @@ from exporter.errors import Refused
 from exporter.graph import sha256
 from exporter.isolate import Channel
 from exporter.models import code
+from exporter.models.call import positional
 from exporter.models.derive import Asked, of_module, with_outputs
 from exporter.models.described import Described
 from exporter.models.graphs import of_graph
@@ -65,6 +66,8 @@ def defined(build: Mapping[str, Any]) -> ModelDef:
 def _of_definition(made: ModelDef, place: Place, asked: Asked) -> ModelDef:
     """A definition of the user's or of a collection; what it gives is seen by running it where it does not say."""
     definition = made.with_dims(asked.dims)
+    if definition.deploy is None and not definition.parts:
+        definition = replace(definition, build=lambda: positional(made.build(), len(made.inputs)))
     if definition.outputs:
         return definition
     return with_outputs(definition, definition.build().eval(), place)

@@ -85,3 +85,21 @@ def test_code_that_fails_is_told_in_four_parts_and_leaves_nothing(here: Path) ->
     assert "Traceback" not in said and "nets.py:" in said
     assert [path.name for path in here.iterdir()] == ["nets.py"] or not list(here.glob("*.bundle"))
     run("fake-good", "nets.py:network", cwd=here).refused("needs-network")
+
+
+def test_a_definition_is_written_and_exports(here: Path) -> None:
+    words = ("nets.py:net", "--input", "image=1x3xHx8", "--dim", "H=4:7:16", "--set", "width=3")
+    said = run("init", *words, "--json", cwd=here).json
+    assert said == {
+        "schema": "exporter.init/1", "file": "net_definition.py", "model": "net_definition.py:net_definition",
+    }  # fmt: skip
+    text = (here / "net_definition.py").read_text()
+    assert (
+        'Tensor("image", (1, 3, "H", 8)' in text
+        and 'Dim("H", 4, 7, 16)' in text
+        and 'Tensor("maps.1", (1, 3, "?", 4)' in text
+    )
+    run("init", *words, cwd=here).refused("file-exists")
+    run("init", "gtcrn", cwd=here).refused("has-definition")
+    ended = run("fake-good", "net_definition.py:net_definition", "--no-profile", "--json", cwd=here)
+    assert ended.code == 0 and ended.json["verdict"] == "PASS"
