@@ -16,6 +16,7 @@ from exporter.budget import Budget
 from exporter.bundle import Draft
 from exporter.compile import compiled, prepared
 from exporter.errors import NotProven, Refused
+from exporter.graph import Graph, data_of
 from exporter.hops import artifact_hop, interface_of, judged_on
 from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
 from exporter.preflight import Opening, options_of
@@ -84,12 +85,15 @@ class Making:
         return draft.path / name
 
     def added(self, files: Mapping[str, Path], folder: Path) -> dict[str, str]:
-        """The names that files of the target have in the bundle."""
-        root = folder.resolve()
-        return {
-            role: self.draft.add(path, f"targets/{self.key}/{path.resolve().relative_to(root).as_posix()}")
-            for role, path in files.items()
-        }
+        """The names that files of the target have in the bundle; the data of a graph stays beside it."""
+        root, names = folder.resolve(), dict[str, str]()
+        beside = {Graph(path).data: role for role, path in files.items() if len(Graph(path).files) > 1}
+        for role, path in files.items():
+            if path not in beside:
+                name = f"targets/{self.key}/{path.resolve().relative_to(root).as_posix()}"
+                names[role] = self.draft.add_graph(path, name)
+        names |= {role: data_of(names[beside[path]]) for role, path in files.items() if path in beside}
+        return names
 
 
 @dataclass(frozen=True)
@@ -266,7 +270,7 @@ def _with_scales(making: Making, manifest: Manifest, kept: Mapping[str, str], at
     scales = judged_on(QDQ, calibrated.info, [case.__dict__ for case in manifest.cases])
     found = lower.scaled(manifest, making.path_of, calibrated.feeds, making.budget, scales, kept, folder, making.stages)
     place = f"targets/{making.key}/graphs"
-    graphs = {name: making.draft.add(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
+    graphs = {name: making.draft.add_graph(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
     return Lowered(QDQ, graphs, found.hop.facts["kept"], (found.hop,))
 
 
@@ -299,7 +303,7 @@ def _lowered(making: Making, manifest: Manifest, way: str) -> Lowered:
         manifest, making.path_of, precision, yardsticks, folder, making.stages, target.opset_of(precision, way)
     )
     place = f"targets/{making.key}/graphs"
-    graphs = {name: making.draft.add(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
+    graphs = {name: making.draft.add_graph(path, f"{place}/{name}.onnx") for name, path in found.graphs.items()}
     return Lowered(way, graphs, found.hop.facts["kept"], (found.hop,))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from exporter import program, registry, trust
 from exporter.errors import NotProven, StageFailed
+from exporter.graph import Graph
 from exporter.isolate import Channel
 from exporter.parity.worker import packed, quiet_polygraphy, unpacked
 from exporter.stages import Stages
@@ -35,6 +36,7 @@ def compiled(
         StageFailed: it crashed, timed out, or gave files that are not its own.
     """
     made = unpacked(stages.run(stage, "exporter.compile:stage", _request(target, interface, graphs, options, folder)))
+    shutil.rmtree(_copies_of(folder))  # of a large graph it is as much again
     _refuse_foreign_files(target, made.files, folder)
     guarded = {role: path for role, path in made.files.items() if role.rpartition(".")[2] in target.guarded}
     if guarded:
@@ -58,6 +60,7 @@ def prepared(
     """
     request = _request(target, interface, graphs, options, folder)
     made = {role: Path(path) for role, path in stages.run("prepare", "exporter.compile:preparing", request).items()}
+    shutil.rmtree(_copies_of(folder))
     _refuse_foreign_files(target, made, folder)
     return made
 
@@ -66,15 +69,19 @@ def _request(
     target: Target, interface: program.Interface, graphs: Mapping[str, Path], options: Options, folder: Path
 ) -> dict[str, Any]:
     """What a child is asked, on copies: a target that writes to what it is given, or gives it away, changes no more."""
-    place = folder.with_name(f"{folder.name}-graphs")
-    place.mkdir(parents=True, exist_ok=True)
-    copies = {name: place / f"{name}.onnx" for name in graphs}
-    for name, copy in copies.items():
-        shutil.copyfile(graphs[name], copy)
+    copies = {}
+    for name, path in graphs.items():
+        place = _copies_of(folder) / name
+        place.mkdir(parents=True, exist_ok=True)
+        copies[name] = Graph(path).copied(place / f"{name}.onnx")
     return {
-        "target": target.name, "graphs": {name: str(path) for name, path in copies.items()}, "folder": str(folder),
+        "target": target.name, "graphs": {name: str(copy.path) for name, copy in copies.items()}, "folder": str(folder),
         "program": program.program_of(interface).as_json(), "options": options.__dict__,
     }  # fmt: skip
+
+
+def _copies_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-graphs")
 
 
 def _refuse_foreign_files(target: Target, files: Mapping[str, Path], folder: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import nn
 
 from exporter import checkpoint, models
 from exporter.errors import NotProven
-from exporter.graph import sha256
+from exporter.graph import external_from, sha256
 from exporter.manifest import Weights
 from exporter.parity.cases import Case, generated_inputs
 from exporter.spec import ModelDef
@@ -25,6 +26,8 @@ from exporter.spec import ModelDef
 STATISTICS = ("running_mean", "running_var")
 # Seeded statistics stay unless some norm sees a variance this many times smaller than its own.
 FAINT = 256.0
+# The C library's number of an option of its allocator, and from how many bytes on a tensor is a mapping of its own.
+M_MMAP_THRESHOLD, LARGE_TENSOR = -3, 1 << 22
 
 
 def definition(build: Mapping[str, Any]) -> ModelDef:
@@ -109,13 +112,28 @@ def _settle_norms(definition: ModelDef, module: nn.Module) -> None:
     until nothing that comes in moves what comes out. Found in float64 and rounded to 8 bits, the statistics are the
     same on every machine.
     """
-    case = Case("normal", "generated", "normal", {dim.name: dim.min for dim in definition.dims})
-    given = generated_inputs(definition, case)
-    double = copy.deepcopy(module).double().eval()
-    norms = [part for part in double.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.running_var is not None]
-    if not norms:
+    if not _norms(module):
         return
+    before = {name: value.clone() for name, value in _statistics(module)}
+    with in_double(module) as double:
+        settled = _settled(definition, double.eval())
+    for name, buffer in _statistics(module):
+        buffer.copy_((settled or before)[name])
+
+
+def _norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    return [norm for norm in norms if norm.running_var is not None]
+
+
+def _statistics(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [(name, value) for name, value in module.state_dict().items() if name.endswith(STATISTICS)]
+
+
+def _settled(definition: ModelDef, double: nn.Module) -> dict[str, torch.Tensor] | None:
+    """The statistics that the norms of a float64 module see; None where those that they have do."""
+    case = Case("normal", "generated", "normal", {dim.name: dim.min for dim in definition.dims})
+    given, norms = generated_inputs(definition, case), _norms(double)
     seen: dict[nn.Module, _Seen] = {}
 
     def run(settle: bool) -> None:
@@ -132,14 +150,11 @@ def _settle_norms(definition: ModelDef, module: nn.Module) -> None:
     try:
         run(settle=False)
         if all(norm.ratio > 1 / FAINT for norm in seen.values()):
-            return
+            return None
         run(settle=True)
     except (RuntimeError, TypeError, NotImplementedError):
-        return  # what does not run here is told, with its reason, where the reference is computed
-    statistics = {name: value for name, value in double.state_dict().items() if name.endswith(STATISTICS)}
-    for name, buffer in module.state_dict().items():
-        if name in statistics:
-            buffer.copy_(statistics[name])
+        return None  # what does not run here is told, with its reason, where the reference is computed
+    return {name: value.clone() for name, value in _statistics(double)}
 
 
 @dataclass(frozen=True)
@@ -170,6 +185,70 @@ def _look(seen: dict[nn.Module, _Seen], settle: bool, norm: nn.Module, given: tu
     norm.running_mean.copy_(mean.bfloat16())
     norm.running_var.copy_(variance.bfloat16().clamp(min=torch.finfo(torch.float32).tiny))
     seen[norm] = _Seen(count + 1, 1.0)  # settled: later calls of that size leave it as it is
+
+
+class Turning:
+    """A module that is in float64 or in its own types, one at a time: of large weights there is room for one copy.
+
+    To float64 and back is exact. What points to the weights from outside, a view of a buffer, does not follow.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        _give_back_what_is_freed()
+        self._module = module
+        self._own: list[torch.dtype] = []
+
+    def to_double(self) -> None:
+        """The module in float64; its own types are given up tensor by tensor."""
+        if not self._own:
+            self._own = [tensor.dtype for tensor in self._tensors()]
+            self._module.double()
+
+    def back(self) -> None:
+        """The module as it was."""
+        owners = [(owner, key) for owner in self._module.modules() for key in owner._buffers]
+        parameters = list(self._module.parameters())
+        if self._own:
+            for parameter, kind in zip(parameters, self._own, strict=False):
+                parameter.data = parameter.data.to(kind)
+            for (owner, key), kind in zip(owners, self._own[len(parameters) :], strict=True):
+                held = owner._buffers[key]
+                owner._buffers[key] = None if held is None else held.to(kind)
+            self._own = []
+
+    def _tensors(self) -> list[torch.Tensor]:
+        """Parameters, then buffers as often as they are held."""
+        held = [value for owner in self._module.modules() for value in owner._buffers.values()]
+        return [*self._module.parameters(), *(torch.empty(0) if value is None else value for value in held)]
+
+
+def _give_back_what_is_freed() -> None:
+    """Has the C library map every large tensor by itself from here on.
+
+    Left alone it keeps what is freed for the next tensor, which is of another size: half as much again as the weights.
+    """
+    with suppress(OSError, AttributeError):  # another C library has its own ways
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_TENSOR)
+
+
+def is_large(module: nn.Module) -> bool:
+    """Whether a second copy of the weights is one too many."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) >= external_from()
+
+
+@contextmanager
+def in_double(module: nn.Module) -> Iterator[nn.Module]:
+    """The module in float64: a copy; of large weights the module itself, which is as it was afterwards."""
+    if not is_large(module):
+        yield copy.deepcopy(module).double()
+        return
+    turning = Turning(module)
+    turning.to_double()
+    try:
+        yield module
+    finally:
+        turning.back()
 
 
 @contextmanager
@@ -218,7 +297,7 @@ def weights_digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

@@ -254,7 +254,8 @@ def _graph(
     cases = [_case_request(case) for case in reference["cases"]]
     options = options_of(definition, request.precision, request.threads)
     common = interface_of(definition, options)
-    simplified = {name: draft.work / f"{name}.simplified.onnx" for name in traced}
+    simplified = {name: path.parent.with_name("simplified") / path.name for name, path in traced.items()}
+    (draft.work / "simplified").mkdir()
     work = {name: draft.work / f"{name}.work.json" for name in traced}
     guards = _guarding(cases, definition)
     simplify = {
@@ -280,7 +281,8 @@ def _traced_and_referenced(
     draft: Draft, definition: ModelDef, request: Request, found: Sequence[Path], stages: Stages
 ) -> tuple[dict[str, Path], dict[str, Any]]:
     """Traces and computes references at the same time: one is Python, the other arithmetic."""
-    traced = {name: draft.work / f"{name}.traced.onnx" for name in definition.graphs}
+    traced = {name: draft.work / "traced" / f"{name}.onnx" for name in definition.graphs}
+    (draft.work / "traced").mkdir()
     folder = draft.work / "cases"
     folder.mkdir()
     prepared = samples.prepared_files(definition, found, draft.work)
@@ -335,8 +337,8 @@ def _manifest(
     for name in definition.graphs:
         prefix = "graphs/" if len(traced) == 1 else f"graphs/{name}/"
         graphs[name] = GraphFiles(
-            draft.add(traced[name], f"{prefix}traced.onnx"),
-            draft.add(simplified[name], f"{prefix}simplified.onnx"),
+            draft.add_graph(traced[name], f"{prefix}traced.onnx"),
+            draft.add_graph(simplified[name], f"{prefix}simplified.onnx"),
             *definition.graph_tensors(name),
             tuple(PassRecord(**record) for record in passes[name]),
             draft.add(work[name], f"{prefix}work.json"),

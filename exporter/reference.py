@@ -66,7 +66,7 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     planned += real.values()
     planned.sort(key=lambda item: _volume(definition, item[0]))
     draws = _draws(definition, [case for case, _ in planned])
-    run = _Runs(definition, module, double)
+    run = _Runs(definition, module, double, precision)
     left, rate = sum(_volume(definition, case) for case, _ in planned), math.inf
     first_of_shape: dict[tuple[str, tuple[int, ...]], Array] = {}
     written = []
@@ -93,6 +93,7 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
                 "left_seconds": left * rate,
             }
         )
+    run.end()
     if _buffer_digest(module) != before:
         raise _mutated(definition, "a buffer of the module", "buffer-mutated")
     return {
@@ -118,10 +119,11 @@ def write_yardstick(request: dict[str, Any], channel: Channel) -> dict[str, Any]
     build, precision = request["build"], request["precision"]
     definition = define.definition(build)
     module, weights = define.weighted(definition, build["checkpoint"], build["seed"])
-    double, _, _ = _double(definition, module)
-    run = _Runs(
-        definition, lowered_eager.rounded_module(module, precision), double, partial(lowered_eager.rounding, precision)
-    )
+    rounded = lowered_eager.rounded_module(module, precision)
+    double, kind, _ = _double(definition, module)
+    if kind == "float64" and double is module:  # its own types are not asked for: the copy alone is rounded
+        double = module.double()
+    run = _Runs(definition, rounded, double, kind, partial(lowered_eager.rounding, precision))
     cases = [Case(**{field.name: case[field.name] for field in fields(Case)}) for case in request["cases"]]
     files = {case["name"]: Path(case["file"]) for case in request["cases"]}
     draws, tensors = _draws(definition, cases), dict[str, Array]()
@@ -199,41 +201,51 @@ def _moved(reference: Array, first: Array) -> float:
 
 
 def _double(definition: ModelDef, module: nn.Module) -> tuple[nn.Module, str, list[str]]:
-    """The module in float64; where that cannot run, the float32 module itself and a note that says so."""
-    double = copy.deepcopy(module).double()
+    """The module in float64, of large weights the module itself, to be turned (:class:`define.Turning`); where that
+    cannot run, the float32 module itself and a note that says so."""
+    double = module if define.is_large(module) else copy.deepcopy(module).double()
     smallest = Case("probe", "generated", "normal", {d.name: d.min for d in definition.dims})
+    run = _Runs(definition, module, double, "float64")
     try:
-        _Runs(definition, module, double).reference(smallest, planning.generated_inputs(definition, smallest))
+        run.reference(smallest, planning.generated_inputs(definition, smallest))
     except (RuntimeError, TypeError, NotImplementedError) as error:
         note = (
             f"float64 does not run ({str(error).splitlines()[0]}): the reference is float32, its own noise is unknown"
         )
         return module, "float32", [note]
+    finally:
+        run.end()
     return double, "float64", []
 
 
 class _Runs:
-    """The reference module and the eager module over cases, always on copies of the inputs."""
+    """The reference module and the eager module over cases, always on copies of the inputs.
+
+    Where both are one module and the reference is of float64, it is turned from one to the other as they are asked for.
+    """
 
     def __init__(
         self,
         definition: ModelDef,
         eager: nn.Module,
         double: nn.Module,
+        precision: str,
         around_eager: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.definition = definition
         self._eager = eager
         self._double = double
+        self._in_double = precision == "float64"
+        self._turning = define.Turning(double) if self._in_double and double is eager else None
         self._around_eager = around_eager
 
     def eager(self, case: Case, inputs: Arrays) -> dict[str, Array]:
         """What eager PyTorch computes in the model's own precision."""
-        return self._run(self._eager, case, inputs)
+        return self._run(False, case, inputs)
 
     def reference(self, case: Case, inputs: Arrays) -> dict[str, Array]:
         """What the model computes in float64: parameters, inputs and default dtype."""
-        return {name: _doubled(y) for name, y in self._run(self._double, case, inputs).items()}
+        return {name: _doubled(y) for name, y in self._run(True, case, inputs).items()}
 
     def refuse_random(self, case: Case, inputs: Arrays, first: Arrays) -> None:
         """Runs the reference once more: a model that differs from itself cannot be judged."""
@@ -260,7 +272,7 @@ class _Runs:
         assert stream is not None
         whole: tuple[list[Array], list[Array]] = ([], [])
         floors = dict[str, Floor]()
-        steps = zip(self._steps(self._double, case, inputs), self._steps(self._eager, case, inputs), strict=True)
+        steps = zip(self._steps(True, case, inputs), self._steps(False, case, inputs), strict=True)
         y64, y32 = dict[str, Array](), dict[str, Array]()
         for raw, y32 in steps:
             y64 = {name: _doubled(y) for name, y in raw.items()}
@@ -306,21 +318,28 @@ class _Runs:
             floors[tensor.name] = Floor(relative(found.error_l2, found.reference_l2), found.max_abs)
         return floors
 
-    def _run(self, module: nn.Module, case: Case, inputs: Arrays) -> dict[str, Array]:
+    def end(self) -> None:
+        """The module as it was given."""
+        if self._turning is not None:
+            self._turning.back()
+
+    def _run(self, reference: bool, case: Case, inputs: Arrays) -> dict[str, Array]:
         """One call, or a sequence of them: the streamed output joined, every state's last value."""
         if case.steps == 1:
-            return self._call(module, inputs)
+            return self._call(reference, inputs)
         assert self.definition.stream is not None
-        return joined(self._steps(module, case, inputs), self.definition.stream)
+        return joined(self._steps(reference, case, inputs), self.definition.stream)
 
-    def _steps(self, module: nn.Module, case: Case, inputs: Arrays) -> Iterator[dict[str, Array]]:
+    def _steps(self, reference: bool, case: Case, inputs: Arrays) -> Iterator[dict[str, Array]]:
         """The outputs of every step on the model's own fed-back state."""
         assert self.definition.stream is not None
-        call = partial(self._call, module)
+        call = partial(self._call, reference)
         return driven(call, inputs, case.steps, self.definition.stream, self.definition.state)
 
-    def _call(self, module: nn.Module, inputs: Arrays) -> dict[str, Array]:
-        double = module is self._double and self._double is not self._eager
+    def _call(self, reference: bool, inputs: Arrays) -> dict[str, Array]:
+        module, double = self._double if reference else self._eager, reference and self._in_double
+        if self._turning is not None:
+            (self._turning.to_double if double else self._turning.back)()
         dtype = torch.float64 if double else torch.get_default_dtype()
         around = define.in_float64(module) if double else self._around_eager()
         with torch.inference_mode(), around:

@@ -55,8 +55,7 @@ def trace(definition: ModelDef, module: nn.Module, path: Path) -> Graph:
         raise untraceable(definition.name, module, _zeros(definition), error, program) from error
     _name(model, definition, symbols)
     _strip(model, definition)
-    ir.save(model, path)
-    return Graph(path)
+    return Graph.written(path, model)
 
 
 def capture(definition: ModelDef, module: nn.Module) -> tuple[ExportedProgram, dict[str, str]]:

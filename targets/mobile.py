@@ -43,6 +43,7 @@ from exporter.target import (
 from ._mobile.quantise import quantised, small
 
 PROVIDER = "CPUExecutionProvider"
+IN_TWO = "its weights lie beside it, deploy both files; there is no .ort, which is one file of 2 GiB at most"
 # ONNX Runtime's names of the types arithmetic can run in.
 FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
 # What the runtime adds to the name of a node that it made of one between scales.
@@ -67,6 +68,7 @@ class Mobile(Target):
     rung = "portable"
     runs_graphs = 1
     quantises = True
+    beside = ("data",)
     python_example = """\
 import numpy as np, onnxruntime as ort
 session = ort.InferenceSession("{file}", providers=["CPUExecutionProvider"])
@@ -99,7 +101,7 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
         import onnx
         import onnxruntime as ort
 
-        model, found = graph.load(), []
+        model, found = graph.linked(), []
         newest = onnx.defs.onnx_opset_version()
         for domain in model.opset_import:
             if domain.domain in ("", "ai.onnx") and domain.version > newest:
@@ -111,15 +113,14 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
         return found
 
     def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
-        portable = folder / "model.onnx"
+        portable = Graph(folder / "model.onnx")
         left = dict[str, str]()
         if options.way == QUANTISED:
             progress("taking scales", 0, 0)
-            left = quantised(graph, options.calibration_files, options.kept, portable)
-            small(portable, graph)
+            left = quantised(graph, options.calibration_files, options.kept, portable.path)
+            small(portable, portable, graph)
         elif options.way == STORED:
-            shutil.copyfile(graph.path, portable)
-            if not small(portable, graph):
+            if not small(graph, portable, graph):
                 raise NotProven(
                     "unsupported",
                     "no weight of a product has values enough to be stored in eight bits",
@@ -128,15 +129,20 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
                     next="--precision fp32",
                 )
         else:
-            shutil.copyfile(graph.path, portable)
-        reduced, operators = _convert(portable, folder)
+            portable = graph.copied(portable.path)
         report = folder / "mobile-usability.txt"
         report.write_text(_usability(portable), encoding="utf-8")
-        files = {"onnx": portable, "ort": reduced, "operators": operators, "usability": report}
+        files, advice = portable.roles, _advice(graph, options)
+        if "data" in files:
+            advice.append(IN_TWO)
+        else:
+            files |= _converted(portable, folder)
+        forms = tuple(role for role in ("onnx", "ort") if role in files)
         fingerprint = {"onnxruntime": version("onnxruntime")}
-        advice = tuple(_advice(graph, options))
         kind = self.precisions[options.precision][0]
-        return Artifact(options.precision, files, ("onnx", "ort"), fingerprint, kind, advice, left)
+        return Artifact(
+            options.precision, {**files, "usability": report}, forms, fingerprint, kind, tuple(advice), left
+        )  # fmt: skip
 
     def quantise(self, graph: Graph, calibration: Sequence[str], kept: Sequence[str], output: Path) -> dict[str, str]:
         return quantised(graph, calibration, kept, output, symmetric=True)
@@ -291,27 +297,37 @@ def _float_outputs(node: Mapping[str, Any]) -> list[str]:
     return [kind for kind in kinds[:1] if kind in FLOATS]
 
 
-def _convert(portable: Path, folder: Path) -> tuple[Path, Path]:
+def _converted(portable: Graph, folder: Path) -> dict[str, Path]:
     """The ``.ort`` file for ARM and the configuration of a reduced build, by ONNX Runtime's own tool."""
     from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
     made = folder / "ort"
     convert_onnx_models_to_ort(
-        portable, made, [OptimizationStyle.Fixed], target_platform="arm", enable_type_reduction=True
+        portable.path, made, [OptimizationStyle.Fixed], target_platform="arm", enable_type_reduction=True
     )
     (reduced,), (operators,) = made.glob("*.ort"), made.glob("*.config")
-    return reduced.rename(folder / "model.ort"), operators.rename(folder / "required_operators.config")
+    return {
+        "ort": reduced.rename(folder / "model.ort"), "operators": operators.rename(folder / "required_operators.config")
+    }  # fmt: skip
 
 
-def _usability(portable: Path) -> str:
+def _usability(portable: Graph) -> str:
     """ONNX Runtime's estimate for NNAPI and CoreML, and the operators XNNPACK would take."""
     from onnxruntime.tools.mobile_helpers import usability_checker
 
     lines: list[str] = []
     logger = logging.Logger("usability", logging.INFO)
     logger.addHandler(_Lines(lines))
-    usability_checker.checker(portable, logger)
-    nodes = [node.op_type for node in Graph(portable).load().graph.node]
+    hollow = portable.linked()  # the checker loads a graph whole, several times over, and looks at no weight
+    for tensor in hollow.graph.initializer:
+        if tensor.external_data:
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+    with tempfile.TemporaryDirectory(prefix="exporter-") as place:
+        path = Path(place) / "model.onnx"
+        path.write_bytes(hollow.SerializeToString())
+        usability_checker.checker(path, logger)
+    nodes = [node.op_type for node in hollow.graph.node]
     taken = sum(kind in XNNPACK for kind in nodes)
     others = ", ".join(sorted({kind for kind in nodes if kind not in XNNPACK}))
     lines.append(f"XNNPACK: {taken} of {len(nodes)} nodes are of operators it takes; the rest runs on the CPU provider")
@@ -332,17 +348,18 @@ class _Lines(logging.Handler):
 
 def _advice(graph: Graph, options: Options) -> list[str]:
     """What the user of a phone should know of this graph."""
-    from onnx import TensorProto, numpy_helper
+    import onnx_ir as ir
 
     advice = []
     if options.dynamic:
         named = ", ".join(options.dynamic)
         advice.append(f"dynamic dims {named}: NNAPI and CoreML want fixed shapes; fix them with --dim NAME=VALUE")
-    wide = [t for t in graph.load().graph.initializer if t.data_type == TensorProto.INT64]
+    tensors = [value.const_value for value in ir.from_proto(graph.linked()).graph.initializers.values()]
+    wide = [tensor for tensor in tensors if tensor is not None and tensor.dtype == ir.DataType.INT64]
     # The two sentinels of Slice survive the narrowing to 32 bits that mobile providers do.
     limits = np.iinfo(np.int32)
     for tensor in wide:
-        values = numpy_helper.to_array(tensor)
+        values = tensor.numpy()
         beyond = values[(values > limits.max) | (values < limits.min)]
         beyond = beyond[np.abs(beyond.astype(np.float64)) < 2.0**62]
         if beyond.size:

@@ -7,7 +7,6 @@ https://onnx.ai/onnx/api/reference.html
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +29,7 @@ class OnnxReference(Target):
     extra = "trace"
     precisions = {"fp32": ("fp32", "fp32")}
     rung = "portable"
+    beside = ("data",)
     runs_graphs = 9  # the last to be asked: it needs minutes where others need milliseconds
 
     def available(self) -> Availability:
@@ -39,9 +39,8 @@ class OnnxReference(Target):
             return Availability(False, reason="onnx is not installed", next="pip install onnx")
 
     def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
-        path = folder / "model.onnx"
-        shutil.copyfile(graph.path, path)
-        return Artifact(options.precision, {"onnx": path}, ("onnx",), {"onnx": version("onnx")}, "fp32")
+        files = graph.copied(folder / "model.onnx").roles
+        return Artifact(options.precision, files, ("onnx",), {"onnx": version("onnx")}, "fp32")
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
         return self.open_graph(Graph(artifact.files["onnx"]), options)
@@ -65,8 +64,8 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries n
         self._graph = graph
 
     def activate_impl(self) -> None:
-        self._model = self._graph.load()
-        self._session = evaluator(self._model)
+        self._model = self._graph.linked()
+        self._session = evaluator(self._graph.load())
 
     def deactivate_impl(self) -> None:
         del self._session, self._model

@@ -12,6 +12,7 @@ import io
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -24,7 +25,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 from safetensors.numpy import load_file
 
-from exporter.graph import Graph
+from exporter.graph import Graph, external_from
 from exporter.target import (
     BF16_OPSET,
     HINT,
@@ -42,6 +43,8 @@ from exporter.target import (
     Target,
     silent,
 )
+
+from ._openvino.weights import Weights
 
 # OpenVINO's names of the types arithmetic can run in. Layers of other types (shapes, indices) are no arithmetic.
 FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
@@ -268,18 +271,31 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
 
     def __init__(self, xml: Path, weights: Path, options: Options) -> None:
         super().__init__(prefix="openvino-runner")
-        self._xml, self._weights, self._options = xml, weights, options
+        self._xml, self._bin, self._options = xml, weights, options
+        self._large: Weights | None = None
 
     def activate_impl(self) -> None:
         import openvino as ov
 
-        core = ov.Core()
-        model = core.read_model(str(self._xml), str(self._weights))
-        self._compiled = core.compile_model(model, self.device, _properties(self._options))
+        self._large = Weights(self._bin) if self._bin.stat().st_size >= external_from() else None
+        with self._passing():
+            self._compiled = ov.Core().compile_model(self._read(), self.device, _properties(self._options))
         self._request = self._compiled.create_infer_request()
+
+    def _read(self) -> Any:
+        import openvino as ov
+
+        if self._large is None:
+            return ov.Core().read_model(str(self._xml), str(self._bin))
+        return ov.Core().read_model(self._xml.read_bytes(), self._large.tensor)
+
+    def _passing(self) -> AbstractContextManager[None]:
+        """Around what packs large weights: compiling, and the first run at every shape."""
+        return nullcontext() if self._large is None else self._large.passing()
 
     def deactivate_impl(self) -> None:
         del self._request, self._compiled
+        self._large = None
 
     def get_input_metadata_impl(self) -> Any:
         metadata = TensorMetadata()
@@ -289,7 +305,8 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         return metadata
 
     def infer_impl(self, feed_dict: Mapping[str, np.ndarray]) -> OrderedDict[str, np.ndarray]:
-        outputs = self._request.infer(dict(feed_dict), share_inputs=True, share_outputs=True)
+        with self._passing():
+            outputs = self._request.infer(dict(feed_dict), share_inputs=True, share_outputs=True)
         return OrderedDict((port.get_any_name(), np.array(value)) for port, value in outputs.items())
 
     def bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
@@ -300,7 +317,8 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         # Tensors of the runtime's own making: aligned as its kernels like them, and alive as long as the call.
         held = {name: ov.Tensor(np.ascontiguousarray(value)) for name, value in feeds.items()}
         _set(request, held)
-        request.infer()  # the first run tells the shapes of dynamic outputs
+        with self._passing():
+            request.infer()  # the first run tells the shapes of dynamic outputs
         names = [port.get_any_name() for port in self._compiled.outputs]
         outputs = {name: ov.Tensor(np.array(request.get_tensor(name).data)) for name in names}
         _set(request, outputs)
@@ -318,9 +336,8 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         """Each layer's median, in a model compiled once more with the plugin's counters on: those cost time."""
         import openvino as ov
 
-        core = ov.Core()
         settings = _properties(self._options) | {"PERF_COUNT": True}
-        compiled = core.compile_model(core.read_model(str(self._xml), str(self._weights)), self.device, settings)
+        compiled = ov.Core().compile_model(self._read(), self.device, settings)
         request, spent = compiled.create_infer_request(), dict[str, list[float]]()
         for _ in range(runs):
             request.infer(dict(feeds))

@@ -11,7 +11,6 @@ The parts are in ``targets/_tensorrt/``: what the parser cannot do (``facts``), 
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,7 +119,7 @@ context->enqueueV3(stream);
     def problems(self, graph: Graph, options: Options) -> list[Problem]:
         wanted = _checked_for(completed(self, options.extra))
         if find_spec("onnx") is not None:
-            return [*_option_problems(options, wanted), *facts.problems(graph.load(), wanted)]
+            return [*_option_problems(options, wanted), *facts.problems(graph.linked(), wanted)]
         known = recipe_of(self, graph, options).problems[facts.column(wanted)]
         return [*_option_problems(options, wanted), *(Problem(**problem) for problem in known)]
 
@@ -141,14 +140,14 @@ context->enqueueV3(stream);
         recipe = recipe_of(self, graph, options)
         recipe.write(files["recipe"])
         device, found = cuda.use(options.device), version()
-        made = build(graph.bytes(), recipe, device, progress)
+        made = build(graph.path, recipe, device, progress)
         files["engine"].write_bytes(made.plan)
         files["log"].write_text(made.log, encoding="utf-8")
         fingerprint = _fingerprint(device, found, recipe)
         write_facts(files["built"], made.types, {"fingerprint": fingerprint})
         if recipe.settings["strip-plan"]:  # its weights are put back from the graph
-            files["graph"] = folder / "model.onnx"
-            shutil.copyfile(graph.path, files["graph"])
+            kept = graph.copied(folder / "model.onnx")
+            files |= {"graph": kept.path} | {role: path for role, path in kept.roles.items() if role == "data"}
         notes = [NOTES[_numbers(found)]] if _numbers(found) in NOTES else []
         advice = (*made.advice, *notes)
         stored = self.precisions[options.precision][0]

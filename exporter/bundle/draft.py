@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from exporter.bundle.prune import prune
 from exporter.bundle.reader import Bundle
 from exporter.bundle.safe_open import digest_of, open_file, open_folder
 from exporter.errors import Defect, Refused
+from exporter.external import GRAPH
+from exporter.graph import Graph, data_of
 from exporter.manifest import FileInfo, Manifest, encode, mentioned
 from exporter.manifest.names import COMPONENT
 
@@ -71,14 +73,36 @@ class Draft:
             The names its files got: ``"cases/onnx-0123456789ab/test_data_set_0/input_0.pb"``.
         """
         with _effects(self):
-            found: list[tuple[Path, FileInfo]] = []
-            for path in sorted(p for p in source.rglob("*") if p.is_file()):
-                with open_file(path.parent, path.name) as file:
-                    found.append((path, FileInfo(*digest_of(file, 1 << 62))))
-                    disk.sync(file, path.name)
-            listing = "".join(f"{path.relative_to(source)} {info.sha256}\n" for path, info in found)
-            folder = content_name(name, hashlib.sha256(listing.encode()).hexdigest())
-            return tuple(self._place(path, f"{folder}/{path.relative_to(source)}", info) for path, info in found)
+            return self._add_together(sorted(p for p in source.rglob("*") if p.is_file()), source, name)
+
+    def add_graph(self, source: Path, name: str) -> str:
+        """Moves a graph in. One with external data names it in its bytes: both keep their names, in a folder that gets
+        the digest, such as ``"graphs/traced-0123456789ab/gtcrn.onnx"``.
+
+        Args:
+            source: the ``.onnx`` file, usually under :attr:`work`; it and its data are gone afterwards.
+            name: its name in the bundle, such as ``"graphs/traced.onnx"``.
+
+        Returns:
+            The name it got.
+        """
+        files = Graph(source).files
+        if len(files) == 1:
+            return self.add(source, name)
+        with _effects(self):
+            return self._add_together(files, source.parent, name.removesuffix(GRAPH))[0]
+
+    def _add_together(self, paths: Sequence[Path], root: Path, name: str) -> tuple[str, ...]:
+        """Moves files in under their names from ``root``; the folder gets the digest of all of them."""
+        found: list[tuple[Path, FileInfo]] = []
+        for path in paths:
+            with open_file(path.parent, path.name) as file:
+                found.append((path, FileInfo(*digest_of(file, 1 << 62))))
+                self.needed = found[-1][1].bytes
+                disk.sync(file, path.name)
+        listing = "".join(f"{path.relative_to(root)} {info.sha256}\n" for path, info in found)
+        folder = content_name(name, hashlib.sha256(listing.encode()).hexdigest())
+        return tuple(self._place(path, f"{folder}/{path.relative_to(root)}", info) for path, info in found)
 
     def write(self, name: str, data: bytes) -> str:
         """Adds a file of these bytes; returns its name as :meth:`add` does."""
@@ -107,7 +131,9 @@ class Draft:
             The new bundle.
         """
         with _effects(self):
-            files = {name: self._info(name) for name in sorted({name for _, name in mentioned(manifest)})}
+            named = {name for _, name in mentioned(manifest)}
+            named |= {data for data in map(data_of, named) if self._holds(data)}
+            files = {name: self._info(name) for name in sorted(named)}
             data = encode(replace(manifest, files=files))
             temporary = self._temporary(data)
             with open_folder(self.path, []) as root:
@@ -145,6 +171,9 @@ class Draft:
                 return digest_of(file, info.bytes) == (info.sha256, info.bytes)
         except Refused:
             return False
+
+    def _holds(self, name: str) -> bool:
+        return name in self._added or (self.old is not None and name in self.old.manifest.files)
 
     def _info(self, name: str) -> FileInfo:
         if name in self._added:

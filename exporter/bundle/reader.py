@@ -9,6 +9,8 @@ from pathlib import Path
 from exporter.bundle.layout import MANIFEST
 from exporter.bundle.safe_open import AGAIN, digest_of, open_file, read_at_most, unsafe
 from exporter.errors import Refused
+from exporter.external import GRAPH, refuse_bad
+from exporter.graph import data_of
 from exporter.manifest import FileInfo, Manifest, decode
 from exporter.manifest.limits import MAX_BYTES
 
@@ -38,10 +40,11 @@ class Bundle:
         return cls(folder, decode(_manifest_bytes(folder), str(folder / MANIFEST)))
 
     def file(self, name: str) -> Path:
-        """The path of a declared file, after its kind, size and digest were checked.
+        """The path of a declared file, after its kind, size and digest were checked; of a graph, its data's as well.
 
         Raises:
-            Refused: ``undeclared-file``, ``missing-file``, ``unsafe-file`` or ``digest-mismatch``.
+            Refused: ``undeclared-file``, ``missing-file``, ``unsafe-file``, ``digest-mismatch``, or
+                ``bad-external-data`` for a graph that refers to anything but its own data.
         """
         info = self._declared(name)
         with open_file(self.path, name) as file:
@@ -49,7 +52,13 @@ class Bundle:
             if self._checked.get(name) != mark:  # a file swapped since is another file
                 self._compare(name, info, *digest_of(file, info.bytes))
                 self._checked[name] = mark
-        return self.path / name
+        path = self.path / name
+        if name.endswith(GRAPH):
+            held = data_of(name) in self.manifest.files
+            if held:
+                self.file(data_of(name))
+            refuse_bad(path, {data_of(path.name)} if held else ())
+        return path
 
     def read(self, name: str, most: int = 1 << 31) -> bytes:
         """The bytes of a declared file, checked as by :meth:`file`; they are the very bytes that were checked.

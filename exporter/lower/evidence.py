@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from exporter import program, registry
 from exporter.bundle import read_tensors
-from exporter.graph import sha256
+from exporter.graph import Graph, sha256
 from exporter.isolate import Channel
 from exporter.lower.search import search
 from exporter.lower.switchboard import SWITCHES, Rounding, switchable, switchboard
@@ -26,7 +26,6 @@ from exporter.parity import worker
 from exporter.parity.judge import excess, judge
 from exporter.parity.ladder import Rung
 from exporter.parity.usual import usual_sizes
-from exporter.simplify.passes import content
 from exporter.target import Options
 
 MOST_RUNS = 160
@@ -93,7 +92,7 @@ def _opened(
     for graph, model in models.items():
         nodes = [node for of, node in places if of == graph]
         paths[graph] = Path(request["folder"]) / f"{graph}.switches.onnx"
-        paths[graph].write_bytes(content(switchboard(model, roundings[graph], nodes, _switches(graph))))
+        Graph.written(paths[graph], switchboard(model, roundings[graph], nodes, _switches(graph)))
         shapes[graph] = {**steps.shapes[graph], _switches(graph): (len(nodes),)}
     return program.open_graphs(registry.graph_runners()[0], replace(steps, shapes=shapes), paths, options)
 
@@ -175,7 +174,9 @@ class Memory:
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
         key = hashlib.sha256()
         cases = (case["file"] for of in ("cases", "beside") for case in request[of])
-        for path in (*request["graphs"].values(), *request["yardsticks"], *cases):
+        for path in request["graphs"].values():
+            key.update(Graph(Path(path)).digest().encode())
+        for path in (*request["yardsticks"], *cases):
             key.update(sha256(Path(path)).encode())
         for said in ("precision", "kept", "outputs", "decibels", "scales"):
             key.update(json.dumps(request.get(said), sort_keys=True).encode())

@@ -10,12 +10,12 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from exporter.lower.types import TYPES
+from exporter.lower.types import TYPES, converted
 
 LOW = frozenset(TYPES.values())
 
 
-def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+def rounded(model: onnx.ModelProto) -> ir.Model:
     """The model in float32, every value of a lower type rounded to that type.
 
     Raises:
@@ -26,8 +26,7 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in list(graph.initializers.values()):
         tensor = value.const_value
         if tensor is not None and tensor.dtype in LOW:
-            exact = tensor.numpy().astype("float32")  # already rounded to the lower type: float32 holds it exactly
-            value.const_value = ir.Tensor(exact, name=value.name)
+            value.const_value = converted(tensor, ir.DataType.FLOAT)  # rounded already: float32 holds it exactly
             value.type = ir.TensorType(ir.DataType.FLOAT)
     for node in list(graph):
         _widen_attributes(node)
@@ -36,7 +35,7 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
             _widen_cast(node)
         for value in lowered:
             _round_after(graph, node, value)
-    return ir.to_proto(loaded)
+    return loaded
 
 
 def _widen_attributes(node: ir.Node) -> None:

@@ -20,7 +20,6 @@ from safetensors.numpy import load_file
 from exporter import registry
 from exporter.graph import Graph
 from exporter.lower.types import is_float
-from exporter.simplify.passes import content
 from exporter.target import Options
 
 PROBE = "exporter.spans"
@@ -115,13 +114,14 @@ def spans(model: ir.Model, files: Sequence[str], folder: Path, options: Options)
     if not names:
         return {}
     path = folder / f"{model.graph.name or 'graph'}.spans.onnx"
-    path.write_bytes(content(probe))
+    probing = Graph.written(path, probe)
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
-    with registry.graph_runners()[0].open_graph(Graph(path), options) as runner:
+    with registry.graph_runners()[0].open_graph(probing, options) as runner:
         for file in files:
             table = np.asarray(runner.infer(load_file(file), check_inputs=False)[PROBE], np.float64)
             low, high = np.minimum(low, table[:, 0]), np.maximum(high, table[:, 1])
-    path.unlink()
+    for made in probing.files:
+        made.unlink()
     return {
         name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True) if np.isfinite([a, b]).all()
     }

@@ -35,6 +35,14 @@ def named(model: onnx.ModelProto) -> ir.Model:
     return loaded
 
 
+def converted(tensor: ir.TensorProtocol, kind: ir.DataType, name: str | None = None) -> ir.LazyTensor:
+    """A tensor in another type, made when it is written and not kept: all weights at once would be as much again."""
+    return ir.LazyTensor(
+        lambda: ir.Tensor(tensor.numpy().astype(kind.numpy()), dtype=kind), kind, ir.Shape(tensor.shape),
+        name=name or tensor.name,
+    )  # fmt: skip
+
+
 def is_float(value: ir.Value | None) -> bool:
     """Whether a value is of the type that is lowered."""
     if value is None:
@@ -150,8 +158,7 @@ class _Typing:
         if key not in self.casts:
             assert value.const_value is not None
             name = self._fresh(f"{value.name}.{wanted.name.lower()}")
-            array = value.const_value.numpy().astype(wanted.numpy())
-            tensor = ir.Tensor(array, dtype=wanted, name=name)
+            tensor = converted(value.const_value, wanted, name)
             constant = ir.Value(name=name, type=ir.TensorType(wanted), shape=value.shape, const_value=tensor)
             self.graph.register_initializer(constant)
             self.casts[key] = constant

@@ -16,7 +16,7 @@ from onnxscript import version_converter
 from exporter import program, registry
 from exporter.bundle import read_tensors, under
 from exporter.errors import Incomplete, NotProven
-from exporter.graph import SCOPE, Graph, module_of
+from exporter.graph import SCOPE, Graph, apart_from_data, module_of
 from exporter.isolate import Channel
 from exporter.lower import evidence, ranges, scales
 from exporter.lower.rounding import rounded
@@ -24,7 +24,6 @@ from exporter.lower.switchboard import Typed
 from exporter.lower.types import TYPES, named, typed
 from exporter.parity import worker
 from exporter.parity.ladder import QUANTISED_RUNG, RUNGS
-from exporter.simplify.passes import content
 from exporter.target import Options
 
 # The scales whose ranges count. Near zero everything vanishes in fp16, eager's values too: that is judged, not lowered.
@@ -101,7 +100,7 @@ def searching(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 def _loaded(request: Mapping[str, Any]) -> dict[str, ir.Model]:
     """The float32 graphs, in the operator set that they will be lowered in: a newer one has more types."""
     return {
-        name: named(in_opset(Graph(Path(path)).load(), request["opset"])) for name, path in request["graphs"].items()
+        name: named(in_opset(Graph(Path(path)).linked(), request["opset"])) for name, path in request["graphs"].items()
     }
 
 
@@ -135,7 +134,7 @@ def scaling(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         left[name] = quantiser.quantise(
             graph, request["feeds"].get(name, ()), list(kept), Path(request["lowered"][name])
         )
-        model = ir.from_proto(graph.load())
+        model = ir.from_proto(graph.linked())
         nodes[name] = len(model.graph)
         modules |= _modules({name: model}, {name: {**left[name], **kept}})
     return {"left": left, "modules": modules, "nodes": nodes}
@@ -157,7 +156,7 @@ def weighing(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         ``{"kept", "modules", "search"}`` as :func:`searching`.
     """
     worker.quiet_polygraphy()
-    models = {name: named(Graph(Path(path)).load()) for name, path in request["graphs"].items()}
+    models = {name: named(Graph(Path(path)).linked()) for name, path in request["graphs"].items()}
     _refuse_control_flow(models)
     folder, options = Path(request["folder"]), Options(**request["options"])
     spans = {
@@ -185,10 +184,8 @@ def _written(
     nodes = {name: len(model.graph) for name, model in models.items()}
     modules = _modules(models, kept)
     for name, model in models.items():
-        low = in_opset(ir.to_proto(typed(model, request["precision"], kept[name])), request["opset"])
-        onnx.checker.check_model(low, full_check=True)
-        Path(request["lowered"][name]).write_bytes(content(low))
-        Path(request["rounded"][name]).write_bytes(content(rounded(low)))
+        low = _checked(Path(request["lowered"][name]), typed(model, request["precision"], kept[name]))
+        Graph.written(Path(request["rounded"][name]), rounded(low.linked()))
     return {"kept": kept, "modules": modules, "nodes": nodes}
 
 
@@ -196,12 +193,17 @@ def _in_another_opset(request: Mapping[str, Any], opset: int | None) -> dict[str
     """The float32 graphs in an operator set of the target's choice."""
     nodes = {}
     for name, path in request["graphs"].items():
-        model = in_opset(Graph(Path(path)).load(), opset)
-        onnx.checker.check_model(model, full_check=True)
-        nodes[name] = len(model.graph.node)
-        for place in ("lowered", "rounded"):
-            Path(request[place][name]).write_bytes(content(model))
+        low = _checked(Path(request["lowered"][name]), in_opset(Graph(Path(path)).linked(), opset)).linked()
+        nodes[name] = len(low.graph.node)
+        Graph.written(Path(request["rounded"][name]), low)
     return {"kept": {name: {} for name in nodes}, "modules": {name: {} for name in nodes}, "nodes": nodes}
+
+
+def _checked(path: Path, model: onnx.ModelProto | ir.Model) -> Graph:
+    """Writes a model and has ONNX check it; by its path, for which no weights are too many."""
+    graph = Graph.written(path, model)
+    onnx.checker.check_model(str(path), full_check=True)
+    return graph
 
 
 def in_opset(model: onnx.ModelProto, opset: int | None) -> onnx.ModelProto:
@@ -220,7 +222,7 @@ def in_opset(model: onnx.ModelProto, opset: int | None) -> onnx.ModelProto:
         if loaded.opset_imports.get("") == opset:
             return ir.to_proto(loaded)
     try:
-        return onnx.version_converter.convert_version(model, opset)
+        return apart_from_data(model, lambda shown: onnx.version_converter.convert_version(shown, opset))
     except Exception as error:  # the converter has no type of its own for what it cannot do
         raise NotProven(
             "unsupported",
@@ -242,7 +244,7 @@ def _measured(
         probe, names[name] = ranges.probed(model, request["precision"])
         _rename_probe(probe, name)
         paths[name] = Path(request["lowered"][name]).with_suffix(".probe.onnx")
-        paths[name].write_bytes(content(probe))
+        Graph.written(paths[name], probe)
     asked = replace(steps, outputs=tuple(_probe(name) for name in models))
     tables: dict[str, list[Any]] = {name: [] for name in models}
     chosen = [case for case in request["cases"] if case["scale"] in SCALES and case["steps"] == 1]
@@ -254,7 +256,8 @@ def _measured(
             for name in models:
                 tables[name].append(np.array(outputs[_probe(name)]))
     for path in paths.values():
-        path.unlink()
+        for file in Graph(path).files:
+            file.unlink()
     return {name: ranges.losses(names[name], tables[name]) for name in models}
 
 

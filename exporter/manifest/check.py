@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from exporter.budget import POOR, Budget
 from exporter.errors import Refused
+from exporter.external import GRAPH
 from exporter.manifest.limits import (
     MAX_COMPONENTS,
     MAX_COUNT,
@@ -47,6 +48,18 @@ def check(manifest: Manifest) -> None:
         check_file_name(name, place)
         if name not in manifest.files:
             wrong(place, f"the file {name!r} is not in files", "a file without a digest could be anything")
+    for place, name in _graphs(manifest):
+        if not name.endswith(GRAPH):
+            wrong(place, f"the graph {name!r} does not end in {GRAPH}", "by that it is known that it may name others")
+
+
+def _graphs(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Every file that is a graph, with the place in the JSON that says so."""
+    for name, graph in manifest.graphs.items():
+        yield f"graphs.{name}.traced", graph.traced
+        yield f"graphs.{name}.simplified", graph.simplified
+    for key, target in manifest.targets.items():
+        yield from ((f"targets.{key}.graphs.{name}", file) for name, file in target.graphs.items())
 
 
 def _check_model(manifest: Manifest) -> None:

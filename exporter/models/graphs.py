@@ -21,7 +21,8 @@ from torch import nn
 
 from exporter.errors import NotProven, Refused
 from exporter.evaluator import evaluator, in_float64
-from exporter.graph import OPSET
+from exporter.external import refuse_bad
+from exporter.graph import OPSET, Graph
 from exporter.lower.worker import in_opset
 from exporter.models.derive import OWN, Asked, with_outputs
 from exporter.models.given import dim_of
@@ -63,14 +64,15 @@ class Evaluated(nn.Module):
 
     def write(self, path: Path) -> None:
         """The graph, in the place of a trace."""
-        onnx.save(self.model, str(path))
+        Graph.written(path, self.model)
 
 
 def of_graph(place: Place, asked: Asked) -> ModelDef:
     """The definition of an ONNX file: its inputs and outputs are the graph's, its dims those it names.
 
     Raises:
-        Refused: ``bad-graph`` for a file that is none; ``missing-operator`` for what the evaluator cannot run;
+        Refused: ``bad-graph`` for a file that is none; ``bad-external-data`` for one whose weights lie where they
+            should not; ``missing-operator`` for what the evaluator cannot run;
             ``bad-input``, ``bad-dim``.
     """
     if asked.inputs:
@@ -91,6 +93,8 @@ def of_graph(place: Place, asked: Asked) -> ModelDef:
 
 
 def _loaded(path: Path) -> onnx.ModelProto:
+    if path.is_file():
+        refuse_bad(path)
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model, full_check=False)

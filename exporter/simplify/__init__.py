@@ -7,6 +7,8 @@ or parity is dropped and named, and the ones after it start from the graph befor
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +26,10 @@ from exporter.work.count import multiplications
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
-Pass = Callable[["onnx.ModelProto"], "onnx.ModelProto"]
+# It takes a linked model (:meth:`Graph.linked`), which it may change.
+Pass = Callable[["onnx.ModelProto"], "onnx.ModelProto | ir.Model"]
 
 # (name, pass, why it stands here)
 ORDER: tuple[tuple[str, Pass, str], ...] = (
@@ -55,7 +59,7 @@ def simplify(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         best[name] = Path(output)
         _write_work(name, best[name], Path(request["work"][name]), request)
     if len(best) == 1:  # the layout is of one graph; of several, what runs between them would be missing
-        only = Graph(next(iter(best.values()))).load()
+        only = Graph(next(iter(best.values()))).linked()
         onnx_tests.write(request["cases"], request["outputs"], only, Path(request["onnx_tests"]))
     return {"passes": records}
 
@@ -64,63 +68,69 @@ def _write_work(name: str, graph: Path, output: Path, request: Mapping[str, Any]
     """What each node takes at the sizes that the model is optimised for."""
     steps, options = program.Program.from_json(request["program"]), Options(**request["options"])
     sizes = {tensor: [options.bounds(entry)[1] for entry in shape] for tensor, shape in steps.shapes[name].items()}
-    output.write_text(json.dumps(multiplications(Graph(graph).load(), sizes), sort_keys=True), encoding="utf-8")
+    output.write_text(json.dumps(multiplications(Graph(graph).linked(), sizes), sort_keys=True), encoding="utf-8")
 
 
 def _simplified(
     graph: str, best: Mapping[str, Path], output: Path, request: Mapping[str, Any], channel: Channel
 ) -> list[dict[str, str]]:
-    """Simplifies one graph, the others beside it as they are, and says what became of each pass."""
-    current, records = Graph(best[graph]).load(), []
-    for index, (name, apply, _) in enumerate(ORDER):
-        channel.send({"event": "progress", "what": f"pass {name}, graph {graph}", "done": index, "of": len(ORDER)})
-        candidate, reason = _attempt(apply, current, request, graph, best)
-        if candidate is None:
-            records.append({"name": name, "verdict": "dropped", "reason": reason})
-        elif passes.content(candidate) == passes.content(current):
-            records.append({"name": name, "verdict": "no change", "reason": ""})
+    """Simplifies one graph, the others beside it as they are, and says what became of each pass.
+
+    What a pass leaves is a file at once: of a large graph no more than one pass is in memory.
+    """
+    records = []
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix="passes-") as place:
+        current = Graph(best[graph])
+        for index, (name, apply, _) in enumerate(ORDER):
+            channel.send({"event": "progress", "what": f"pass {name}, graph {graph}", "done": index, "of": len(ORDER)})
+            folder = Path(place) / str(index)
+            folder.mkdir()
+            candidate, reason = _attempt(apply, current, folder / output.name, request, graph, best)
+            if candidate is None:
+                records.append({"name": name, "verdict": "dropped", "reason": reason})
+            elif candidate.digest() == current.digest():
+                records.append({"name": name, "verdict": "no change", "reason": ""})
+            else:
+                records.append({"name": name, "verdict": "kept", "reason": reason})
+                current = candidate
+            for made in Path(place).iterdir():  # of a large graph each is as much again
+                if made != current.path.parent:
+                    shutil.rmtree(made)
+        if current.path.parent.parent == Path(place):
+            current.moved(output.parent)
         else:
-            reason = f"{len(current.graph.node)} to {len(candidate.graph.node)} nodes"
-            records.append({"name": name, "verdict": "kept", "reason": reason})
-            current = candidate
-    output.write_bytes(passes.content(current))
+            Graph.written(output, current.linked())
     return records
 
 
 def _attempt(
-    apply: Pass, current: onnx.ModelProto, request: Mapping[str, Any], graph: str, best: Mapping[str, Path]
-) -> tuple[onnx.ModelProto | None, str]:
-    """The pass's result, or None and why it is not taken."""
+    apply: Pass, current: Graph, path: Path, request: Mapping[str, Any], graph: str, best: Mapping[str, Path]
+) -> tuple[Graph | None, str]:
+    """What the pass leaves, written to ``path``, and how much smaller it is; or None and why it is not taken."""
+    before = current.linked()
+    nodes = len(before.graph.node)
     try:
-        candidate = apply(passes.copied(current))
+        candidate = Graph.written(path, apply(passes.copied(before)))
     except Exception as error:  # a library's pass may raise anything; the graph before it is still right
         return None, f"it raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    lost = passes.interface_difference(current, candidate)
-    if lost:
-        return None, lost
-    reason = _parity_reason(candidate, request, graph, best)
-    return (None, reason) if reason else (candidate, "")
+    after = candidate.linked()
+    reason = passes.interface_difference(before, after) or _parity_reason(candidate, request, graph, best)
+    return (None, reason) if reason else (candidate, f"{nodes} to {len(after.graph.node)} nodes")
 
 
-def _parity_reason(
-    candidate: onnx.ModelProto, request: Mapping[str, Any], graph: str, best: Mapping[str, Path]
-) -> str | None:
+def _parity_reason(candidate: Graph, request: Mapping[str, Any], graph: str, best: Mapping[str, Path]) -> str | None:
     """Why the candidate is not proven equal to eager on the guarding cases; None when it is."""
     runners = registry.graph_runners()
     if not runners:
         return "no runtime here can run a graph to prove it"
-    path = Path(request["simplified"][graph]).with_suffix(".candidate.onnx")
-    path.write_bytes(passes.content(candidate))
     measured, options = [], Options(**request["options"])
     steps = program.Program.from_json(request["program"])
     try:
-        with program.open_graphs(runners[0], steps, {**best, graph: path}, options) as runner:
+        with program.open_graphs(runners[0], steps, {**best, graph: candidate.path}, options) as runner:
             for case in request["cases"]:
                 measured += worker.measure_case(runner, request, case)
     except Exception as error:  # the runtime refuses what the pass made
         return f"{runners[0].name} refuses it: {str(error).splitlines()[0]}"
-    finally:
-        path.unlink(missing_ok=True)
     expected = [(case["name"], output) for case in request["cases"] for output in request["outputs"]]
     rung = RUNGS[runners[0].rung]
     results = judge(

@@ -9,14 +9,14 @@ import logging
 import onnx
 import onnx_ir as ir
 
-from exporter.graph import SCOPE, scope_of
+from exporter.graph import SCOPE, apart_from_data, scope_of
 
 # Folding may make a constant this much larger than its inputs' limit: weight layouts are folded, broadcasts are not.
 FOLD_INPUT_LIMIT = 1 << 24
 FOLD_OUTPUT_LIMIT = 1 << 24
 
 
-def fold(model: onnx.ModelProto) -> onnx.ModelProto:
+def fold(model: onnx.ModelProto) -> ir.Model:
     """Evaluates constant subgraphs: shape arithmetic, weight layouts.
 
     onnxscript's rewrite rules are left out on purpose: on GTCRN they raise the error on sparse inputs from 2 to 38
@@ -27,20 +27,21 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     loaded = ir.from_proto(model)
     optimizer.fold_constants(loaded, input_size_limit=FOLD_INPUT_LIMIT, output_size_limit=FOLD_OUTPUT_LIMIT)
-    return ir.to_proto(loaded)
+    return loaded
 
 
 def onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
     """onnxsim's simplification; its own ``ok`` checks nothing by default, so ours decides.
 
     It drops which module of the model a node is of: what it left as it was is told again, and what it made of several
-    nodes is of the module whose weights it takes.
+    nodes is of the module whose weights it takes. Weights that lie beside the graph it sees as inputs: it would
+    serialise them, and protobuf ends at 2 GiB.
     """
     import onnxsim as simplifier
 
     scopes = _scopes(model)
     with contextlib.redirect_stdout(io.StringIO()):
-        simplified, _ = simplifier.simplify(model)
+        simplified = apart_from_data(model, lambda shown: simplifier.simplify(shown)[0])
     kept = [entry for entry in simplified.metadata_props if not entry.key.startswith("onnxsim")]
     del simplified.metadata_props[:]
     simplified.metadata_props.extend(kept)
@@ -65,7 +66,7 @@ def _scopes(model: onnx.ModelProto) -> dict[str, str]:
     return scopes | {name: next(iter(of)) for name, of in weights.items() if len(of) == 1}
 
 
-def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+def tidy(model: onnx.ModelProto) -> ir.Model:
     """Removes duplicate subexpressions, duplicate initializers, identities, and what nothing uses; names every node."""
     from onnx_ir.passes import common
 
@@ -80,7 +81,7 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     ):
         step(loaded)
     name_nodes(loaded.graph)
-    return ir.to_proto(loaded)
+    return loaded
 
 
 def name_nodes(graph: ir.Graph) -> None:
@@ -100,12 +101,6 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
-
-
-def content(model: onnx.ModelProto) -> bytes:
-    """The model's bytes, the same for the same model."""
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
 
 
 def interface_difference(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:

@@ -56,20 +56,20 @@ def quantised(
     quantize_static(
         str(graph.path), str(output), Feeds(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=values, weight_type=QuantType.QInt8, op_types_to_quantize=list(PRODUCTS),
-        nodes_to_exclude=list(kept), extra_options=more,
+        nodes_to_exclude=list(kept), extra_options=more, use_external_data_format=len(graph.files) > 1,
     )  # fmt: skip
-    model = Graph(output).load()
+    model = Graph(output).linked()
     scaled = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-    products = [node for node in graph.load().graph.node if node.op_type in (*PRODUCTS, *RECURRENT)]
+    products = [node for node in graph.linked().graph.node if node.op_type in (*PRODUCTS, *RECURRENT)]
     inputs = {node.name: node.input for node in model.graph.node}
     return {n.name: "ONNX Runtime's quantiser leaves it" for n in products if not scaled & set(inputs.get(n.name, []))}
 
 
-def small(path: Path, graph: Graph) -> int:
+def small(given: Graph, made: Graph, graph: Graph) -> int:
     """Stores the weights of all products in eight bits, where they are not yet, and writes the file without what only
     people and tools read: the graph beside it has all of that. Returns how many weights are in eight bits."""
-    model = stored_weights(Graph(path).load())
-    _write(model, graph, path)
+    model = stored_weights(given.load())
+    _write(model, graph, made)
     return sum(tensor.data_type == tensor.INT8 for tensor in model.graph.initializer)
 
 
@@ -123,25 +123,26 @@ def _store(model: Any, tensor: Any, weights: np.ndarray, axis: int) -> None:
     model.graph.node.insert(0, made)
 
 
-def _write(model: Any, graph: Graph, output: Path) -> None:
+def _write(model: Any, graph: Graph, output: Graph) -> None:
     """Writes a model without what only people and tools read.
 
     What was put in between scales gets short names, for of a small model names are a third.
     """
     del model.graph.value_info[:]
     model.graph.doc_string = ""
-    known = _names(graph.load().graph)
+    whole = graph.linked().graph
+    known = _names(whole)
     short = {name: f"q{index}" for index, name in enumerate(sorted(_names(model.graph) - known))}
     for tensor in model.graph.initializer:
         tensor.name = short.get(tensor.name, tensor.name)
-    nodes = {node.name for node in graph.load().graph.node}
+    nodes = {node.name for node in whole.node}
     for node in model.graph.node:
         node.doc_string = ""
         node.name = node.name if node.name in nodes else ""
         del node.metadata_props[:]
         for side in (node.input, node.output):
             side[:] = [short.get(name, name) for name in side]
-    output.write_bytes(model.SerializeToString(deterministic=True))
+    Graph.written(output.path, model)
 
 
 def _names(graph: Any) -> set[str]:

@@ -45,11 +45,11 @@ class Built:
     types: Mapping[str, str]
 
 
-def build(graph: bytes, recipe: Recipe, device: Device, progress: Progress) -> Built:
+def build(graph: Path, recipe: Recipe, device: Device, progress: Progress) -> Built:
     """Builds an engine from a graph.
 
     Args:
-        graph: the ONNX file.
+        graph: the ONNX file; the parser looks for its data beside it.
         recipe: everything else.
         device: what it is built for, for the timing cache.
         progress: told the builder's phases.
@@ -59,13 +59,13 @@ def build(graph: bytes, recipe: Recipe, device: Device, progress: Progress) -> B
         StageFailed: ``stage-failed`` when the builder gives no engine.
     """
     import tensorrt as trt
-    from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxBytes
+    from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath
     from polygraphy.exception import PolygraphyException
 
     cache = TimingCache(cache_path(device, trt.__version__) if recipe.settings["timing-cache"] else None)
     with captured_log() as log:
         try:
-            built = NetworkFromOnnxBytes(graph, strongly_typed=True)()
+            built = NetworkFromOnnxPath(str(graph), strongly_typed=True)()
         except PolygraphyException as error:
             raise _unparsed(log, error) from error
         network = built[1]

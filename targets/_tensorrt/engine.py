@@ -102,17 +102,17 @@ def opened(files: Mapping[str, Path], options: Options) -> Any:
             next="exporter compile BUNDLE --target tensorrt builds it again from its graph",
         )
     if "graph" in files:
-        _refit(engine, files["graph"].read_bytes(), logger)
+        _refit(engine, files["graph"], logger)
     return engine
 
 
-def _refit(engine: Any, graph: bytes, logger: Any) -> None:
+def _refit(engine: Any, graph: Path, logger: Any) -> None:
     """Puts the weights of a graph into an engine that was stripped of them."""
     import tensorrt as trt
 
     refitter = trt.Refitter(engine, logger)
     parser = trt.OnnxParserRefitter(refitter, logger)
-    if not parser.refit_from_bytes(graph) or not refitter.refit_cuda_engine():
+    if not parser.refit_from_file(str(graph)) or not refitter.refit_cuda_engine():
         raise Refused(
             "foreign-artifact",
             "the weights of the graph do not fit into the engine",

@@ -111,7 +111,7 @@ def recipe_of(target: Target, graph: Graph, options: Options) -> Recipe:
             why="an export for TensorRT writes the recipe on any machine; without one it is made from the graph",
             next="pip install onnx, or on the machine that exported: exporter tensorrt MODEL -o BUNDLE",
         )
-    model = graph.load()
+    model = graph.linked()
     found = {
         name: [problem.__dict__ for problem in facts.problems(model, version)]
         for name, version in facts.COLUMNS.items()

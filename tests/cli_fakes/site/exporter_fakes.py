@@ -62,6 +62,33 @@ def tiny_audio() -> ModelDef:
     )  # fmt: skip
 
 
+def _chain(layers: int):
+    import torch
+
+    class Chain(torch.nn.Module):
+        """Linear layers of 16 MiB, each adding a little to what goes through all of them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList(torch.nn.Linear(2048, 2048) for _ in range(layers))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = x + layer(x).tanh() / layers
+            return x
+
+    return Chain()
+
+
+def large(mebibytes: int = 32) -> ModelDef:
+    """As large as is asked for, and little to compute."""
+    return ModelDef(
+        name="large", family="fakes", build=lambda: _chain(mebibytes // 16), dims=(Dim("T", 2, 4, 9),),
+        inputs=(Tensor("x", (1, "T", 2048), "rows"),), outputs=(Tensor("y", (1, "T", 2048), "rows"),),
+        source="nowhere", licence="Apache-2.0", options={"mebibytes": mebibytes} if mebibytes != 32 else {},
+    )  # fmt: skip
+
+
 def _loop():
     import torch
 

@@ -8,6 +8,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
+from exporter.graph import Graph
 from exporter.hops import graph_hop
 from exporter.simplify import passes
 from exporter.spec import WHOLE
@@ -15,7 +16,7 @@ from tests.fakes.lab import Here, specimen
 
 
 def amplifications(it: Any, model: Any, path: Path) -> dict[str, float]:
-    path.write_bytes(passes.content(model))
+    Graph.written(path, model)
     hop = graph_hop(Here(), "simplified", {WHOLE: path}, it.common, it.case_list)  # type: ignore[arg-type]
     return {result.case: result.amplification or 0.0 for result in hop.results}
 

@@ -41,7 +41,7 @@ USED: dict[str, dict[str, tuple[str, ...] | None]] = {
         "execute_async_v3": ("stream_handle",), "profiler": None,
     },
     "Refitter": {"refit_cuda_engine": ()},
-    "OnnxParserRefitter": {"refit_from_bytes": ("model", "path")},
+    "OnnxParserRefitter": {"refit_from_file": ("model",)},
 }  # fmt: skip
 # Names that TensorRT has somewhere, and that the sources ask of things of their own, of CUDA or of Polygraphy.
 OURS = {
@@ -155,7 +155,7 @@ def arguments_of_the_configuration() -> set[str]:
 
 
 def test_polygraphy_has_the_arguments_that_the_target_gives() -> None:
-    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, NetworkFromOnnxBytes, TrtRunner
+    from polygraphy.backend.trt import CreateConfig, EngineBytesFromNetwork, NetworkFromOnnxPath, TrtRunner
 
     def arguments(kind: type) -> set[str]:
         return set(inspect.signature(kind.__init__).parameters)
@@ -164,7 +164,7 @@ def test_polygraphy_has_the_arguments_that_the_target_gives() -> None:
     assert len(given) > 10
     common = arguments(CreateConfig) | arguments(CreateConfig.__mro__[1])
     assert given <= common, given - common
-    assert "strongly_typed" in arguments(NetworkFromOnnxBytes)
+    assert "strongly_typed" in arguments(NetworkFromOnnxPath)
     assert {"network", "config"} <= arguments(EngineBytesFromNetwork)
     assert "weight_streaming_percent" in arguments(TrtRunner)
     assert {"copy_outputs_to_host", "return_raw_buffers"} <= set(inspect.signature(TrtRunner._infer_impl).parameters)

@@ -204,7 +204,7 @@ def test_options_that_do_not_fit_are_refused(option: str, said: str, bundle: Pat
 def test_a_stripped_engine_takes_its_weights_from_the_graph(bundle: Path, there: Env) -> None:
     made = compile_(bundle, there, "--option", "strip-plan=true")
     assert made.code == 0 and "graph" in Bundle.open(bundle).manifest.targets["tensorrt/fp32"].files, made
-    assert named(there, "OnnxParserRefitter.refit_from_bytes")
+    assert named(there, "OnnxParserRefitter.refit_from_file")
 
 
 def test_the_builder_says_how_far_it_is_and_its_log_is_kept(built: Path, there: Env) -> None:

@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,9 +119,18 @@ def _(self: Any, network: Any, logger: Any) -> None:
     self.network, self.logger_, self.errors = network, logger, []
 
 
-@does("OnnxParser.parse")
-def _(self: Any, model: Any, path: Any = None) -> bool:
-    content = bytes(model)
+def whole(path: str) -> bytes:
+    """A graph with its external data in it, which the real parser looks for beside the graph."""
+    if not Path(f"{path}.data").is_file():
+        return Path(path).read_bytes()
+    import onnx
+
+    return bytes(onnx.load(path).SerializeToString())
+
+
+@does("OnnxParser.parse_from_file")
+def _(self: Any, model: str) -> bool:
+    content = whole(model)
     info = Helper.get().ask({"do": "describe"}, content)[0]
     if FAULT == "refuse":
         node = info["layers"][0]["name"]
@@ -466,9 +476,9 @@ def _(self: Any, refitter: Any, logger: Any) -> None:
     self.refitter = refitter
 
 
-@does("OnnxParserRefitter.refit_from_bytes")
-def _(self: Any, model: Any, path: Any = None) -> bool:
-    return bytes(model) == self.refitter.engine_.model
+@does("OnnxParserRefitter.refit_from_file")
+def _(self: Any, model: str) -> bool:
+    return whole(model) == self.refitter.engine_.model
 
 
 @does("Refitter.refit_cuda_engine")

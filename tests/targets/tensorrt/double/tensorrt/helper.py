@@ -102,9 +102,11 @@ def run(content: bytes, untyped: bool, key: str, feeds: dict[str, np.ndarray]) -
     if (key, untyped) not in SESSIONS:
         low = onnx.load_from_string(content)
         if any(t.data_type == onnx.TensorProto.FLOAT16 for t in low.graph.initializer):
+            import onnx_ir as ir
+
             from exporter.lower.rounding import rounded
 
-            low = rounded(low)
+            low = ir.to_proto(rounded(low))
         if untyped:
             del low.graph.value_info[:]
             for node in low.graph.node:  # the casts that round become casts that do nothing
