@@ -16,6 +16,7 @@ from types import ModuleType
 from exporter.latency import environment
 from tests.bench import (
     iterations,
+    large,
     precision,
     preparing,
     quality,
@@ -44,6 +45,7 @@ PARTS = {
         training,
         precision,
         quantising,
+        large,
     )
 }
 # Parts that leave bundles for the next.
