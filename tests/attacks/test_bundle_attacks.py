@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from exporter.bundle import Bundle, editing
 from exporter.errors import Refused
+from tests.attacks import graphs
 from tests.attacks.bundles import contents, publish
 
 SECRET = b"traced one"  # the very bytes that are expected, so that only how they are reached is wrong
@@ -285,3 +287,55 @@ def test_a_lock_that_is_no_lock_file(path: Path, outside: Path, make: Callable[[
 
     assert refusal(edit).code == "unsafe-file"
     assert contents(outside) == {"precious": b"precious"}
+
+
+# ---- graphs that name other files
+
+
+def with_graph(path: Path, location: str, data: bytes = bytes(128)) -> str:
+    """A bundle whose traced graph takes 128 bytes from a file of that name, and has ``data`` beside it."""
+    publish(path, "one")
+    with editing(path, "x") as draft:
+        assert draft.old is not None
+        source = draft.work / "g.onnx"
+        source.write_bytes(graphs.model(graphs.tensor("w", location)).SerializeToString())
+        source.with_name("g.onnx.data").write_bytes(data)
+        name = draft.add_graph(source, "graphs/traced.onnx")
+        held = draft.old.manifest
+        graph = dataclasses.replace(held.graphs["step"], traced=name)
+        draft.commit(dataclasses.replace(held, graphs={"step": graph}))
+    return name
+
+
+def test_a_graph_opens_with_its_own_data(path: Path) -> None:
+    name = with_graph(path, "g.onnx.data")
+    assert set(Bundle.open(path).manifest.files) >= {name, f"{name}.data"}
+    assert Bundle.open(path).file(name).with_name("g.onnx.data").read_bytes() == bytes(128)
+
+
+@pytest.mark.parametrize("location", ["../../../outside/secret", "planted", "../planted", "secret"])
+def test_a_graph_that_names_another_file_is_not_given_out(path: Path, outside: Path, location: str) -> None:
+    (outside / "secret").write_bytes(bytes(128))
+    name = with_graph(path, location)
+    (path / name).with_name("planted").write_bytes(bytes(128))
+    (path / "graphs" / "planted").write_bytes(bytes(128))
+    (path / name).with_name("secret").symlink_to(outside / "secret")
+    error = refusal(lambda: Bundle.open(path).file(name))
+    assert error.code == "bad-external-data" and "'w'" in error.what
+
+
+def test_data_too_short_for_its_graph_is_refused(path: Path) -> None:
+    name = with_graph(path, "g.onnx.data", bytes(127))
+    assert "has 127" in refusal(lambda: Bundle.open(path).file(name)).what
+
+
+@pytest.mark.parametrize(
+    "change", [lambda p: p.write_bytes(b"x" * 128), lambda p: p.write_bytes(bytes(100)), Path.unlink]
+)
+def test_data_that_is_not_what_was_published(path: Path, change: Callable[[Path], object]) -> None:
+    name = with_graph(path, "g.onnx.data")
+    bundle = Bundle.open(path)
+    bundle.file(name)
+    change(path / f"{name}.data")
+    for opened in (bundle, Bundle.open(path)):  # the second look is as close as the first
+        assert refusal(lambda opened=opened: opened.file(name)).code in ("digest-mismatch", "missing-file")

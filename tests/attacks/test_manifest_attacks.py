@@ -175,6 +175,13 @@ SPOILED: dict[str, tuple[Change, str]] = {
         lambda m: m["targets"]["some/fp32"]["calibration"]["files"].append("calibration/x"),
         "calibration.files",
     ),
+    "a graph under another name": (
+        lambda m: (
+            m["graphs"]["step"].update(traced="graphs/traced.bin"),
+            m["files"].update({"graphs/traced.bin": m["files"]["graphs/traced.onnx"]}),
+        ),
+        "graphs.step.traced",
+    ),
     "an undeclared graph": (lambda m: m["files"].pop("graphs/traced.onnx"), "graphs.step.traced"),
     "an undeclared case": (lambda m: m["files"].pop("cases/opt.safetensors"), "cases[0].file"),
     "an undeclared artifact": (lambda m: m["files"].pop("targets/some/fp32/model.bin"), "files.bin"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import resource
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -123,9 +125,34 @@ def test_compile_leaves_what_it_lists(target: Target, artifact: Artifact) -> Non
 
 
 def test_the_graph_is_left_alone(target: Target, graph: Graph, options: Options, tmp_path: Path) -> None:
-    before = graph.bytes()
+    before = graph.digest()
     target.compile(graph, options, tmp_path)
-    assert graph.bytes() == before
+    assert graph.digest() == before
+
+
+def test_weights_beside_the_graph_are_the_same_weights(
+    target: Target, artifact: Artifact, graph: Graph, options: Options, tmp_path: Path
+) -> None:
+    """All that is needed is in the artifact: the graph and its data are gone before it is opened."""
+    place = tmp_path / "graph"
+    for folder in (place, tmp_path / "artifact"):
+        folder.mkdir()
+    ir.save(ir.from_proto(graph.load()), place / "g.onnx", external_data="g.onnx.data", size_threshold_bytes=0)
+    beside = Graph(place / "g.onnx")
+    assert len(beside.files) == 2 and target.problems(beside, options) == []
+    before = beside.digest()
+    made = target.compile(beside, options, tmp_path / "artifact")
+    assert beside.digest() == before
+    shutil.rmtree(place)
+    assert all((tmp_path / "artifact") in path.parents for path in made.files.values())
+    left = {path for path in (tmp_path / "artifact").iterdir() if path.suffix == ".data"}
+    assert left == {path for role, path in made.files.items() if role in target.beside and path.suffix == ".data"}
+    for form in made.forms:
+        with target.open(made, options, form) as runner, target.open(artifact, options) as right:
+            given = feeds(9)
+            found, expected = run(runner, given), run(right, given)
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
 
 
 def test_no_problem_in_a_good_graph_and_one_per_bad_node(

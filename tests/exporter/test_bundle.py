@@ -6,6 +6,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -463,3 +464,42 @@ def test_a_folder_that_no_commit_made_part_of_the_bundle_is_removed(path: Path) 
         draft.add_folder(draft.work / "sets", "cases/onnx")
         raise KeyError
     assert contents(path) == before
+
+
+def with_large_graph(path: Path) -> str:
+    with editing(path, "x") as draft:
+        assert draft.old is not None
+        (draft.work / "g.onnx").write_bytes(b"graph")
+        (draft.work / "g.onnx.data").write_bytes(b"weights")
+        name = draft.add_graph(draft.work / "g.onnx", "graphs/traced.onnx")
+        assert list(draft.work.iterdir()) == [], "it is moved, not copied"
+        graph = dataclasses.replace(draft.old.manifest.graphs["step"], traced=name)
+        draft.commit(dataclasses.replace(draft.old.manifest, graphs={"step": graph}))
+    return name
+
+
+def test_a_graph_and_its_data_keep_their_names_in_a_folder_of_theirs(path: Path) -> None:
+    publish(path, "old")
+    name = with_large_graph(path)
+    assert re.fullmatch(r"graphs/traced-[0-9a-f]{12}/g\.onnx", name)
+    assert Bundle.open(path).read(f"{name}.data") == b"weights"
+    assert_tidy(path)
+
+
+def test_data_stays_through_later_edits_and_goes_with_its_graph(path: Path) -> None:
+    publish(path, "old")
+    name = with_large_graph(path)
+    with editing(path, "y") as draft:
+        assert draft.old is not None
+        draft.commit(dataclasses.replace(draft.old.manifest, tools={"other": "1"}))
+    assert Bundle.open(path).read(f"{name}.data") == b"weights"
+    publish(path, "new")
+    assert not (path / name).parent.exists()
+    assert_tidy(path)
+
+
+def test_a_graph_without_data_is_a_file_like_any_other(path: Path) -> None:
+    publish(path, "old")
+    with editing(path, "x") as draft:
+        (draft.work / "g.onnx").write_bytes(b"graph")
+        assert draft.add_graph(draft.work / "g.onnx", "graphs/traced.onnx").count("/") == 1
