@@ -193,9 +193,11 @@ def referenced(definition: ModelDef, monkeypatch: pytest.MonkeyPatch, folder: Pa
         pytest.param(models.Two, "wrong-outputs", id="outputs"),
     ],
 )
+@pytest.mark.parametrize("large", ["", "1"], ids=["small", "large"])  # one copy of the weights, or two
 def test_what_cannot_be_judged_is_refused(
-    module: Any, code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    module: Any, code: str, large: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("EXPORTER_EXTERNAL_FROM", large)
     error = refused(lambda: referenced(define_(module, [SIGNAL], dims=[T]), monkeypatch, tmp_path), code)
     assert isinstance(error, (NotProven, Refused)) and error.exit_code in (1, 2)
     assert "NaN" not in error.what or "1 values" in error.what
