@@ -36,26 +36,26 @@ def missing(folder: Path) -> str:
     return f"{memory:.0f} GiB of memory and {disk:.0f} GiB on disk are free; it takes {MEMORY_GIB} and {DISK_GIB}"
 
 
-def exported(folder: Path, mebibytes: int, **changes: str) -> Iterator[tuple[str, Mapping[str, float]]]:
+def exported(folder: Path, mebibytes: int) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Exports the model for one target after the other into one bundle, and removes it at the end.
 
     Args:
         folder: where to.
         mebibytes: how large its weights are.
-        changes: of the environment.
 
     Yields:
         The target, and what each stage took at its most, in units of the weights.
     """
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "cli_fakes" / "site"), **changes}
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "cli_fakes" / "site")}
     bundle = folder / "large.bundle"
     try:
         for target in TARGETS:
             words = [EXPORTER, target, "large", "--set", f"mebibytes={mebibytes}", "--no-profile", "-o", str(bundle)]
             done = subprocess.run([*words, "--json"], env=env, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-            stages = json.loads(done.stdout)["stages"]
-            yield target, {s["stage"]: s["peak_rss_mb"] / mebibytes for s in stages if not s["cached"]}
+            stages = [s for s in json.loads(done.stdout)["stages"] if not s["cached"]]
+            names = {s["stage"]: f"compile {target}" if s["stage"] == "compile" else s["stage"] for s in stages}
+            yield target, {names[s["stage"]]: s["peak_rss_mb"] / mebibytes for s in stages}
     finally:
         shutil.rmtree(bundle, ignore_errors=True)
 

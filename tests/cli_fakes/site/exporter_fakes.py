@@ -83,7 +83,7 @@ def _chain(layers: int):
 def large(mebibytes: int = 32) -> ModelDef:
     """As large as is asked for, and little to compute."""
     return ModelDef(
-        name="large", family="fakes", build=lambda: _chain(mebibytes // 16), dims=(Dim("T", 2, 4, 9),),
+        name="large", family="fakes", build=lambda: _chain(mebibytes // 16), dims=(Dim("T", 2, 8, 9),),
         inputs=(Tensor("x", (1, "T", 2048), "rows"),), outputs=(Tensor("y", (1, "T", 2048), "rows"),),
         source="nowhere", licence="Apache-2.0", options={"mebibytes": mebibytes} if mebibytes != 32 else {},
     )  # fmt: skip
