@@ -22,6 +22,7 @@ from exporter.verification import Verification, chosen, refuse_missing_checkpoin
 if TYPE_CHECKING:
     from polygraphy.backend.base import BaseRunner
 
+    from exporter.diagnose import Diagnosis
     from exporter.latency.result import Profile
     from exporter.manifest import Manifest
 
@@ -151,6 +152,42 @@ class OpenBundle:
             Refused: an unknown target, or a file that is not what the manifest says.
         """
         return verify(self.path, targets, save=save, opening=Opening(device, trust_engine))
+
+    def diagnose(
+        self,
+        target: str = "",
+        *,
+        case: str = "",
+        output: AnyPath | None = None,
+        checkpoint: AnyPath | None = None,
+        device: int = 0,
+        trust_engine: bool = False,
+    ) -> Diagnosis:
+        """Finds the first node whose answer is wrong, in the first hop that fails; needs ONNX.
+
+        Args:
+            target: only this one; all of them, in order, where empty.
+            case: only this case; the smallest that fail where empty.
+            output: where the bundle of what fails by itself is written; ``NAME.failing.bundle`` here when None.
+            checkpoint: the weights, where they are not seeded and tracing is to blame.
+            device: which accelerator of the machine, where a target has several.
+            trust_engine: whether to open artifacts that bring code of their own and were built by someone else.
+
+        Returns:
+            The hop, the node with its module and source line, case by case, and the error along the graph in units of
+            rounding's own; *nothing to diagnose* where every verdict is a PASS.
+
+        Raises:
+            Refused: an unknown target or case, or a file that is not what the manifest says.
+            NotProven: a node that cannot be run apart.
+            StageFailed: looking crashed.
+        """
+        from exporter.diagnose import diagnose
+
+        return diagnose(
+            self.path, target, case, output=None if output is None else Path(output),
+            code=Code(None if checkpoint is None else Path(checkpoint)), opening=Opening(device, trust_engine),
+        )  # fmt: skip
 
     def profile(
         self,

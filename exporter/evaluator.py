@@ -18,7 +18,7 @@ def evaluator(model: onnx.ModelProto) -> Any:
     """A session: ``run(None, {input: array})`` gives the outputs in order."""
     from onnx.reference import ReferenceEvaluator
 
-    return ReferenceEvaluator(model, new_ops=[grouped_conv_transpose()])
+    return ReferenceEvaluator(model, new_ops=replacements())
 
 
 def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -63,6 +63,26 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
                 yield from _graphs(inner)
+
+
+def replacements() -> list[Any]:
+    """The operators that the evaluator has not in full, for its ``new_ops``."""
+    return [grouped_conv_transpose(), partial_gather_elements()]
+
+
+def partial_gather_elements() -> Any:
+    """``GatherElements`` of indices that are fewer than the data along other axes: the evaluator's own refuses them."""
+    from onnx.reference.op_run import OpRun
+
+    class GatherElements(OpRun):  # type: ignore[misc]  # the class name is the operator it replaces
+        op_domain = ""
+
+        def _run(self, data: Any, indices: Any, axis: int = 0) -> tuple[Any]:
+            axis %= data.ndim
+            sizes = [data.shape[axis] if place == axis else size for place, size in enumerate(indices.shape)]
+            return (np.take_along_axis(data[tuple(map(slice, sizes))], indices % data.shape[axis], axis),)
+
+    return GatherElements
 
 
 def grouped_conv_transpose() -> Any:

@@ -23,14 +23,22 @@ OPSET = 18
 
 # Which modules of the model a node is inside of, the outermost first, then its own name: a node's metadata.
 SCOPE = "scope"
+# Which line of the user's code a node comes from: a node's metadata.
+SOURCE = "source"
+
 
 # Bytes up to which a tensor stays in the graph itself, and what the others begin at a multiple of, for who maps them.
 INSIDE, ALIGNED = 1 << 10, 1 << 12
 
 
+def noted(node: onnx.NodeProto, key: str) -> str | None:
+    """What is written at a node under a key: :data:`SCOPE`, :data:`SOURCE`."""
+    return next((entry.value for entry in node.metadata_props if entry.key == key), None)
+
+
 def scope_of(node: onnx.NodeProto) -> str | None:
     """The scope as it is written at a node."""
-    return next((entry.value for entry in node.metadata_props if entry.key == SCOPE), None)
+    return noted(node, SCOPE)
 
 
 def module_of(scope: str | None) -> str:

@@ -23,7 +23,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from exporter import recurrent
 from exporter.errors import NotProven
-from exporter.graph import OPSET, SCOPE, Graph
+from exporter.graph import OPSET, SCOPE, SOURCE, Graph
+from exporter.source_lines import line_of
 from exporter.spec import Dim, ModelDef, Tensor, factors_of
 from exporter.untraceable import OURS, untraceable
 
@@ -49,13 +50,26 @@ def trace(definition: ModelDef, module: nn.Module, path: Path) -> Graph:
             graph; ``state-mutated`` when the module writes to its inputs or buffers; ``trace-failed`` otherwise.
     """
     program, symbols = capture(definition, module)
+    traced_with(definition, module, program, symbols, path)
+    return Graph(path)
+
+
+def traced_with(
+    definition: ModelDef, module: nn.Module, program: ExportedProgram, symbols: dict[str, str], path: Path
+) -> ExportedProgram:
+    """Writes the graph of what :func:`capture` gave.
+
+    Returns:
+        The program in the operators that were translated: what its nodes give has the names of the graph's values.
+    """
     try:
-        model = translate(program)
+        model, decomposed = translate(program)
     except Exception as error:
         raise untraceable(definition.name, module, _zeros(definition), error, program) from error
     _name(model, definition, symbols)
     _strip(model, definition)
-    return Graph.written(path, model)
+    Graph.written(path, model)
+    return decomposed
 
 
 def capture(definition: ModelDef, module: nn.Module) -> tuple[ExportedProgram, dict[str, str]]:
@@ -262,8 +276,8 @@ def _refuse_narrowed(definition: ModelDef, dim: Dim, whole: int, found: Any) -> 
         )
 
 
-def translate(program: ExportedProgram) -> ir.Model:
-    """The ONNX form of an exported program, as translated: nothing folded, nothing fused."""
+def translate(program: ExportedProgram) -> tuple[ir.Model, ExportedProgram]:
+    """The ONNX form of an exported program, nothing folded, nothing fused; and the program as it was translated."""
     with _quiet():
         translated = torch.onnx.export(
             program,
@@ -275,7 +289,8 @@ def translate(program: ExportedProgram) -> ir.Model:
             verbose=False,
         )
     assert translated is not None
-    return translated.model
+    assert translated.exported_program is not None
+    return translated.model, translated.exported_program
 
 
 def _name(model: ir.Model, definition: ModelDef, symbols: dict[str, str]) -> None:
@@ -351,9 +366,9 @@ def _strip(model: ir.Model, definition: ModelDef) -> None:
     """Removes what differs between machines: stack traces hold paths, and the same inputs must give the same bytes."""
     for node in model.graph:
         scope = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+        source = line_of(node.metadata_props.get("pkg.torch.onnx.stack_trace") or "", OURS)
         node.metadata_props.clear()
-        if scope:
-            node.metadata_props[SCOPE] = scope
+        node.metadata_props.update({key: text for key, text in ((SCOPE, scope), (SOURCE, source)) if text})
     for value in [*_values(model.graph), *model.graph.initializers.values()]:
         value.metadata_props.clear()
     model.graph.metadata_props.clear()

@@ -240,6 +240,41 @@ def profile(
 
 
 @app.command(rich_help_panel=BUNDLES)
+def diagnose(
+    bundle: BundlePath,
+    target: Annotated[str, typer.Option(metavar="NAME[/PRECISION]", help="Only this target.")] = "",
+    case: Annotated[str, typer.Option(metavar="NAME", help="Only this case; the smallest that fail otherwise.")] = "",
+    simplify_pass: Annotated[
+        str, typer.Option("--pass", metavar="NAME", help="A simplify pass that was dropped.")
+    ] = "",
+    folder: Annotated[
+        OptionalPath,
+        typer.Option("-o", "--output", help="The bundle of what fails by itself; default NAME.failing.bundle."),
+    ] = None,
+    checkpoint: Annotated[OptionalPath, typer.Option(help="The weights, where tracing is to blame.")] = None,
+    model: Model = "",
+    device: Device = 0,
+    trust_engine: TrustEngine = False,
+    timeout: Timeout = 1800.0,
+    memory: Memory = None,
+    json: Json = False,
+) -> None:
+    """Find the first node whose answer is wrong, in the first hop that fails; write what fails by itself."""
+    from exporter.cli import render_diagnosis
+    from exporter.cli.render import progress as shown
+    from exporter.diagnose import diagnose as find
+    from exporter.models.rebuild import Code
+    from exporter.preflight import Opening
+
+    limits, opening = _limits(timeout, memory), Opening(device, trust_engine)
+    with shown(json) as progress:
+        code = Code(checkpoint, model)
+        found = find(bundle, target, case, simplify_pass, folder, code, limits, progress, opening)
+    output.show(found.as_json(), json, render_diagnosis.diagnosed)
+    raise typer.Exit(found.verdict.exit_code)
+
+
+@app.command(rich_help_panel=BUNDLES)
 def run(
     bundle: BundlePath,
     input: Annotated[

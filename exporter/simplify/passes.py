@@ -9,7 +9,7 @@ import logging
 import onnx
 import onnx_ir as ir
 
-from exporter.graph import SCOPE, apart_from_data, scope_of
+from exporter.graph import SCOPE, SOURCE, apart_from_data, noted
 
 # Folding may make a constant this much larger than its inputs' limit: weight layouts are folded, broadcasts are not.
 FOLD_INPUT_LIMIT = 1 << 24
@@ -33,13 +33,13 @@ def fold(model: onnx.ModelProto) -> ir.Model:
 def onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
     """onnxsim's simplification; its own ``ok`` checks nothing by default, so ours decides.
 
-    It drops which module of the model a node is of: what it left as it was is told again, and what it made of several
-    nodes is of the module whose weights it takes. Weights that lie beside the graph it sees as inputs: it would
+    It drops which module and line of the model a node is of: what it left as it was is told again, and what it made of
+    several nodes is of those whose weights it takes. Weights that lie beside the graph it sees as inputs: it would
     serialise them, and protobuf ends at 2 GiB.
     """
     import onnxsim as simplifier
 
-    scopes = _scopes(model)
+    notes = {key: _notes(model, key) for key in (SCOPE, SOURCE)}
     with contextlib.redirect_stdout(io.StringIO()):
         simplified = apart_from_data(model, lambda shown: simplifier.simplify(shown)[0])
     kept = [entry for entry in simplified.metadata_props if not entry.key.startswith("onnxsim")]
@@ -47,23 +47,24 @@ def onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
     simplified.metadata_props.extend(kept)
     weights = {tensor.name for tensor in simplified.graph.initializer}
     for node in simplified.graph.node:
-        keys = (node.name, *node.output, *(name for name in node.input if name in weights))
-        scope = next((scopes[key] for key in keys if scopes.get(key)), None)
-        if scope is not None and not scope_of(node):
-            node.metadata_props.add(key=SCOPE, value=scope)
+        places = (node.name, *node.output, *(name for name in node.input if name in weights))
+        for key, known in notes.items():
+            text = next((known[place] for place in places if known.get(place)), None)
+            if text is not None and not noted(node, key):
+                node.metadata_props.add(key=key, value=text)
     return simplified
 
 
-def _scopes(model: onnx.ModelProto) -> dict[str, str]:
-    """The scope of every node by its name and by its outputs, and of every weight that one scope alone takes."""
+def _notes(model: onnx.ModelProto, key: str) -> dict[str, str]:
+    """What is noted of every node, by its name and by its outputs, and of every weight that all its users agree on."""
     weights = {tensor.name: set[str]() for tensor in model.graph.initializer}
-    scopes = dict[str, str]()
+    notes = dict[str, str]()
     for node in model.graph.node:
-        scope = scope_of(node) or ""
-        scopes |= {key: scope for key in (node.name, *node.output) if key}
+        text = noted(node, key) or ""
+        notes |= {place: text for place in (node.name, *node.output) if place}
         for name in weights.keys() & set(node.input):
-            weights[name].add(scope)
-    return scopes | {name: next(iter(of)) for name, of in weights.items() if len(of) == 1}
+            weights[name].add(text)
+    return notes | {name: next(iter(of)) for name, of in weights.items() if len(of) == 1}
 
 
 def tidy(model: onnx.ModelProto) -> ir.Model:

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from exporter.latency import environment
 from tests.bench import (
+    diagnosing,
     iterations,
     large,
     precision,
@@ -46,6 +47,7 @@ PARTS = {
         precision,
         quantising,
         large,
+        diagnosing,
     )
 }
 # Parts that leave bundles for the next.
