@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from exporter import diagnose, pipeline, registry, simplify
 from exporter.bundle import editing
 from exporter.diagnose import cuts
 from exporter.graph import Graph
-from exporter.isolate import Limits
+from exporter.isolate import Limits, Outcome
 from exporter.simplify import passes
 from exporter.target import Artifact, Options, Target
 from tests.fakes.lab import Here
@@ -29,11 +30,19 @@ HOPS = ("traced", "simplified", "compiled")
 ALPHAS = {"LeakyRelu": ("alpha", 0.01), "Gemm": ("alpha", 1.0), "Elu": ("alpha", 1.0)}
 
 
+ONE_AT_A_TIME = threading.RLock()
+
+
 class InProcess(Here):
     """Stages that run here, so that what is planted in this process is what they see."""
 
     def __init__(self, folder: Path, limits: Limits, progress: Any) -> None:
         self.folder, self.limits, self.progress, self.done = folder, limits, progress, list[Any]()
+
+    def attempt(self, stage: str, function: str, request: Mapping[str, Any]) -> Outcome:
+        """One at a time: a reference changes PyTorch's default type, which a trace beside it would see."""
+        with ONE_AT_A_TIME:
+            return super().attempt(stage, function, request)
 
 
 @contextlib.contextmanager
