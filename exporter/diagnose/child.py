@@ -241,7 +241,7 @@ def _from_reference(case: Mapping[str, Any], outputs: Mapping[str, Array]) -> fl
     return max(found, default=0.0)
 
 
-def _applied(model: onnx.ModelProto, names: list[str] | None) -> Iterator[tuple[str, onnx.ModelProto, onnx.ModelProto]]:
+def _applied(model: onnx.ModelProto, names: list[str] | None, folder: Path) -> Iterator[Applied]:
     """Every pass, with the graph before it and the graph it makes."""
     for name, apply, _ in simplify.ORDER:
         if names is not None and name in names:
