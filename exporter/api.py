@@ -48,6 +48,7 @@ def export(
     profile: bool = True,
     options: Mapping[str, Any] | None = None,
     device: int = 0,
+    cache: bool = True,
 ) -> pipeline.Exported:
     """Exports a model for one target into a bundle.
 
@@ -70,6 +71,7 @@ def export(
         profile: whether to measure latency.
         options: options of the target alone, by name (``exporter targets``).
         device: which accelerator of the machine, where the target has several.
+        cache: whether what earlier exports made may be used, and what this one makes kept (``docs/cache.md``).
 
     Returns:
         Verification, stages with seconds and peak memory in MB, and the latency profile in milliseconds.
@@ -102,6 +104,7 @@ def export(
             profile=profile,
             extra=target_options(registry.target(target), [f"{name}={value}" for name, value in asked.items()]),
             device=device,
+            cache=cache,
         )
     )
 

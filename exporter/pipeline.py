@@ -5,21 +5,21 @@ This module only orders the stages; it imports no runtime and no PyTorch, and na
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exporter import calibration, choosing, models, registry, samples
+from exporter import cache, calibration, choosing, models, registry, samples
 from exporter.budget import Budget, parsed
 from exporter.bundle import Bundle, Draft, editing, read_tensors, under
+from exporter.cache import Call, Reusing
+from exporter.cache.key import graph_key, own_samples, surroundings
 from exporter.candidate import Calibrated, Making, fed, finished, key_of, prepared_graphs
 from exporter.choosing import precisions_of, refuse_precision
 from exporter.errors import Incomplete, NotProven, Refused
-from exporter.graph import sha256
 from exporter.hops import graph_hop, interface_of
 from exporter.host.metrics import METRICS
 from exporter.isolate import Limits
@@ -95,8 +95,12 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         _refuse_other_model(draft, definition, request, path)
         _refuse_other_graph(draft, definition, request, path)
         stages = Stages(draft.work / "logs", request.limits, progress)
-        key = _key(source, found)
-        manifest, hops = _graph(draft, definition, request, found, key, stages)
+        key = graph_key(source, found, own := own_samples(definition))
+        keeping = Reusing(
+            stages.folder, stages.limits, stages.progress, stages.done, work=draft.work, model=definition.name,
+            cache=cache.of_this_user() if request.cache else None, around=partial(surroundings, source, own),
+        )  # fmt: skip
+        manifest, hops = _graph(draft, definition, request, found, key, keeping)
         making = Making(draft, target, request, stages, str(path))
         calibration.refuse_held(manifest, making.path_of, [(c.name, making.path_of(c.file)) for c in manifest.cases])
         calibrated = _calibrated(making, manifest, definition, asked, (origin, scales))
@@ -217,32 +221,8 @@ def _other_graph(model: str, path: Path, differing: str) -> Refused:
     )
 
 
-def _key(source: models.Found, found: Sequence[Path]) -> str:
-    """Digest of everything a graph and its references depend on."""
-    definition, request = source.definition, source.request
-    parts: dict[str, Any] = {
-        "build": request.build | {"checkpoint": sha256(request.checkpoint) if request.checkpoint else None},
-        "dims": [str(dim) for dim in definition.dims],
-        "samples": _digests(path for place in found for path in _within(place)),
-        "sources": source.sources,
-        "ours": _digests(sorted(Path(__file__).parent.rglob("*.py"))),
-        "tools": tool_versions(TOOLS),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _digests(paths: Iterable[Path]) -> list[tuple[str, str]]:
-    """Names and digests in order; names may be equal, of files in different folders."""
-    return [(path.name, sha256(path)) for path in paths]
-
-
-def _within(place: Path) -> list[Path]:
-    """A sample's files: itself, or the pictures of a folder that is one sample."""
-    return sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else [place]
-
-
 def _graph(
-    draft: Draft, definition: ModelDef, request: Request, found: Sequence[Path], key: str, stages: Stages
+    draft: Draft, definition: ModelDef, request: Request, found: Sequence[Path], key: str, stages: Reusing
 ) -> tuple[Manifest, list[Hop]]:
     """The graph, its cases and its hops: from the bundle where it was made from the same things, else made now."""
     old = draft.old.manifest if draft.old else None
@@ -252,7 +232,7 @@ def _graph(
     require_torch("tracing")
     traced, reference = _traced_and_referenced(draft, definition, request, found, stages)
     cases = [_case_request(case) for case in reference["cases"]]
-    options = options_of(definition, request.precision, request.threads)
+    options = options_of(definition, "fp32", request.threads)  # of the graph, whatever it is compiled to later
     common = interface_of(definition, options)
     simplified = {name: path.parent.with_name("simplified") / path.name for name, path in traced.items()}
     (draft.work / "simplified").mkdir()
@@ -278,7 +258,7 @@ def _graph(
 
 
 def _traced_and_referenced(
-    draft: Draft, definition: ModelDef, request: Request, found: Sequence[Path], stages: Stages
+    draft: Draft, definition: ModelDef, request: Request, found: Sequence[Path], stages: Reusing
 ) -> tuple[dict[str, Path], dict[str, Any]]:
     """Traces and computes references at the same time: one is Python, the other arithmetic."""
     traced = {name: draft.work / "traced" / f"{name}.onnx" for name in definition.graphs}
@@ -286,17 +266,14 @@ def _traced_and_referenced(
     folder = draft.work / "cases"
     folder.mkdir()
     prepared = samples.prepared_files(definition, found, draft.work)
+    outputs = {name: str(path) for name, path in traced.items()}
     asked = {"build": request.build, "samples": prepared, "folder": str(folder), "planned": True}
-    stages.progress("trace", {})  # said here, so that what is printed does not depend on which thread is faster
-    with ThreadPoolExecutor(1) as pool:
-        outputs = {name: str(path) for name, path in traced.items()}
-        tracing = pool.submit(
-            stages.attempt, "trace", "exporter.trace:stage", {"build": request.build, "outputs": outputs}
-        )
-        reference = stages.attempt("reference", "exporter.reference:write_cases", asked)
-        traced_outcome = tracing.result()
-    value = reference.require()
-    if traced_outcome.require()["weights"]["digest"] != value["weights"]["digest"]:
+    outcomes = stages.together(
+        Call("trace", "exporter.trace:stage", {"build": request.build, "outputs": outputs}),
+        Call("reference", "exporter.reference:write_cases", asked),
+    )
+    value = outcomes["reference"].require()
+    if outcomes["trace"].require()["weights"]["digest"] != value["weights"]["digest"]:
         raise NotProven(
             "unstable-weights",
             "two builds of the model gave different weights",

@@ -175,14 +175,24 @@ def model_sources(name: str) -> list[Path]:
     """The source files of a model's family: what the trace depends on besides weights and options."""
     joined = _entry_points("exporter.models").get(name)
     if joined is not None:
-        spec = importlib.util.find_spec(joined.module)
-        return [Path(spec.origin)] if spec and spec.origin else []
+        return _package_sources(joined.module)
     family, _ = _model_places()[name]
     folder = ROOT / "model_defs" / family
     found = set(folder.rglob("*.py")) if folder.is_dir() else {folder.with_suffix(".py")}
     while more := {path for source in found for path in _imported_beside(source)} - found:
         found |= more
     return sorted(found)
+
+
+def _package_sources(module: str) -> list[Path]:
+    """Every source file of the package that a module of another distribution belongs to, or its own file."""
+    whole = importlib.util.find_spec(module.partition(".")[0])
+    if whole is None:
+        return []
+    folders = [Path(folder) for folder in whole.submodule_search_locations or ()]
+    if folders:
+        return sorted(path for folder in folders for path in folder.rglob("*.py"))
+    return [Path(whole.origin)] if whole.origin else []
 
 
 def _imported_beside(source: Path) -> Iterator[Path]:

@@ -39,6 +39,7 @@ class Request:
         extra: options of the target alone, as :func:`exporter.target_options.target_options` reads them.
         device: which accelerator of the machine to compile, verify and time on.
         limits: time and memory of each stage.
+        cache: whether what earlier exports made may be used, and what this one makes kept (:mod:`exporter.cache`).
     """
 
     model: str
@@ -60,6 +61,7 @@ class Request:
     extra: Mapping[str, Any] = field(default_factory=dict)
     device: int = 0
     limits: Limits = field(default_factory=lambda: Limits(seconds=STAGE_SECONDS))
+    cache: bool = True
 
     @property
     def build(self) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,12 @@ if "EXPORTER_FUZZ" not in os.environ:
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EXPORTER_DATA", ROOT.parent / "shared" / "data"))
+
+# Neither the user's cache nor what the test before made: a stage that a test waits for must run. Tests of the cache
+# bound it anew, in a folder of their own.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="exporter-tests-cache-")
+os.environ["EXPORTER_CACHE_MB"] = "0"
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # Fixtures that take a model's name, and the folders whose files share bundles that take seconds to make.
 MODEL_FIXTURES = ("name", "it", "each", "model")

@@ -114,6 +114,9 @@ def _export_command(target: str) -> Callable[..., None]:
         device: Device = 0,
         timeout: Timeout = 1800.0,
         memory: Memory = None,
+        no_cache: Annotated[
+            bool, typer.Option("--no-cache", help="Take no stage from the cache, and keep none there.")
+        ] = False,
         json: Json = False,
     ) -> None:
         from exporter.cli import render
@@ -125,6 +128,7 @@ def _export_command(target: str) -> Callable[..., None]:
             dims=tuple(dim or ()), inputs=tuple(input_ or ()), settings=_settings(setting or []), samples=samples,
             calibration=calibration, budget=tuple(budget or ()), seed=seed, threads=threads, replace=replace,
             profile=profile, extra=_target_options(target, option), device=device, limits=_limits(timeout, memory),
+            cache=not no_cache,
         )  # fmt: skip
         with render.progress(json) as progress:
             exported = run(request, progress)
@@ -366,6 +370,34 @@ def doctor(json: Json = False) -> None:
     found = diagnosed()
     output.show(found, json, render.doctor)
     raise typer.Exit(0 if found["ok"] else 3)
+
+
+@app.command(rich_help_panel=LISTS)
+def cache(
+    prune: Annotated[bool, typer.Option("--prune", help="Remove what is damaged, or over the limit.")] = False,
+    older_than: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="TIME", help="With --prune: also what was not used for so long, such as 7d or 12h."),
+    ] = None,
+    max_size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="SIZE", help="With --prune: keep no more than this, such as 2G."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="With --prune: all of it.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what exports keep of their stages for the next one, or prune it. EXPORTER_CACHE_MB bounds it; 0 is none."""
+    from exporter.cache import listing, of_this_user
+    from exporter.cli import render
+
+    if not prune and (everything or older_than is not None or max_size is not None):
+        why = "what is listed is never removed by looking at it"
+        raise Refused(
+            "bad-option", "what to prune is said without --prune", why=why, next="exporter cache --prune --all"
+        )
+    own = of_this_user()
+    found = listing.pruned(own, older_than, max_size, everything) if prune else listing.listed(own)
+    output.show(found, json, render.cached)
 
 
 @app.command(rich_help_panel=LISTS)

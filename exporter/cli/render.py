@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -140,6 +141,8 @@ def _chosen(auto: Event) -> None:
 def _size(count: int | None) -> str:
     if count is None:
         return ""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
@@ -408,6 +411,33 @@ def doctor(value: Event) -> None:
     for target in value["elsewhere"]:
         out.print(f"[bold]prepared here, compiled elsewhere[/]  {escape(target)}")
     _listing(out, [(k, str(v)) for k, v in {**value["machine"], **value["versions"]}.items()], ("", ""))
+
+
+def cached(value: Event) -> None:
+    """What the cache holds, where, and what went."""
+    out = _out()
+    if value["pruned"]:
+        out.print(f"removed  {value['pruned']['entries']} entries, {_size(value['pruned']['bytes'])}")
+    rows = [
+        (e["model"] or "?", e["stage"] or e["key"][:12], _size(e["bytes"]), _ago(e["made"]), _ago(e["used"]),
+         e["problem"] or "")
+        for e in value["entries"]
+    ]  # fmt: skip
+    if rows:
+        _listing(out, rows, ("model", "stage", "size", "made", "last used", "will not be used"))
+    limit = _size(value["limit_bytes"])
+    out.print(f"cache  {escape(value['folder'])}, {len(rows)} entries, {_size(value['bytes'])} of at most {limit}")
+    if value["problem"]:
+        out.print(f"[bold yellow]not used[/]  {escape(value['problem'])}")
+
+
+def _ago(moment: str) -> str:
+    """How long ago a moment was, in its largest whole unit."""
+    seconds = max(time.time() - datetime.fromisoformat(moment).timestamp(), 0.0)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
 
 
 def _table(*columns: str) -> Table:

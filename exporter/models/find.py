@@ -27,12 +27,14 @@ class Found:
     Attributes:
         definition: what is known of it.
         request: what was asked for, with all that a child needs to build it.
-        sources: names and digests of the files that its graph depends on.
+        sources: names and digests of the files that its graph depends on, and of the weights that a user's code gives.
+        files: where the files lie.
     """
 
     definition: ModelDef
     request: Request
     sources: tuple[tuple[str, str], ...]
+    files: tuple[Path, ...] = ()
 
 
 def found(request: Request, progress: Progress) -> Found:
@@ -47,8 +49,8 @@ def found(request: Request, progress: Progress) -> Found:
     if place.kind == "registered":
         registry.refuse_inputs(request.model, request.inputs)
         definition = registry.model(request.model, request.settings).with_dims(request.dims)
-        sources = [(path.name, sha256(path)) for path in registry.model_sources(definition.name)]
-        return Found(definition, request, tuple(sources))
+        files = tuple(registry.model_sources(definition.name))
+        return Found(definition, request, tuple((path.name, sha256(path)) for path in files), files)
     require_torch("a model of your own")
     if place.kind == "graph":
         _refuse_rounding(request)
@@ -61,7 +63,8 @@ def found(request: Request, progress: Progress) -> Found:
     definition = described.definition(
         samples if described.samples else None, calibration if described.calibration else None
     )
-    return Found(definition, request, tuple((name, digest) for name, digest in seen["sources"]))
+    files = tuple(Path(file) for file in seen["files"])
+    return Found(definition, request, tuple((name, digest) for name, digest in seen["sources"]), files)
 
 
 def _refuse_rounding(request: Request) -> None:

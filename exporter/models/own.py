@@ -93,15 +93,20 @@ def describe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         channel: told what is looked at.
 
     Returns:
-        ``{"described": as :class:`Described`, "sources": [[file's name, digest], ...]}``.
+        ``{"described": as :class:`Described`, "sources": [[file's name, digest], ...], "files": [path, ...]}``; the
+        last source is the weights that the code gives, since nobody knows what it reads them from.
     """
+    from exporter.define import weights_digest  # which asks this package for definitions
+
     place = placed(request["build"]["model"])
     channel.send({"event": "progress", "what": f"looking at {place.shown}"})
     definition = defined(request["build"])
     files = [Path(place.place)] if place.kind in FILES else code.sources()
+    weights = [] if place.kind in FILES else [["weights", weights_digest(definition.build())]]
     return {
         "described": Described.of(replace(definition, options=dict(request["build"]["options"]))).as_json(),
-        "sources": [[path.name, sha256(path)] for path in files],
+        "sources": [*([path.name, sha256(path)] for path in files), *weights],
+        "files": [str(path) for path in files],
     }
 
 
