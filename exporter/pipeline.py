@@ -95,7 +95,8 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         _refuse_other_model(draft, definition, request, path)
         _refuse_other_graph(draft, definition, request, path)
         stages = Stages(draft.work / "logs", request.limits, progress)
-        key = graph_key(source, found, own := own_samples(definition))
+        own = own_samples(definition)
+        key = graph_key(source, found, own)
         keeping = Reusing(
             stages.folder, stages.limits, stages.progress, stages.done, work=draft.work, model=definition.name,
             cache=cache.of_this_user() if request.cache else None, around=partial(surroundings, source, own),

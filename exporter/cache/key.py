@@ -77,17 +77,17 @@ def digest_of(parts: Any) -> str:
 def _made_by(found: Found, own: str) -> dict[str, Any]:
     return {
         "sources": [found.sources, _digests(found.files)],  # as it was found, and as it is now
-        "libraries": _libraries() if found.request.own else None,
+        "packages": _packages() if found.request.own else None,
         "own samples": own,
         "ours": _digests(sorted(OURS.rglob("*.py"))),
         "tools": tool_versions(TOOLS),
     }
 
 
-def _libraries() -> list[Any]:
+def _packages() -> list[Any]:
     """What a user's own code may import that is no file of theirs: every installed package, the definitions here."""
-    packages = sorted({f"{package.name} {package.version}" for package in distributions()})
-    return [packages, _digests(sorted((registry.ROOT / "model_defs").rglob("*.py")))]
+    versions = sorted({f"{package.name} {package.version}" for package in distributions()})
+    return [versions, _digests(sorted((registry.ROOT / "model_defs").rglob("*.py")))]
 
 
 def _digests(paths: Iterable[Path]) -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ class Found:
     Attributes:
         definition: what is known of it.
         request: what was asked for, with all that a child needs to build it.
-        sources: names and digests of the files that its graph depends on, and of the weights that a user's code gives.
+        sources: names and digests of the files that its graph depends on, and of the weights of a user's own model.
         files: where the files lie.
     """
 

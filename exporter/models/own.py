@@ -94,7 +94,7 @@ def describe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     Returns:
         ``{"described": as :class:`Described`, "sources": [[file's name, digest], ...], "files": [path, ...]}``; the
-        last source is the weights that the code gives, since nobody knows what it reads them from.
+        last source is the weights, since nobody knows what code reads them from, and a graph's may lie beside it.
     """
     from exporter.define import weights_digest  # which asks this package for definitions
 
@@ -102,10 +102,9 @@ def describe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     channel.send({"event": "progress", "what": f"looking at {place.shown}"})
     definition = defined(request["build"])
     files = [Path(place.place)] if place.kind in FILES else code.sources()
-    weights = [] if place.kind in FILES else [["weights", weights_digest(definition.build())]]
     return {
         "described": Described.of(replace(definition, options=dict(request["build"]["options"]))).as_json(),
-        "sources": [*([path.name, sha256(path)] for path in files), *weights],
+        "sources": [*([path.name, sha256(path)] for path in files), ["weights", weights_digest(definition.build())]],
         "files": [str(path) for path in files],
     }
 

@@ -130,6 +130,25 @@ def test_of_a_users_own_model_code_weights_and_libraries_count(tmp_path: Path, m
     assert len(set(seen)) == len({one for one, _ in seen}) == 5
 
 
+def test_external_data_of_an_onnx_file_counts(tmp_path: Path) -> None:
+    """The file stays as it is, to the byte, while its weights are exchanged."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    shape = [("x", [2, 4]), ("y", [2, 3])]
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sizes) for name, sizes in shape)
+    found = []
+    for factor in (1.0, 2.0):
+        weight = numpy_helper.from_array(np.full((4, 3), factor, np.float32), "w")
+        graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        (tmp_path / "w.bin").unlink(missing_ok=True)
+        onnx.save(model, str(tmp_path / "g.onnx"), save_as_external_data=True, location="w.bin", size_threshold=0)
+        it = models.found(Request(str(tmp_path / "g.onnx"), "openvino"), silent)
+        found.append((key.sha256(tmp_path / "g.onnx"), graph_key(it, (), "")))
+    assert found[0][0] == found[1][0] and found[0][1] != found[1][1]
+
+
 def test_a_joined_packages_every_file_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "strangers_models"
     (package / "blocks").mkdir(parents=True)
