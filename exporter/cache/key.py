@@ -24,10 +24,11 @@ from exporter.spec import ModelDef
 from exporter.stages import TOOLS, tool_versions
 
 OURS = Path(__file__).resolve().parents[1]
-# Variables by which the libraries below choose kernels and threads: the last bits of a sum depend on both.
+# Variables by which the libraries below choose kernels and threads: the last bits of a sum depend on both. One of ours
+# decides in how many files a graph is written.
 ARITHMETIC = (
-    "ATEN_", "BLIS_", "DNNL_", "GOMP_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_", "OPENBLAS_", "ORT_", "PYTORCH_",
-    "TORCH",
+    "ATEN_", "BLIS_", "DNNL_", "EXPORTER_EXTERNAL_FROM", "GOMP_", "KMP_", "MKL_", "NPY_", "OMP_", "ONEDNN_",
+    "OPENBLAS_", "ORT_", "PYTORCH_", "TORCH",
 )  # fmt: skip
 
 

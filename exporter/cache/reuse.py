@@ -14,7 +14,8 @@ from typing import Any
 from exporter.cache.entry import Entry
 from exporter.cache.key import digest_of
 from exporter.cache.store import Cache
-from exporter.graph import sha256
+from exporter.external import GRAPH
+from exporter.graph import Graph, sha256
 from exporter.isolate import Outcome
 from exporter.stages import Stages
 from exporter.verdict import Verdict
@@ -140,12 +141,15 @@ class Reusing(Stages):
             raise _UnknownError(value)  # a folder that an option names: what is read of it nobody knows
         return value
 
-    def _of(self, path: str) -> str:
-        """The digest of a file, taken once for as long as it is not changed."""
-        found = os.stat(path)
-        known = (path, found.st_size, found.st_mtime_ns)
+    def _of(self, path: str) -> list[str]:
+        """The digest of a file, and of what a graph has beside it; taken once for as long as nothing is changed."""
+        return [self._digest(file) for file in _together(path)]
+
+    def _digest(self, path: Path) -> str:
+        found = path.stat()
+        known = (str(path), found.st_size, found.st_mtime_ns)
         if known not in self._digests:
-            self._digests[known] = sha256(Path(path))
+            self._digests[known] = sha256(path)
         return self._digests[known]
 
     def _inside(self, text: str) -> bool:
@@ -179,10 +183,15 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
 
 
+def _together(path: str) -> tuple[Path, ...]:
+    """A file, and the external data beside it where it is a graph that has some."""
+    return Graph(Path(path)).files if path.endswith(GRAPH) else (Path(path),)
+
+
 def _files_at(places: Sequence[str]) -> Iterator[str]:
     """The files that a stage wrote: the places themselves, and all that lies in those that are folders."""
     for place in places:
         if os.path.isfile(place):
-            yield place
+            yield from map(str, _together(place))
         for folder, _, names in os.walk(place):
             yield from (os.path.join(folder, name) for name in sorted(names))

@@ -84,6 +84,16 @@ def test_from_the_cache_comes_what_would_be_made_anew(model: str, user: User) ->
     assert made["verify"]["results"] == taken["verify"]["results"], "measured once, judged every time"
 
 
+def test_a_graph_in_two_files_comes_with_both(user: User) -> None:
+    user.env["EXPORTER_EXTERNAL_FROM"] = str(1 << 20)
+    words = ("--set", "mebibytes=16")
+    user.export("made.bundle", *words, model="large", target="mobile")
+    assert reused(user.export("taken.bundle", *words, model="large", target="mobile")) == set(GRAPH)
+    same = timeless(user.place / "made.bundle")
+    assert timeless(user.place / "taken.bundle") == same
+    assert [name for name in same if name.startswith("graphs/traced") and name.endswith(".onnx.data")]
+
+
 def test_another_target_in_another_bundle(user: User) -> None:
     assert reused(user.export("second.bundle", target="mobile")) == set(GRAPH)
     said = user.run("mobile", "tiny", "-o", "third.bundle", "--no-profile")

@@ -16,6 +16,8 @@ def doubled(request: dict[str, Any], channel: Any) -> dict[str, Any]:
     for path in written:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(2 * content, encoding="utf-8")
+        if path.suffix == ".onnx":  # a graph in two files
+            path.with_name(f"{path.name}.data").write_text(3 * content, encoding="utf-8")
     if request.get("exchange"):  # somebody writes to what the stage has read
         Path(request["exchange"]).write_text("another", encoding="utf-8")
     if request.get("fail"):

@@ -147,6 +147,24 @@ def test_what_changed_while_the_stage_ran_is_not_kept(what: str, bench: Bench, n
     assert not (bench.place / "stages").exists()
 
 
+def test_a_graph_in_two_files_is_one(bench: Bench, notes: Callable[[], int]) -> None:
+    """A request names the graph alone; its weights lie beside it."""
+
+    def run(weights: str) -> Reusing:
+        stages = bench.stages()
+        for name, content in (("given.onnx", "graph"), ("given.onnx.data", weights)):
+            (stages.work / name).write_text(content)
+        request = bench.request(stages, read=str(stages.work / "given.onnx"), write=str(stages.work / "written.onnx"))
+        assert stages.attempt("double", FUNCTION, request).error is None
+        return stages
+
+    first, second = run("weights"), run("weights")
+    assert notes() == 1 and second.done[0].cached
+    assert products(first) == products(second) and "written.onnx.data" in products(second)
+    run("other weights")
+    assert notes() == 2
+
+
 def test_what_failed_is_not_kept(bench: Bench, notes: Callable[[], int]) -> None:
     for _ in range(2):
         stages, outcome = bench.run(fail=True)
