@@ -31,6 +31,7 @@ TORCH = {
     "define.py",
     "checkpoint.py",
     "latency/worker.py",
+    "diagnose/eager.py",
     *(f"models/{name}.py" for name in ("call", "derive", "graphs", "own", "program")),
 }
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "onnxsim", *RUNTIMES}
