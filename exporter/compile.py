@@ -36,8 +36,8 @@ def compiled(
         StageFailed: it crashed, timed out, or gave files that are not its own.
     """
     made = unpacked(stages.run(stage, "exporter.compile:stage", _request(target, interface, graphs, options, folder)))
-    shutil.rmtree(_copies_of(folder))  # of a large graph it is as much again
     _refuse_foreign_files(target, made.files, folder)
+    shutil.rmtree(_copies_of(folder))  # of a large graph it is as much again
     guarded = {role: path for role, path in made.files.items() if role.rpartition(".")[2] in target.guarded}
     if guarded:
         said = trust.remember(guarded, target=target.name, fingerprint=dict(made.fingerprint))
@@ -60,8 +60,8 @@ def prepared(
     """
     request = _request(target, interface, graphs, options, folder)
     made = {role: Path(path) for role, path in stages.run("prepare", "exporter.compile:preparing", request).items()}
-    shutil.rmtree(_copies_of(folder))
     _refuse_foreign_files(target, made, folder)
+    shutil.rmtree(_copies_of(folder))
     return made
 
 
