@@ -55,6 +55,8 @@ MULTIPLYING = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatM
 PRODUCTS = frozenset({"Convolution", "ConvolutionBackpropData", "GRUSequence", "GroupConvolution",
                       "GroupConvolutionBackpropData", "LSTMSequence", "MatMul"})  # fmt: skip
 OUTSIDE = frozenset({"Constant", "Parameter", "Result"})
+# What the ONNX frontend puts behind an output's name where it names the operator that gives it.
+SINK = "/sink_port_0"
 MOVING = frozenset({"Concat", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze", "VariadicSplit"})
 # Layers that the plugin makes of a whole operator under a name of its own.
 ANONYMOUS = {"RNNSeq": ("GRU", "LSTM", "RNN"), "RNNCell": ("GRU", "LSTM", "RNN")}
@@ -137,7 +139,8 @@ const float* result = request.get_tensor("{output}").data<float>();
             model = _quantised(model, options)
             left = _not_quantised(model)
         if options.shapes:
-            model.reshape(_bounded_shapes(options))
+            read = {_name(port) for port in model.inputs}
+            model.reshape({name: shape for name, shape in _bounded_shapes(options).items() if name in read})
         path = folder / "model.xml"
         ov.save_model(model, str(path), compress_to_fp16=False)
         files = {"xml": path, "bin": path.with_suffix(".bin")}
@@ -179,6 +182,7 @@ def _read(path: Path) -> Any:
 
     model = ov.Core().read_model(str(path))
     loaded = FrontEndManager().load_by_framework("onnx").load(str(path))  # owns its places
+    _name_inputs(model, [place.get_names()[0] for place in loaded.get_inputs()])
     made = [(place.get_names(), place.get_producing_operation()) for place in loaded.get_outputs()]
     nodes = {name: node.get_names()[0] for names, node in made if node and node.get_names() for name in names}
     for result in model.get_results():
@@ -186,6 +190,17 @@ def _read(path: Path) -> Any:
         if last.get_type_name() not in OUTSIDE and last.get_friendly_name() in nodes:
             last.set_friendly_name(nodes[last.get_friendly_name()])
     return model
+
+
+def _name_inputs(model: Any, names: list[str]) -> None:
+    """Gives inputs the graph's names: one that is an output as well was named after that."""
+    parameters = model.get_parameters()
+    if len(parameters) != len(names):  # an input that nothing reads is left out, the others keep their names
+        return
+    for parameter, name in zip(parameters, names, strict=True):
+        if parameter.get_friendly_name() != name:
+            parameter.set_friendly_name(name)
+            parameter.output(0).get_tensor().add_names({name})
 
 
 def _quantised(model: Any, options: Options) -> Any:
@@ -301,13 +316,17 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         metadata = TensorMetadata()
         for port in self._compiled.inputs:
             shape = [d.get_length() if d.is_static else -1 for d in port.get_partial_shape()]
-            metadata.add(port.get_any_name(), port.get_element_type().to_dtype(), shape)
+            metadata.add(_name(port), port.get_element_type().to_dtype(), shape)
         return metadata
 
     def infer_impl(self, feed_dict: Mapping[str, np.ndarray]) -> OrderedDict[str, np.ndarray]:
+        # By their places: a name may be that of an input and of an output. What the graph never reads has none.
+        given = {index: feed_dict[_name(port)] for index, port in enumerate(self._compiled.inputs)}
+        given = {index: _tensor(v) if v.dtype.name == "bfloat16" else v for index, v in given.items()}
         with self._passing():
-            outputs = self._request.infer(dict(feed_dict), share_inputs=True, share_outputs=True)
-        return OrderedDict((port.get_any_name(), np.array(value)) for port, value in outputs.items())
+            found = self._request.infer(given, share_inputs=True, share_outputs=True)
+        ports = self._compiled.outputs
+        return OrderedDict((_name(port), np.array(_array(port, found[i]))) for i, port in enumerate(ports))
 
     def bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
         """A native call on tensors that are set once, inputs and outputs: nothing of Python is inside but the call."""
@@ -315,14 +334,17 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
 
         request = self._compiled.create_infer_request()
         # Tensors of the runtime's own making: aligned as its kernels like them, and alive as long as the call.
-        held = {name: ov.Tensor(np.ascontiguousarray(value)) for name, value in feeds.items()}
-        _set(request, held)
+        held = [_tensor(feeds[_name(port)]) for port in self._compiled.inputs]
+        for index, tensor in enumerate(held):
+            request.set_input_tensor(index, tensor)
         with self._passing():
             request.infer()  # the first run tells the shapes of dynamic outputs
-        names = [port.get_any_name() for port in self._compiled.outputs]
-        outputs = {name: ov.Tensor(np.array(request.get_tensor(name).data)) for name in names}
-        _set(request, outputs)
-        views = {name: tensor.data for name, tensor in outputs.items()}
+        ports = self._compiled.outputs
+        given = [request.get_output_tensor(index) for index in range(len(ports))]
+        outputs = [ov.Tensor(tensor.get_element_type(), tensor.get_shape()) for tensor in given]
+        for index, tensor in enumerate(outputs):
+            request.set_output_tensor(index, tensor)
+        views = {_name(port): _array(port, tensor.data) for port, tensor in zip(ports, outputs, strict=True)}
         # The outputs are in these tensors already; left to itself, infer() would copy every one of them once more.
         infer = partial(request.infer, share_outputs=True)
 
@@ -340,7 +362,7 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         compiled = ov.Core().compile_model(self._read(), self.device, settings)
         request, spent = compiled.create_infer_request(), dict[str, list[float]]()
         for _ in range(runs):
-            request.infer(dict(feeds))
+            request.infer({i: _tensor(feeds[_name(port)]) for i, port in enumerate(compiled.inputs)})
             for entry in request.profiling_info:
                 spent.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e9)
         found = {op.get_friendly_name(): op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()}
@@ -384,6 +406,26 @@ def _layer(name: str, info: Any, ns: float) -> Layer:
     return Layer(name, info["layerType"].value, nodes, ns, FLOATS.get(kind, kind))
 
 
-def _set(request: Any, tensors: Mapping[str, Any]) -> None:
-    for name, tensor in tensors.items():
-        request.set_tensor(name, tensor)
+def _name(port: Any) -> str:
+    """The graph's name of an input or output: a tensor that passes unchanged through nodes has all of their names."""
+    own = str(port.get_node().get_friendly_name()).removesuffix(SINK)
+    return own if own in port.get_names() else str(port.get_any_name())
+
+
+def _tensor(array: np.ndarray) -> Any:
+    """An array as a tensor; one of bfloat16 shares its memory, a type of numpy's that the binding does not know."""
+    import openvino as ov
+
+    array = np.asarray(array, order="C")
+    if array.dtype.name != "bfloat16":
+        return ov.Tensor(array)
+    return ov.Tensor(array.view(np.uint16), array.shape, ov.Type.bf16)
+
+
+def _array(port: Any, value: np.ndarray) -> np.ndarray:
+    """An output in its type: the binding hands bfloat16 out as the bits of float16."""
+    if port.get_element_type().get_type_name() != "bf16":
+        return value
+    from ml_dtypes import bfloat16
+
+    return value.view(bfloat16)
