@@ -9,7 +9,7 @@ CHECKPOINT ?= $(wildcard $(DATA)/gtcrn/gtcrn_dns3.tar)
 SAMPLES ?= $(wildcard $(DATA)/gtcrn/noisy.wav)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint fmt type test test-all test-gpu contract faults bench cards zoo clean
+.PHONY: help setup demo lint fmt type test test-all test-gpu contract faults bench cards zoo backend clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ cards: setup ## export every definition for every target; writes docs/models.md
 
 zoo: setup ## export models nobody here wrote; writes docs/zoo.md
 	$(BIN)/python -m tests.zoo
+
+backend: setup ## ONNX's own node tests through the CPU targets; writes docs/backend.md
+	$(BIN)/python -m tests.backend
 
 clean: ## remove environments and caches
 	rm -rf .venv .venv-device .trt-bindings build *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -139,7 +139,7 @@ const float* result = request.get_tensor("{output}").data<float>();
             model = _quantised(model, options)
             left = _not_quantised(model)
         if options.shapes:
-            read = {_name(port) for port in model.inputs}
+            read = {_input(port) for port in model.inputs}
             model.reshape({name: shape for name, shape in _bounded_shapes(options).items() if name in read})
         path = folder / "model.xml"
         ov.save_model(model, str(path), compress_to_fp16=False)
@@ -293,8 +293,13 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         import openvino as ov
 
         self._large = Weights(self._bin) if self._bin.stat().st_size >= external_from() else None
+        model = self._read()
+        # Before it is compiled: that may name an input after what was made of it.
+        self._inputs = [_input(port) for port in model.inputs]
+        self._outputs = [_output(port) for port in model.outputs]
         with self._passing():
-            self._compiled = ov.Core().compile_model(self._read(), self.device, _properties(self._options))
+            self._compiled = ov.Core().compile_model(model, self.device, _properties(self._options))
+        del model
         self._request = self._compiled.create_infer_request()
 
     def _read(self) -> Any:
@@ -314,19 +319,19 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
 
     def get_input_metadata_impl(self) -> Any:
         metadata = TensorMetadata()
-        for port in self._compiled.inputs:
+        for name, port in zip(self._inputs, self._compiled.inputs, strict=True):
             shape = [d.get_length() if d.is_static else -1 for d in port.get_partial_shape()]
-            metadata.add(_name(port), port.get_element_type().to_dtype(), shape)
+            metadata.add(name, port.get_element_type().to_dtype(), shape)
         return metadata
 
     def infer_impl(self, feed_dict: Mapping[str, np.ndarray]) -> OrderedDict[str, np.ndarray]:
         # By their places: a name may be that of an input and of an output. What the graph never reads has none.
-        given = {index: feed_dict[_name(port)] for index, port in enumerate(self._compiled.inputs)}
+        given = {index: feed_dict[name] for index, name in enumerate(self._inputs)}
         given = {index: _tensor(v) if v.dtype.name == "bfloat16" else v for index, v in given.items()}
         with self._passing():
             found = self._request.infer(given, share_inputs=True, share_outputs=True)
-        ports = self._compiled.outputs
-        return OrderedDict((_name(port), np.array(_array(port, found[i]))) for i, port in enumerate(ports))
+        ports = enumerate(zip(self._outputs, self._compiled.outputs, strict=True))
+        return OrderedDict((name, np.array(_array(port, found[index]))) for index, (name, port) in ports)
 
     def bound(self, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
         """A native call on tensors that are set once, inputs and outputs: nothing of Python is inside but the call."""
@@ -334,7 +339,7 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
 
         request = self._compiled.create_infer_request()
         # Tensors of the runtime's own making: aligned as its kernels like them, and alive as long as the call.
-        held = [_tensor(feeds[_name(port)]) for port in self._compiled.inputs]
+        held = [_tensor(feeds[name]) for name in self._inputs]
         for index, tensor in enumerate(held):
             request.set_input_tensor(index, tensor)
         with self._passing():
@@ -344,7 +349,8 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         outputs = [ov.Tensor(tensor.get_element_type(), tensor.get_shape()) for tensor in given]
         for index, tensor in enumerate(outputs):
             request.set_output_tensor(index, tensor)
-        views = {_name(port): _array(port, tensor.data) for port, tensor in zip(ports, outputs, strict=True)}
+        found = zip(self._outputs, ports, outputs, strict=True)
+        views = {name: _array(port, tensor.data) for name, port, tensor in found}
         # The outputs are in these tensors already; left to itself, infer() would copy every one of them once more.
         infer = partial(request.infer, share_outputs=True)
 
@@ -362,7 +368,7 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         compiled = ov.Core().compile_model(self._read(), self.device, settings)
         request, spent = compiled.create_infer_request(), dict[str, list[float]]()
         for _ in range(runs):
-            request.infer({i: _tensor(feeds[_name(port)]) for i, port in enumerate(compiled.inputs)})
+            request.infer({index: _tensor(feeds[name]) for index, name in enumerate(self._inputs)})
             for entry in request.profiling_info:
                 spent.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e9)
         found = {op.get_friendly_name(): op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()}
@@ -406,8 +412,13 @@ def _layer(name: str, info: Any, ns: float) -> Layer:
     return Layer(name, info["layerType"].value, nodes, ns, FLOATS.get(kind, kind))
 
 
-def _name(port: Any) -> str:
-    """The graph's name of an input or output: a tensor that passes unchanged through nodes has all of their names."""
+def _input(port: Any) -> str:
+    """The graph's name of an input; its tensor has those of all that it passes through unchanged, or only the last."""
+    return str(port.get_node().get_friendly_name())
+
+
+def _output(port: Any) -> str:
+    """The graph's name of an output, among all names of its tensor."""
     own = str(port.get_node().get_friendly_name()).removesuffix(SINK)
     return own if own in port.get_names() else str(port.get_any_name())
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from ml_dtypes import bfloat16
 
 from exporter import registry
 from exporter.errors import ExporterError
@@ -28,8 +29,12 @@ Infer = Callable[[Feeds], Arrays]
 # Lines of OpenVINO's messages that say where in its sources it was; and the operator that it could not convert.
 PLACES = re.compile(r"^(Exception from |Check '.*' failed at |FrontEnd API failed|Loading input model$|While |$)")
 OPERATOR, SUMMARY = re.compile(r"^-- (\S+) with a message:$"), "Summary:"
-# Where in ONNX Runtime's sources: the file, the line and the function with its arguments.
-SIGNATURE = re.compile(r"(Load model from \S+ failed:\s*)?/onnxruntime_src/\S+:\d+ .*onnxruntime::[^)]*\) ")
+# What ONNX Runtime's messages begin with: its code twice, the file, the place in its sources, the node and its types.
+SAID_BEFORE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |Load model from \S+ failed:\s*"
+    r"|/onnxruntime_src/\S+:\d+ .*onnxruntime::[^)]*\) "
+    r"|This is an invalid model\. In Node, .* , Error |Non-zero status code returned while running "
+)
 
 
 def run(request: Mapping[str, Any], channel: Channel) -> None:
@@ -140,10 +145,13 @@ def _openvino(path: Path) -> Infer:
     compiled = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def infer(feeds: Feeds) -> Arrays:
-        # By place where the frontend named an input otherwise; by name where it left one out that nothing reads.
-        names = [name for port in compiled.inputs for name in feeds if name in port.get_names()]
-        found = compiled({name: feeds[name] for name in names} if len(names) < len(feeds) else list(feeds.values()))
-        return [np.array(found[index]) for index in range(len(compiled.outputs))]
+        # By name, an input that nothing reads has no port; by place where the frontend named one after an output.
+        given = {name: feeds[name] for port in compiled.inputs for name in feeds if name in port.get_names()}
+        found = compiled(given if len(given) == len(compiled.inputs) else list(feeds.values()))
+        # The binding hands bfloat16 out as the bits of float16.
+        bits = [port.get_element_type().get_type_name() == "bf16" for port in compiled.outputs]
+        arrays = [np.array(found[index]) for index in range(len(bits))]
+        return [array.view(bfloat16) if of else array for array, of in zip(arrays, bits, strict=True)]
 
     return infer
 
@@ -173,7 +181,7 @@ def words(error: Exception) -> str:
     """The first line of a message that says what was wrong."""
     if isinstance(error, ExporterError):
         return error.what
-    lines = [SIGNATURE.sub("", line.strip()) for line in str(error).splitlines()]
+    lines = [SAID_BEFORE.sub("", line.strip()) for line in str(error).splitlines()]
     told = [line for line in lines if not PLACES.match(line)] or lines
     operator = next((index for index, line in enumerate(told) if OPERATOR.match(line)), None)
     if operator is not None:  # what is wrong with it stands last

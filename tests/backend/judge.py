@@ -33,12 +33,17 @@ def _told(output: np.ndarray, wanted: np.ndarray, rtol: float, atol: float) -> s
         off = np.abs(found - right)[wrong]
     if not wrong.any():  # in types that numpy compares otherwise
         return "differs"
-    finite = off[np.isfinite(off)]
-    far = f"by up to {finite.max():.3g}" if finite.size == off.size else "in what is not finite"
+    far = f"by up to {off.max():.3g}{_share(off.max(), right)}" if np.isfinite(off).all() else "in what is not finite"
     index = np.argwhere(wrong)[0]
     place = tuple(int(i) for i in index)
     one = f"{_text(found[place])} where {_text(right[place])} is expected"
     return f"differs {far} in {int(wrong.sum())} of {wrong.size} values, such as {one}"
+
+
+def _share(off: float, right: np.ndarray) -> str:
+    """A distance as a share of the largest expected value: 1e-7 of it is rounding of float32."""
+    largest = float(np.abs(right[np.isfinite(right)]).max(initial=0.0))
+    return f" ({off / largest:.1e} of the largest)" if largest else ""
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""ONNX's own node tests through our targets: ``python -m tests.backend``."""
