@@ -29,7 +29,7 @@ def write(cases: Sequence[Mapping[str, Any]], types: Mapping[str, str], model: o
     inputs = [value.name for value in model.graph.input if value.name not in initializers]
     for number, case in enumerate(cases):
         tensors, place = read_tensors(Path(case["file"])), folder / f"test_data_set_{number}"
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)  # an entry of the cache that was damaged may have left it empty
         for index, name in enumerate(inputs):
             _write(place / f"input_{index}.pb", name, tensors[f"input/{name}"])
         for index, value in enumerate(model.graph.output):
