@@ -46,7 +46,7 @@ class Weights:
         self._it = it
         module = define.eager(it.build)
         self._module = copy.deepcopy(module).double()
-        self._runs = _Runs(it.definition, module, self._module)
+        self._runs = _Runs(it.definition, module, self._module, "float64")
         self._state = self._module.state_dict()
         self.names = [name for name, value in self._state.items() if value.is_floating_point()]
         self._cases = sorted(it.reference["cases"], key=lambda c: (c["steps"], sum(c["sizes"].values())))
