@@ -12,39 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exporter import cache, calibration, choosing, models, registry, samples
+from exporter import cache, calibration, choosing, models, registry
 from exporter.budget import Budget, parsed
-from exporter.bundle import Bundle, Draft, editing, read_tensors, under
-from exporter.cache import Call, Reusing
+from exporter.bundle import Bundle, editing, read_tensors, under
+from exporter.cache import Reusing
 from exporter.cache.key import graph_key, own_samples, surroundings
 from exporter.candidate import Calibrated, Making, fed, finished, key_of, prepared_graphs
 from exporter.choosing import precisions_of, refuse_precision
-from exporter.errors import Incomplete, NotProven, Refused
-from exporter.hops import graph_hop, interface_of
+from exporter.errors import Incomplete, Refused
+from exporter.graph_stages import EXPORT_REPORT, graph_of, refuse_other_graph, refuse_other_model
 from exporter.host.metrics import METRICS
 from exporter.isolate import Limits
 from exporter.latency.result import Profile
-from exporter.manifest import (
-    CalibrationInfo,
-    CaseInfo,
-    GraphFiles,
-    Manifest,
-    ModelInfo,
-    PassRecord,
-    TargetInfo,
-    Weights,
-)
-from exporter.preflight import options_of
+from exporter.manifest import CalibrationInfo, Manifest, TargetInfo
 from exporter.request import Request
 from exporter.spec import ModelDef
-from exporter.stages import TOOLS, Progress, Stage, Stages, require_torch, silent, tool_versions
+from exporter.stages import Progress, Stage, Stages, silent
 from exporter.target import OWN_SCALES, SCALED, Target
 from exporter.use import use_page
-from exporter.verdict import Hop, Precision, Verdict
 from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
-
-GRAPH_HOPS = ("traced", "simplified")
-EXPORT_REPORT = "export-"
 
 
 @dataclass(frozen=True)
@@ -92,8 +78,8 @@ def export(request: Request, progress: Progress = silent) -> Exported:
     refuse_missing_checkpoint(request.checkpoint)
     path = request.output or Path(f"{definition.name}.bundle")
     with editing(path, f"exporter {request.target} {request.model}") as draft:
-        _refuse_other_model(draft, definition, request, path)
-        _refuse_other_graph(draft, definition, request, path)
+        refuse_other_model(draft, definition, request, path)
+        refuse_other_graph(draft, definition, request, path)
         stages = Stages(draft.work / "logs", request.limits, progress)
         own = own_samples(definition)
         key = graph_key(source, found, own)
@@ -101,7 +87,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
             stages.folder, stages.limits, stages.progress, stages.done, work=draft.work, model=definition.name,
             cache=cache.of_this_user() if request.cache else None, around=partial(surroundings, source, own),
         )  # fmt: skip
-        manifest, hops = _graph(draft, definition, request, found, key, keeping)
+        manifest, hops = graph_of(draft, definition, request, found, key, keeping)
         making = Making(draft, target, request, stages, str(path))
         calibration.refuse_held(manifest, making.path_of, [(c.name, making.path_of(c.file)) for c in manifest.cases])
         calibrated = _calibrated(making, manifest, definition, asked, (origin, scales))
@@ -179,213 +165,6 @@ def _refuse_idle_calibration(target: Target, request: Request, asked: Sequence[s
             why="inputs that nothing reads are a mistake somewhere",
             next="--precision int8, or leave --calibration out",
         )
-
-
-def _refuse_other_model(draft: Draft, definition: ModelDef, request: Request, path: Path) -> None:
-    if draft.old is None or request.replace:
-        return
-    held = draft.old.manifest.model.name
-    if held != definition.name:
-        raise Refused(
-            "other-model",
-            f"{path} holds {held}, not {definition.name}",
-            where=f"bundle {path}",
-            why="one bundle is one model; its targets, cases and reports belong together",
-            next=f"-o {definition.name}.bundle, or --replace to give up what it holds",
-        )
-
-
-def _refuse_other_graph(draft: Draft, definition: ModelDef, request: Request, path: Path) -> None:
-    """What is known to give another graph is refused before any work; other weights and code show later."""
-    if draft.old is None or request.replace:
-        return
-    held = draft.old.manifest
-    asked_kind = "checkpoint" if request.checkpoint else "own" if definition.weighted else "seeded"
-    differing = {
-        "dims": held.dims != definition.dims,
-        "options": held.model.options != dict(definition.options),
-        "kind of weights": held.weights.kind != asked_kind,
-        "seed": asked_kind == held.weights.kind != "checkpoint" and held.weights.seed != request.seed,
-    }
-    found = [what for what, differs in differing.items() if differs]
-    if found:
-        raise _other_graph(definition.name, path, " and ".join(found))
-
-
-def _other_graph(model: str, path: Path, differing: str) -> Refused:
-    return Refused(
-        "other-graph",
-        f"the bundle holds another graph of {model}: other {differing}",
-        where=f"bundle {path}",
-        why="the targets it holds were compiled from that graph",
-        next="-o ANOTHER.bundle, or --replace to give up what it holds",
-    )
-
-
-def _graph(
-    draft: Draft, definition: ModelDef, request: Request, found: Sequence[Path], key: str, stages: Reusing
-) -> tuple[Manifest, list[Hop]]:
-    """The graph, its cases and its hops: from the bundle where it was made from the same things, else made now."""
-    old = draft.old.manifest if draft.old else None
-    if old is not None and old.key == key:
-        stages.reused("trace", "reference", "simplify", "verify graph")
-        return old, _recorded_hops(draft.old)
-    require_torch("tracing")
-    traced, reference = _traced_and_referenced(draft, definition, request, found, stages)
-    cases = [_case_request(case) for case in reference["cases"]]
-    options = options_of(definition, "fp32", request.threads)  # of the graph, whatever it is compiled to later
-    common = interface_of(definition, options)
-    simplified = {name: path.parent.with_name("simplified") / path.name for name, path in traced.items()}
-    (draft.work / "simplified").mkdir()
-    work = {name: draft.work / f"{name}.work.json" for name in traced}
-    guards = _guarding(cases, definition)
-    simplify = {
-        **common,
-        "graphs": {name: str(path) for name, path in traced.items()},
-        "simplified": {name: str(path) for name, path in simplified.items()},
-        "cases": guards,
-        "work": {name: str(path) for name, path in work.items()},
-        "onnx_tests": str(draft.work / "onnx-tests"),
-    }
-    passes = stages.run("simplify", "exporter.simplify:simplify", simplify)["passes"]
-    hops = [
-        graph_hop(stages, "traced", traced, common, cases),
-        graph_hop(stages, "simplified", simplified, common, cases),
-    ]
-    if reference["notes"]:  # what is true of the reference is told where it is first compared with
-        hops[0] = replace(hops[0], facts={**hops[0].facts, "advice": reference["notes"]})
-    manifest = _manifest(draft, definition, key, traced, simplified, work, passes, reference)
-    return _joined(draft, manifest, request), hops
-
-
-def _traced_and_referenced(
-    draft: Draft, definition: ModelDef, request: Request, found: Sequence[Path], stages: Reusing
-) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Traces and computes references at the same time: one is Python, the other arithmetic."""
-    traced = {name: draft.work / "traced" / f"{name}.onnx" for name in definition.graphs}
-    (draft.work / "traced").mkdir()
-    folder = draft.work / "cases"
-    folder.mkdir()
-    prepared = samples.prepared_files(definition, found, draft.work)
-    outputs = {name: str(path) for name, path in traced.items()}
-    asked = {"build": request.build, "samples": prepared, "folder": str(folder), "planned": True}
-    outcomes = stages.together(
-        Call("trace", "exporter.trace:stage", {"build": request.build, "outputs": outputs}),
-        Call("reference", "exporter.reference:write_cases", asked),
-    )
-    value = outcomes["reference"].require()
-    if outcomes["trace"].require()["weights"]["digest"] != value["weights"]["digest"]:
-        raise NotProven(
-            "unstable-weights",
-            "two builds of the model gave different weights",
-            where=f"model {request.model}",
-            why="the graph and its reference would be of two models",
-            next="make the definition's build depend on its arguments alone",
-        )
-    return traced, value
-
-
-def _case_request(case: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: case[key] for key in ("name", "scale", "steps", "file")}
-
-
-def _guarding(cases: Sequence[Mapping[str, Any]], definition: ModelDef) -> list[Mapping[str, Any]]:
-    """Two small cases, different in size and values, that every simplify pass must survive.
-
-    Sparse and wide values, because they show what normal ones average away.
-    """
-    single = {case["name"]: case for case in cases if case["steps"] == 1}
-    opt = "sparse" + "".join(f"-{d.name}{d.opt}" for d in definition.dims)
-    smallest = "wide" + "".join(f"-{d.name}{d.min}" for d in definition.dims)
-    chosen = [single[name] for name in (opt, smallest) if name in single]
-    return chosen or list(single.values())[:2]
-
-
-def _manifest(
-    draft: Draft,
-    definition: ModelDef,
-    key: str,
-    traced: Mapping[str, Path],
-    simplified: Mapping[str, Path],
-    work: Mapping[str, Path],
-    passes: Mapping[str, Sequence[Mapping[str, str]]],
-    reference: Mapping[str, Any],
-) -> Manifest:
-    graphs = {}
-    for name in definition.graphs:
-        prefix = "graphs/" if len(traced) == 1 else f"graphs/{name}/"
-        graphs[name] = GraphFiles(
-            draft.add_graph(traced[name], f"{prefix}traced.onnx"),
-            draft.add_graph(simplified[name], f"{prefix}simplified.onnx"),
-            *definition.graph_tensors(name),
-            tuple(PassRecord(**record) for record in passes[name]),
-            draft.add(work[name], f"{prefix}work.json"),
-        )
-    cases = tuple(
-        CaseInfo(
-            c["name"],
-            c["kind"],
-            c["scale"],
-            c["sizes"],
-            c["steps"],
-            draft.add(Path(c["file"]), f"cases/{c['name']}.safetensors"),
-        )
-        for c in reference["cases"]
-    )
-    info = ModelInfo(
-        definition.name, definition.family, dict(definition.options), definition.source, definition.licence,
-        reference["parameters"], definition.metrics,
-    )  # fmt: skip
-    return Manifest(
-        model=info,
-        weights=Weights(**reference["weights"]),
-        key=key,
-        inputs=definition.inputs,
-        outputs=definition.outputs,
-        graphs=graphs,
-        program=definition.program,
-        dims=definition.dims,
-        state=definition.state,
-        stream=definition.stream,
-        before=definition.before,
-        after=definition.after,
-        cases=cases,
-        onnx_tests=draft.add_folder(draft.work / "onnx-tests", "cases/onnx"),
-        tools=tool_versions(TOOLS),
-    )
-
-
-def _joined(draft: Draft, manifest: Manifest, request: Request) -> Manifest:
-    """The new manifest with the targets of the old one, if its graph is the same to the byte."""
-    if draft.old is None:
-        return manifest
-    old = draft.old.manifest
-    if old.program != manifest.program or _files_of(old) != _files_of(manifest):
-        if request.replace:
-            return manifest
-        raise _other_graph(manifest.model.name, draft.old.path, "weights, dims, options or code")
-    yardsticks = old.yardsticks if old.cases == manifest.cases else {}  # a case's file has its digest in its name
-    return replace(manifest, targets=old.targets, reports=old.reports, yardsticks=yardsticks)
-
-
-def _files_of(manifest: Manifest) -> dict[str, str]:
-    return {name: graph.simplified for name, graph in manifest.graphs.items()}
-
-
-def _recorded_hops(bundle: Bundle | None) -> list[Hop]:
-    """The traced and simplified hops as the export that made this graph recorded them; unknown is never success."""
-    assert bundle is not None
-    for name, file in bundle.manifest.reports.items():
-        if name.startswith(EXPORT_REPORT):
-            hops = [h for h in json.loads(bundle.read(file))["verify"]["hops"] if h["hop"] in GRAPH_HOPS]
-            if hops:
-                return [_hop_from_json(hop) for hop in hops]
-    return [Hop(hop, None, Verdict.INVALID, "the bundle holds no export report of it") for hop in GRAPH_HOPS]
-
-
-def _hop_from_json(value: Mapping[str, Any]) -> Hop:
-    precision = Precision(**value["precision"]) if value["precision"] else None
-    return Hop(value["hop"], value["target"], Verdict(value["verdict"]), value["reason"], precision, (), value["facts"])
 
 
 def compile_bundle(

@@ -206,10 +206,10 @@ def _texts(paths: Mapping[str, Path]) -> dict[str, str]:
 
 
 def specimen(model: str, folder: Path, seed: int = 0, checkpoint: Path | None = None) -> Specimen:
-    """Takes a model through define, trace, simplify and reference, as :mod:`exporter.pipeline` does."""
+    """Takes a model through define, trace, simplify and reference, as :mod:`exporter.graph_stages` does."""
     import torch
 
-    from exporter import pipeline
+    from exporter import graph_stages
 
     torch.set_num_threads(1)
     quiet_polygraphy()
@@ -223,9 +223,9 @@ def specimen(model: str, folder: Path, seed: int = 0, checkpoint: Path | None = 
     asked = {"build": build, "samples": [], "folder": str(folder / "cases"), "planned": True}
     reference = stages.run("reference", "exporter.reference:write_cases", asked)
     stages.run("trace", "exporter.trace:stage", {"build": build, "outputs": _texts(traced)})
-    cases = [pipeline._case_request(case) for case in reference["cases"]]
+    cases = [graph_stages.case_request(case) for case in reference["cases"]]
     common = hops.interface_of(definition, preflight.options_of(definition, "fp32", 1))
-    guard = [pipeline._case_request(c) for c in pipeline._guarding(reference["cases"], definition)]
+    guard = [graph_stages.case_request(c) for c in graph_stages.guarding(reference["cases"], definition)]
     passes = stages.run(
         "simplify",
         "exporter.simplify:simplify",
