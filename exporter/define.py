@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,14 +19,13 @@ from exporter import checkpoint, models
 from exporter.errors import NotProven
 from exporter.graph import external_from, sha256
 from exporter.manifest import Weights
+from exporter.memory import give_back_what_is_freed
 from exporter.parity.cases import Case, generated_inputs
 from exporter.spec import ModelDef
 
 STATISTICS = ("running_mean", "running_var")
 # Seeded statistics stay unless some norm sees a variance this many times smaller than its own.
 FAINT = 256.0
-# The C library's number of an option of its allocator, and from how many bytes on a tensor is a mapping of its own.
-M_MMAP_THRESHOLD, LARGE_TENSOR = -3, 1 << 22
 
 
 def definition(build: Mapping[str, Any]) -> ModelDef:
@@ -194,7 +192,7 @@ class Turning:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        _give_back_what_is_freed()
+        give_back_what_is_freed()
         self._module = module
         self._own: list[torch.dtype] = []
 
@@ -220,15 +218,6 @@ class Turning:
         """Parameters, then buffers as often as they are held."""
         held = [value for owner in self._module.modules() for value in owner._buffers.values()]
         return [*self._module.parameters(), *(torch.empty(0) if value is None else value for value in held)]
-
-
-def _give_back_what_is_freed() -> None:
-    """Has the C library map every large tensor by itself from here on.
-
-    Left alone it keeps what is freed for the next tensor, which is of another size: half as much again as the weights.
-    """
-    with suppress(OSError, AttributeError):  # another C library has its own ways
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_TENSOR)
 
 
 def is_large(module: nn.Module) -> bool:

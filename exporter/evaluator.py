@@ -9,9 +9,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from exporter.graph import INSIDE, without
 
 if TYPE_CHECKING:
     import onnx
+
+Array = NDArray[Any]
+# ONNX's numbers of types of which several elements share a byte.
+PACKED = frozenset({21, 22, 23, 25, 26})
 
 
 def evaluator(model: onnx.ModelProto) -> Any:
@@ -54,6 +61,34 @@ def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
                         onnx.helper.make_attribute(name, numpy_helper.from_array(np.array(numbers, np.float64)))
                     )
     return doubled
+
+
+def apart(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A model that takes its large weights as inputs, and those weights: the evaluator would copy each of them.
+
+    What lies beside the graph is mapped, and in memory where it is read; writing to it changes no file.
+
+    Args:
+        model: as :meth:`exporter.graph.Graph.linked` gives it; its weights are taken out of it.
+    """
+    large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) > INSIDE or tensor.external_data]
+    weights = {tensor.name: array_of(tensor) for tensor in large}
+    for tensor in large:
+        tensor.ClearField("raw_data")
+    return without(model, weights), weights
+
+
+def array_of(tensor: onnx.TensorProto) -> Array:
+    """The values of a linked model's tensor."""
+    import onnx
+    import onnx_ir as ir
+
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    if not tensor.external_data or tensor.data_type in PACKED:
+        return np.array(ir.from_proto(tensor).numpy())
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    mapped = np.memmap(said["location"], dtype, "c", int(said.get("offset", 0)), tuple(tensor.dims))
+    return mapped if mapped.flags.aligned else np.array(mapped)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,7 +125,7 @@ class Graph:
 
         refuse_bad(self.path)
         model = onnx.load(str(self.path), load_external_data=False)
-        for tensor in _tensors(model.graph):
+        for tensor in tensors_of(model.graph):
             for entry in tensor.external_data:
                 if entry.key == "location":
                     entry.value = str(self.path.parent.resolve() / entry.value)
@@ -183,20 +183,11 @@ def apart_from_data(model: onnx.ModelProto, call: Callable[[onnx.ModelProto], on
         model: the model; it stays as it is.
         call: what is done to it.
     """
-    import onnx
-
     held = {tensor.name: tensor for tensor in model.graph.initializer if tensor.external_data}
     if not held:
         return call(model)
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    kept = [tensor for tensor in shown.graph.initializer if tensor.name not in held]
-    del shown.graph.initializer[:]
-    shown.graph.initializer.extend(kept)
     inputs = {value.name for value in model.graph.input}
-    for name, tensor in held.items():
-        if name not in inputs:
-            shown.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+    shown = without(model, held)
     made = call(shown)
     values = [value for value in made.graph.input if value.name not in held or value.name in inputs]
     del made.graph.input[:]
@@ -205,7 +196,23 @@ def apart_from_data(model: onnx.ModelProto, call: Callable[[onnx.ModelProto], on
     return made
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def without(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """A copy of a model with these of its weights as inputs, after its own."""
+    import onnx
+
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    kept = [tensor for tensor in shown.graph.initializer if tensor.name not in names]
+    del shown.graph.initializer[:]
+    shown.graph.initializer.extend(kept)
+    inputs = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor.name in names and tensor.name not in inputs:
+            shown.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return shown
+
+
+def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """All tensors of a graph that may have external data, those of graphs inside among them."""
     yield from graph.initializer
     for node in graph.node:
@@ -213,4 +220,4 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from ([attribute.t] if attribute.HasField("t") else [])
             yield from attribute.tensors
             for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from _tensors(inner)
+                yield from tensors_of(inner)

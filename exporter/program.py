@@ -128,10 +128,15 @@ def compile_graphs(
     if len(made) == 1:
         return next(iter(made.values()))
     first = next(iter(made.values()))
-    files = {_role(program, name, role): path for name, part in made.items() for role, path in part.files.items()}
+    forms = tuple(form for form in first.forms if all(form in part.forms for part in made.values()))
+    odd = {form for part in made.values() for form in part.forms} - set(
+        forms
+    )  # a form that not every graph has is none
+    files = {_role(program, name, role): path for name, part in made.items() for role, path in part.files.items()
+             if role not in odd}  # fmt: skip
     advice = dict.fromkeys(f"{name}: {line}" for name, part in made.items() for line in part.advice)
     left = {f"{name}.{node}": why for name, part in made.items() for node, why in part.left.items()}
-    return replace(first, files=files, advice=tuple(advice), left=left)
+    return replace(first, files=files, forms=forms, advice=tuple(advice), left=left)
 
 
 def _place(program: Program, graph: str, folder: Path) -> Path:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,9 @@ from exporter.target import (
 from ._mobile.quantise import quantised, small
 
 PROVIDER = "CPUExecutionProvider"
+# Of a plain graph: one with signed values between its scales, as TensorRT wants them, is computed in eight bits on
+# every processor. Without this some of its products run in float32 where the processor likes unsigned ones better.
+AS_WRITTEN = {"session.qdqisint8allowed": "1"}
 IN_TWO = "its weights lie beside it, deploy both files; there is no .ort, which is one file of 2 GiB at most"
 # ONNX Runtime's names of the types arithmetic can run in.
 FLOATS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64"}
@@ -151,7 +155,7 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
         return MobileRunner(artifact.files[form or artifact.forms[0]], options)
 
     def open_graph(self, graph: Graph, options: Options) -> BaseRunner:
-        return MobileRunner(graph.path, options)
+        return MobileRunner(graph.path, options, AS_WRITTEN)
 
     def ran(self, runner: BaseRunner) -> Ran:
         assert isinstance(runner, MobileRunner)
@@ -172,9 +176,10 @@ class MobileRunner(OnnxrtRunner):  # type: ignore[misc]  # Polygraphy carries no
     ONNX Runtime tells what a node ran in only through its profiler, so the first run is profiled and no other.
     """
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(self, path: Path, options: Options, more: Mapping[str, str] = MappingProxyType({})) -> None:
         self._events = Path(tempfile.mkdtemp(prefix="exporter-"))
-        super().__init__(lambda: _session(path, options, self._events / "events"), name=f"mobile-{path.suffix[1:]}")
+        name, events = f"mobile-{path.suffix[1:]}", self._events / "events"
+        super().__init__(lambda: _session(path, options, events, more), name=name)
         self._path, self._options = path, options
         self._ran: Ran | None = None
         self._runs = 0
@@ -244,7 +249,7 @@ def _binding_to_cpu(binding: Any, names: Iterable[str]) -> Any:
     return binding
 
 
-def _session(path: Path, options: Options, events: Path) -> Any:
+def _session(path: Path, options: Options, events: Path, more: Mapping[str, str] = MappingProxyType({})) -> Any:
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
@@ -253,7 +258,8 @@ def _session(path: Path, options: Options, events: Path) -> Any:
     settings.enable_profiling = True
     settings.profile_file_prefix = str(events)
     # Spinning threads of one runtime slow down the next; a phone would pay for them with its battery.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for entry in {"session.intra_op.allow_spinning": "0", **more}.items():
+        settings.add_session_config_entry(*entry)
     return ort.InferenceSession(str(path), settings, providers=[PROVIDER])
 
 

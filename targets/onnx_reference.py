@@ -17,7 +17,7 @@ import numpy as np
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
-from exporter.evaluator import evaluator
+from exporter.evaluator import apart, evaluator
 from exporter.graph import Graph
 from exporter.target import Artifact, Availability, Options, Progress, Ran, Target, silent
 
@@ -65,10 +65,11 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries n
 
     def activate_impl(self) -> None:
         self._model = self._graph.linked()
-        self._session = evaluator(self._graph.load())
+        shown, self._weights = apart(self._graph.linked())
+        self._session = evaluator(shown)
 
     def deactivate_impl(self) -> None:
-        del self._session, self._model
+        del self._session, self._model, self._weights
 
     def get_input_metadata_impl(self) -> Any:
         from onnx.helper import tensor_dtype_to_np_dtype
@@ -81,7 +82,7 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries n
         return metadata
 
     def infer_impl(self, feed_dict: Mapping[str, np.ndarray]) -> OrderedDict[str, np.ndarray]:
-        outputs = self._session.run(None, dict(feed_dict))
+        outputs = self._session.run(None, {**self._weights, **feed_dict})
         return OrderedDict(zip(self._session.output_names, map(np.asarray, outputs), strict=True))
 
     def float_types(self) -> dict[str, int]:

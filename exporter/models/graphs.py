@@ -8,8 +8,9 @@ one.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +21,46 @@ from onnx import numpy_helper
 from torch import nn
 
 from exporter.errors import NotProven, Refused
-from exporter.evaluator import evaluator, in_float64
+from exporter.evaluator import apart, array_of, evaluator, in_float64
 from exporter.external import refuse_bad
-from exporter.graph import OPSET, Graph
+from exporter.graph import INSIDE, OPSET, Graph, apart_from_data, tensors_of
 from exporter.lower.worker import in_opset
 from exporter.models.derive import OWN, Asked, with_outputs
 from exporter.models.given import dim_of
 from exporter.models.place import Place
 from exporter.spec import Dim, ModelDef, Tensor
 
+# What every runtime reads, and all that our operator set has: tools write their newest, and are alone with it.
+IR_VERSION = 10
+BFLOAT16 = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)
+
 
 class Evaluated(nn.Module):
-    """A graph where a module is expected: tensors in a row in, tensors in a row out, in the type of its weights."""
+    """A graph where a module is expected: tensors in a row in, tensors in a row out, in the type of its weights.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    The large weights are in memory once, as parameters that the evaluator is given at every call; those that lie
+    beside the graph are mapped until they are turned to another type.
+    """
+
+    def __init__(self, load: Callable[[], onnx.ModelProto]) -> None:
         super().__init__()
-        self.model = model
+        self._load = load
+        model = load()
+        held = {tensor.name for tensor in model.graph.initializer}
+        self._inputs = [value.name for value in model.graph.input if value.name not in held]
+        self._shown, large = apart(model)
         self.kind: torch.Tensor
         self.register_buffer("kind", torch.zeros(()))
-        for index, tensor in enumerate(model.graph.initializer):
-            value = torch.from_numpy(np.array(numpy_helper.to_array(tensor)))
+        small = {tensor.name: array_of(tensor) for tensor in self._shown.graph.initializer}
+        self._places = {name: f"weight{index}" for index, name in enumerate({**large, **small})}
+        self._strange = {name: array for name, array in large.items() if not _is_known(array)}
+        for name, array in {**large, **small}.items():
+            value = _as_torch(array)
             if value.is_floating_point():
-                self.register_parameter(f"weight{index}", nn.Parameter(value, requires_grad=False))
+                self.register_parameter(self._places[name], nn.Parameter(value, requires_grad=False))
             else:
-                self.register_buffer(f"weight{index}", value)
+                self.register_buffer(self._places[name], value)
+        self._given = tuple(large)
         self._sessions: dict[torch.dtype, Any] = {}
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -51,20 +68,38 @@ class Evaluated(nn.Module):
         double = self.kind.dtype == torch.float64
         session = self._sessions.get(self.kind.dtype)
         if session is None:
-            session = self._sessions[self.kind.dtype] = evaluator(in_float64(self.model) if double else self.model)
-        names = [value.name for value in session.proto_.graph.input if value.name not in self._held()]
-        outputs = session.run(None, {n: t.numpy() for n, t in zip(names, tensors, strict=True)})
+            session = self._sessions[self.kind.dtype] = evaluator(in_float64(self._shown) if double else self._shown)
+        feeds = {name: tensor.numpy() for name, tensor in zip(self._inputs, tensors, strict=True)}
+        weights = {name: _as_numpy(getattr(self, self._places[name])) for name in self._given}
+        outputs = session.run(None, {**feeds, **weights, **self._strange})
         return tuple(torch.from_numpy(np.array(output)) for output in outputs)
 
-    def _held(self) -> set[str]:
-        return {tensor.name for tensor in self.model.graph.initializer}
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Evaluated:
-        return Evaluated(self.model)
+        return Evaluated(self._load)
 
     def write(self, path: Path) -> None:
-        """The graph, in the place of a trace."""
-        Graph.written(path, self.model)
+        """The graph, in the place of a trace; its weights as they are in the file."""
+        Graph.written(path, self._load())
+
+
+def _as_torch(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A weight as PyTorch holds it; of a type that it has not, what tells it from another."""
+    if array.dtype == BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    if _is_known(array):
+        return torch.from_numpy(array)
+    bytes_ = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+    return torch.from_numpy(np.frombuffer(bytes_, np.uint8).copy())
+
+
+def _is_known(array: np.ndarray[Any, Any]) -> bool:
+    return array.dtype == BFLOAT16 or array.dtype.kind in "biufc"
+
+
+def _as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(BFLOAT16)
+    return tensor.numpy()
 
 
 def of_graph(place: Place, asked: Asked) -> ModelDef:
@@ -83,21 +118,24 @@ def of_graph(place: Place, asked: Asked) -> ModelDef:
             why="a graph says what it takes",
             next="leave --input out; --dim gives the range of its dims",
         )
-    model = _loaded(Path(place.place))
-    _name_dims(model)
+    load = partial(_loaded, Path(place.place))
+    model = load()
     inputs, dims = _interface(model, asked.dims, place)
+    names = [value.name for value in model.graph.output]
+    del model  # its weights, where they lie in the file itself
     definition = ModelDef(
-        place.label, OWN, lambda: Evaluated(model), inputs, (), place.shown, "the user's own", dims=dims, weighted=True
+        place.label, OWN, lambda: Evaluated(load), inputs, (), place.shown, "the user's own", dims=dims, weighted=True
     )
-    return with_outputs(definition, Evaluated(model), place, [value.name for value in model.graph.output])
+    return with_outputs(definition, Evaluated(load), place, names)
 
 
 def _loaded(path: Path) -> onnx.ModelProto:
+    """The linked model in our words, with a name for every node and every open axis."""
     if path.is_file():
         refuse_bad(path)
     try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model, full_check=False)
+        onnx.checker.check_model(str(path), full_check=False)  # by its path, for which no weights are too many
+        model = Graph(path).linked()
     except Exception as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise Refused(
@@ -107,14 +145,27 @@ def _loaded(path: Path) -> onnx.ModelProto:
             why="a graph is a whole ONNX file, with its external data beside it and nowhere else",
             next=f"python -c \"import onnx; onnx.checker.check_model('{path.name}')\"",
         ) from error
+    _take_in(model)
     with suppress(NotProven):  # a newer one that cannot be put in older words stays: targets say what they lack
         model = in_opset(model, OPSET)
+    needed = onnx.helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+    model.ir_version = min(model.ir_version, max(needed, IR_VERSION))
     taken = set[str]()
     for index, node in enumerate(model.graph.node):
         name = node.name if node.name and node.name not in taken else f"node_{node.op_type}_{index}"
         taken.add(name)
         node.name = name
-    return onnx.shape_inference.infer_shapes(model)
+    model = apart_from_data(model, onnx.shape_inference.infer_shapes)
+    _name_dims(model)
+    return model
+
+
+def _take_in(model: onnx.ModelProto) -> None:
+    """Puts into a linked model, in place, what others may keep beside a graph and we do not: shapes, constants."""
+    weights = len(model.graph.initializer)  # which come first
+    for index, tensor in enumerate(tensors_of(model.graph)):
+        if tensor.external_data and (index >= weights or array_of(tensor).nbytes <= INSIDE):
+            tensor.CopyFrom(numpy_helper.from_array(np.array(array_of(tensor)), tensor.name))
 
 
 def _name_dims(model: onnx.ModelProto) -> None:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from exporter import program, registry
 from exporter.bundle import read_tensors, under
+from exporter.graph import Graph
 from exporter.isolate import Channel
+from exporter.memory import give_back_what_is_freed
 from exporter.parity.measure import Measurement, compare, extra_outputs, l2, step_errors
 from exporter.parity.task import TaskMetrics
 from exporter.spec import Dim, HostStep, State, Stream
@@ -78,7 +80,10 @@ def opened(target: Target, request: Mapping[str, Any]) -> BaseRunner:
     """A runner for the request's artifact, or for its plain graphs."""
     options, steps = Options(**request["options"]), program.Program.from_json(request["program"])
     if request.get("graphs"):
-        return program.open_graphs(target, steps, {n: Path(p) for n, p in request["graphs"].items()}, options)
+        graphs = {name: Path(path) for name, path in request["graphs"].items()}
+        if any(Graph(path).data.is_file() for path in graphs.values()):
+            give_back_what_is_freed()
+        return program.open_graphs(target, steps, graphs, options)
     return program.open_artifact(target, steps, unpacked(request["artifact"]), options, request["form"])
 
 

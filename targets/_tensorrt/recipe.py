@@ -8,6 +8,7 @@ strongly typed, on 10.x by a flag and on 11.x because there is no other.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from exporter.target import Target
 
 SCHEMA = "exporter.tensorrt-recipe/1"
+NAMED = re.compile(r"(.+)-[0-9a-f]{12}(\..*)?")  # how a bundle names files, or the folder of two, by their content
 COMPATIBILITY = ("none", "ampere-plus", "same-compute-capability")
 
 SETTINGS: Mapping[str, Setting] = {
@@ -152,7 +154,9 @@ def types_of(model: onnx.ModelProto) -> dict[str, str]:
 
 def trtexec(recipe: Recipe, graph: str) -> str:
     """The command line that builds the same engine on a machine without Python, in the bundle's folder."""
-    name = Path(graph).name.rpartition("-")[0] or "model"
+    place = Path(graph)  # content-named itself, or with its data in a folder that is
+    found = [NAMED.fullmatch(part) for part in (place.parent.name, place.stem)]
+    name = next((match[1] for match in found if match), "model")
     words = ["trtexec", f"--onnx={graph}", f"--saveEngine={name}.engine", "--skipInference"]
     words += [] if recipe.precision == "tf32" else ["--noTF32"]
     settings, dynamic = recipe.settings, [n for n, sizes in recipe.profiles.items() if sizes["min"] != sizes["max"]]

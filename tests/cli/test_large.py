@@ -13,6 +13,7 @@ from exporter.bundle import Bundle
 from tests.bench import large
 from tests.cli_fakes.tool import run
 
+SOME_IN_TWO = {"EXPORTER_EXTERNAL_FROM": str(1 << 16)}
 TWO_FILES = {"EXPORTER_EXTERNAL_FROM": str(1 << 20)}
 SIXTEEN = ("--set", "mebibytes=16", "--no-profile")
 
@@ -79,6 +80,7 @@ def test_other_weights_are_not_run(copy: Path, tmp_path: Path) -> None:
         pytest.param("openvino", "bf16", marks=pytest.mark.slow),
         pytest.param("openvino", "int8", marks=pytest.mark.slow),
         pytest.param("tensorrt", "fp16"),
+        pytest.param("tensorrt", "int8"),
         pytest.param("tensorrt", "bf16", marks=pytest.mark.slow),
         pytest.param("onnx-reference", "fp32"),
     ],
@@ -99,12 +101,86 @@ def test_every_precision_is_written_and_passes(target: str, precision: str, copy
     assert "lowered" not in verdicts or (graphs and verdicts["lowered"] == "PASS")
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two graphs, of which the one that repeats has its weights beside it and the other has not."""
+    path = tmp_path_factory.mktemp("large") / "several.bundle"
+    for words in (("mobile",), ("openvino",), ("tensorrt", "--precision", "fp16"), ("mobile", "--precision", "int8")):
+        made = run(*words, "tiny-loop", "--set", "width=512", "--no-profile", "-o", path, env=SOME_IN_TWO)
+        assert made.code == (3 if "tensorrt" in words else 0), made
+    return path
+
+
+def test_of_several_graphs_some_have_weights_beside_them(several: Path) -> None:
+    manifest = Bundle.open(several).manifest
+    beside = {name for name, graph in manifest.graphs.items() if f"{graph.simplified}.data" in manifest.files}
+    assert beside == {"again"}
+    for precision in ("fp32", "int8"):
+        info = manifest.targets[f"mobile/{precision}"]
+        assert info.forms == ("onnx",), "a form that not every graph has is none"
+        assert {"begin.onnx", "again.onnx", "again.data"} <= set(info.files) and "begin.ort" not in info.files
+    lines = " ".join(manifest.targets["tensorrt/fp16"].advice)
+    assert "--saveEngine=begin.engine" in lines and "--saveEngine=again.engine" in lines, lines
+
+
+def test_several_graphs_are_verified_and_run_elsewhere(several: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(several, tmp_path / "moved.bundle")
+    found = run("verify", copy, "--json", cwd=tmp_path)
+    verdicts = {(hop["target"], hop["precision"]["asked"]): hop["verdict"] for hop in found.json["hops"]}
+    compiled = {key: verdict for key, verdict in verdicts.items() if key[0] != "tensorrt"}
+    assert set(compiled) >= {("mobile", "fp32"), ("mobile", "int8"), ("openvino", "fp32")}, verdicts
+    assert set(compiled.values()) == {"PASS"}, found
+    np.savez(tmp_path / "in.npz", x=np.ones((3, 4), np.float32))
+    outputs = []
+    for target in ("mobile", "openvino"):
+        words = ("--target", f"{target}/fp32", "in.npz", "-o", f"{target}.npz", "--dim", "rounds=3")
+        done = run("run", copy, *words, cwd=tmp_path)
+        assert done.code == 0, done
+        outputs.append(np.load(tmp_path / f"{target}.npz")["h"])
+    np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def of_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an ONNX file with its weights beside it."""
+    folder = tmp_path_factory.mktemp("large")
+    words = large.graph(folder / "net.onnx", 32)
+    for target in ("mobile", "openvino", "onnx-reference"):
+        made = run(target, *words, "--no-profile", "-o", folder / "net.bundle", env=TWO_FILES)
+        assert made.code == 0, made
+    return folder
+
+
+def test_an_onnx_file_in_two_is_a_model(of_graph: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(of_graph / "net.bundle", tmp_path / "moved.bundle")
+    manifest = Bundle.open(copy).manifest
+    for graph in (manifest.graphs["model"].traced, manifest.targets["mobile/fp32"].files["onnx"]):
+        assert manifest.files[graph].bytes < 1 << 20 < 1 << 25 <= manifest.files[f"{graph}.data"].bytes
+    assert manifest.model.parameters == 2 * 2048 * 2048 + 1
+    found = run("verify", copy, "--json", cwd=tmp_path)
+    assert found.code == 0 and found.json["verdict"] == "PASS", found
+    np.savez(tmp_path / "in.npz", h0=np.ones((3, 2048), np.float32))
+    done = run("run", copy, "--target", "openvino", "in.npz", "-o", "out.npz", cwd=tmp_path)
+    assert done.code == 0 and np.load(tmp_path / "out.npz")["h2"].shape == (3, 2048), done
+
+
+def test_an_onnx_file_without_its_data_is_refused(of_graph: Path, tmp_path: Path) -> None:
+    shutil.copy(of_graph / "net.onnx", tmp_path)
+    made = run("mobile", "net.onnx", "--dim", "T=2:8:9", "-o", "x.bundle", cwd=tmp_path, env=TWO_FILES)
+    made.refused("bad-external-data")
+    assert not (tmp_path / "x.bundle").exists()
+
+
 @pytest.mark.slow
-def test_three_gibibytes_go_through_in_bounded_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["module", "graph"])
+def test_gibibytes_go_through_in_bounded_memory(kind: str, tmp_path: Path) -> None:
     if reason := large.missing(tmp_path):
         pytest.skip(f"NO ROOM: {reason}")
-    for target, stages in large.exported(tmp_path, large.MEBIBYTES):
+    size = large.MEBIBYTES if kind == "module" else large.GRAPH_MEBIBYTES
+    model = large.module(size) if kind == "module" else large.graph(tmp_path / "net.onnx", size)
+    for target, stages in large.exported(tmp_path, size, model):
+        print(target, {stage: round(times, 2) for stage, times in stages.items()})
         over = {stage: times for stage, times in stages.items() if times > large.bar_of(stage)}
         assert not over, (target, stages)
         assert any(stage.startswith(f"verify {target}") for stage in stages)
-    assert os.listdir(tmp_path) == []
+    assert [name for name in os.listdir(tmp_path) if not name.startswith("net.onnx")] == []

@@ -89,7 +89,7 @@ def large(mebibytes: int = 32) -> ModelDef:
     )  # fmt: skip
 
 
-def _loop():
+def _loop(width: int):
     import torch
 
     class Loop(torch.nn.Module):
@@ -97,7 +97,7 @@ def _loop():
 
         def __init__(self) -> None:
             super().__init__()
-            self.begin, self.again = torch.nn.Linear(4, 3), torch.nn.Linear(3, 3)
+            self.begin, self.again = torch.nn.Linear(4, width), torch.nn.Linear(width, width)
 
         def forward(self, x, rounds):
             h = self.begin(x)
@@ -114,17 +114,17 @@ def _again(module):
     return torch.nn.Sequential(module.again, torch.nn.Tanh())
 
 
-def tiny_loop() -> ModelDef:
+def tiny_loop(width: int = 3) -> ModelDef:
     """Two graphs, of which the second runs as often as is chosen at run time."""
-    x, h, following = (Tensor(name, ("T", width), "rows") for name, width in (("x", 4), ("h", 3), ("next_h", 3)))
+    x, h, following = (Tensor(name, ("T", size), "rows") for name, size in (("x", 4), ("h", width), ("next_h", width)))
     return ModelDef(
-        name="tiny-loop", family="fakes", build=_loop, inputs=(x,), outputs=(h,),
+        name="tiny-loop", family="fakes", build=lambda: _loop(width), inputs=(x,), outputs=(h,),
         dims=(Dim("T", 2, 5, 9), Dim("rounds", 1, 2, 6)),
         parts=(
             Part("begin", lambda module: module.begin, (x,), (h,)),
             Part("again", _again, (h,), (following,), "rounds", (State("h", "next_h"),)),
         ),
-        source="nowhere", licence="Apache-2.0",
+        source="nowhere", licence="Apache-2.0", options={"width": width} if width != 3 else {},
     )  # fmt: skip
 
 

@@ -132,7 +132,50 @@ def test_files_that_are_cut_or_reach_out(tmp_path: Path) -> None:
         assert caught.value.code == "bad-external-data" and "tensor" in caught.value.what, location
 
 
-def test_inputs_cannot_be_said_twice(tmp_path: Path) -> None:
+def split(path: Path, threshold: int = 0) -> Path:
+    """The same file with its weights beside it, those of few bytes as well."""
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=threshold)
+    return path
+
+
+def test_weights_beside_a_file_are_mapped_and_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["a/x", "w"], ["h"]), helper.make_node("Reshape", ["h", "shape"], ["r"]),
+        helper.make_node("Cast", ["b"], ["c"], to=F), helper.make_node("Add", ["r", "c"], ["y z"]),
+    ]  # fmt: skip
+    path = saved(tmp_path, nodes, [2, 64], {"w": np.linspace(-1, 1, 64 * 48).reshape(64, 48)})
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([8, -1]), "shape"))
+    wide = helper.make_tensor("b", TensorProto.BFLOAT16, [12], np.linspace(0, 1, 12))
+    model.graph.initializer.append(wide)
+    onnx.save(model, path)
+    whole, _ = define.weighted(defined(path), None, 0)
+    digest = define.weights_digest(whole)
+    split(path)
+    beside, _ = define.weighted(defined(path), None, 0)
+    assert define.weights_digest(beside) == digest and sum(p.numel() for p in beside.parameters()) == 64 * 48 + 12
+    x = torch.randn(2, 64)
+    assert torch.equal(whole(x)[0], beside(x)[0])
+    monkeypatch.setenv("EXPORTER_EXTERNAL_FROM", "1")
+    turning = define.Turning(beside)
+    turning.to_double()
+    (y64,) = beside(x.double())
+    assert y64.dtype == torch.float64 and torch.equal(copy.deepcopy(whole).double()(x.double())[0], y64)
+    turning.back()
+    assert torch.equal(whole(x)[0], beside(x)[0]) and define.weights_digest(beside) == digest
+    beside.write(tmp_path / "out.onnx")
+    held = {
+        t.name: bool(t.external_data)
+        for t in onnx.load(tmp_path / "out.onnx", load_external_data=False).graph.initializer
+    }
+    assert held == {"w": True, "shape": False, "b": False}
+
+
+def test_what_is_written_every_runtime_reads(tmp_path: Path) -> None:
     path = product(tmp_path)
-    with pytest.raises(Refused, match="has its inputs already"):
-        own.defined(Request(str(path), "", inputs=("x=1x2",), own=True).build)
+    model = onnx.load(path)
+    assert model.ir_version > 10, "what ONNX's own helper writes"
+    module, _ = define.weighted(defined(path), None, 0)
+    module.write(tmp_path / "out.onnx")
+    assert onnx.load(tmp_path / "out.onnx").ir_version == 10
