@@ -101,7 +101,7 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in module.parameters()),
         "weights": weights.__dict__,
         "reference": precision,
-        "notes": [*notes, *left_out],
+        "notes": [*definition.notes, *notes, *left_out],
     }
 
 

@@ -297,6 +297,7 @@ class ModelDef:
         metadata: texts that the graph file carries for its users, by key.
         options: the values of ``--set`` it was made with.
         weighted: whether ``build`` gives the module its weights; else they are a checkpoint's, or seeded.
+        notes: what is to be told beside the first verdict, such as a range that was guessed.
     """
 
     name: str
@@ -322,6 +323,7 @@ class ModelDef:
     metadata: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     weighted: bool = False
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _refuse_unknown_dims(self)

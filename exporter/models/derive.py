@@ -15,8 +15,9 @@ from torch.utils._pytree import tree_map
 
 from exporter.errors import Refused
 from exporter.host import files
+from exporter.models import tables
 from exporter.models.call import Call, by_name, in_a_row, named_outputs
-from exporter.models.given import EXAMPLE, given_dims, given_inputs
+from exporter.models.given import EXAMPLE, given_dims, given_inputs, indexing, refuse_unsaid, unsaid
 from exporter.models.place import Place
 from exporter.parity.cases import Case, generated_inputs
 from exporter.spec import TRUTH, UNTOLD, Dim, ModelDef, Sample, Tensor
@@ -212,8 +213,11 @@ def _first(path: Path) -> Path:
 
 def _as_said(module: nn.Module, inputs: tuple[Tensor, ...], asked: Asked) -> Inputs:
     dims = {dim.name: dim.opt for dim in given_dims(asked.dims, inputs)}
-    call = by_name(module, {t.name: torch.zeros(t.sized(dims), dtype=getattr(torch, t.dtype)) for t in inputs})
-    by = {tensor.name: tensor for tensor in inputs}
+    zeros = {t.name: torch.zeros(t.sized(dims), dtype=getattr(torch, t.dtype)) for t in inputs}
+    call = by_name(module, zeros)
+    entries = tables.of_module(module, zeros, call.arguments(call.tensors)) if any(map(unsaid, inputs)) else {}
+    by = {t.name: indexing(t, entries.get(t.name, 0)) if unsaid(t) else t for t in inputs}
+    refuse_unsaid(tuple(by.values()))
     return tuple(by[name] for name in call.names), call, {}
 
 

@@ -49,6 +49,7 @@ class Described:
     metadata: dict[str, str]
     options: dict[str, Any]
     weighted: bool
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, definition: ModelDef) -> Described:

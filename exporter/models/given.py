@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from exporter.errors import Refused
 from exporter.spec import Dim, Tensor, factors_of, sizes_in
@@ -12,6 +13,9 @@ TYPES = {
     "f16": "float16", "f32": "float32", "f64": "float64", "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64",
     "u8": "uint8", "bool": "bool",
 }  # fmt: skip
+# The range of whole numbers of which nobody said one, as long as that may still be found.
+UNSAID = (0.0, 0.0)
+GUESS = "drawn from 0..1, for nothing says which whole numbers it may be"
 EXAMPLE = "--input x=1x3x224x224:f32"
 FORM = re.compile(r"(?P<name>[^=]+)=(?P<shape>[^:]*)(:(?P<type>\w+)(:(?P<low>[-+.\deE]+):(?P<high>[-+.\deE]+))?)?")
 
@@ -30,6 +34,84 @@ def given_inputs(texts: Sequence[str]) -> tuple[Tensor, ...]:
         if names.count(name) > 1:
             raise _bad(f"--input {name}=... is given twice", "an input has one shape and one type")
     return found
+
+
+def with_ranges(
+    inputs: Sequence[Tensor], texts: Sequence[str], tables: Mapping[str, int], shown: str
+) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
+    """The inputs of a file, which says what they are and not which numbers they may have.
+
+    Args:
+        inputs: as the file has them.
+        texts: of ``--input``, which may give a range to each.
+        tables: by name how many entries there are of what an input is an index of.
+        shown: the file, for errors.
+
+    Returns:
+        The inputs with their ranges, each with how it came to it as its meaning, and what is to be told of guesses.
+
+    Raises:
+        Refused: ``bad-input`` for an input that the file has not, or has in another shape or type.
+    """
+    said = {tensor.name: tensor for tensor in given_inputs(texts)}
+    known = {tensor.name: tensor for tensor in inputs}
+    for name, tensor in said.items():
+        same = known.get(name)
+        if same is None or (same.shape, same.dtype) != (tensor.shape, tensor.dtype):
+            raise _bad(
+                f"--input {name}=... is no input of {shown} in that shape and type",
+                f"{shown} has its inputs already, of which the range alone may be said: "
+                + ", ".join(map(text_of, inputs)),
+                f"--input {text_of(same or inputs[0])}:0:99",
+            )
+    ranged = tuple(_ranged(tensor, said.get(tensor.name), tables.get(tensor.name, 0)) for tensor in inputs)
+    guessed = [tensor for tensor in ranged if tensor.meaning == GUESS]
+    notes = [f"input {tensor.name}: {GUESS}; give --input {text_of(tensor)}:0:99" for tensor in guessed]
+    return ranged, tuple(notes)
+
+
+def _ranged(tensor: Tensor, said: Tensor | None, entries: int) -> Tensor:
+    if said is not None and not unsaid(said):
+        return replace(tensor, low=said.low, high=said.high, meaning="in the range of --input")
+    if not is_whole(tensor.dtype):
+        return tensor
+    found = indexing(tensor, entries)
+    return found if not unsaid(found) else replace(found, low=0.0, high=1.0, meaning=GUESS)
+
+
+def indexing(tensor: Tensor, entries: int) -> Tensor:
+    """An input in the range of the table that it is an index of; itself where it is of none."""
+    if not is_whole(tensor.dtype) or entries < 2:
+        return tensor
+    return replace(tensor, low=0.0, high=entries - 1.0, meaning=f"index of one of {entries} entries")
+
+
+def unsaid(tensor: Tensor) -> bool:
+    """Whether nothing says yet which whole numbers an input may be."""
+    return is_whole(tensor.dtype) and (tensor.low, tensor.high) == UNSAID
+
+
+def refuse_unsaid(inputs: Sequence[Tensor]) -> None:
+    """Refuses whole numbers without a range.
+
+    Raises:
+        Refused: ``bad-input``.
+    """
+    for tensor in filter(unsaid, inputs):
+        text = f"--input {text_of(tensor)}"
+        why = "numbers that the model does not know, such as tokens beyond its table, would make it fail"
+        raise _bad(f"{text}: nothing says which whole numbers it may be", why, f"{text}:0:99")
+
+
+def is_whole(dtype: str) -> bool:
+    """Whether a type has whole numbers, more than the two of truth values."""
+    return dtype.startswith(("int", "uint"))
+
+
+def text_of(tensor: Tensor) -> str:
+    """An input as ``--input`` says it, without its range."""
+    short = {long: short for short, long in TYPES.items()}
+    return f"{tensor.name}={','.join(map(str, tensor.shape))}:{short.get(tensor.dtype, tensor.dtype)}"
 
 
 def given_dims(texts: Sequence[str], inputs: Sequence[Tensor]) -> tuple[Dim, ...]:
@@ -95,12 +177,9 @@ def _shape(text: str, shape: str) -> tuple[int | str, ...]:
 
 
 def _range(text: str, dtype: str, low: str | None, high: str | None) -> tuple[float, float]:
-    whole = dtype.startswith(("int", "uint"))
+    whole = is_whole(dtype)
     if low is None or high is None:
-        if whole:
-            why = "numbers that the model does not know, such as tokens beyond its table, would make it fail"
-            raise _bad(f"--input {text}: nothing says which whole numbers it may be", why, f"--input {text}:0:99")
-        return (0.0, 1.0) if dtype == "bool" else (-1.0, 1.0)
+        return UNSAID if whole else (0.0, 1.0) if dtype == "bool" else (-1.0, 1.0)
     try:
         values = float(low), float(high)
     except ValueError:

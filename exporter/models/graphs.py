@@ -25,8 +25,9 @@ from exporter.evaluator import apart, array_of, evaluator, in_float64
 from exporter.external import refuse_bad
 from exporter.graph import INSIDE, OPSET, Graph, apart_from_data, tensors_of
 from exporter.lower.worker import in_opset
+from exporter.models import tables
 from exporter.models.derive import OWN, Asked, with_outputs
-from exporter.models.given import dim_of
+from exporter.models.given import UNSAID, dim_of, is_whole, with_ranges
 from exporter.models.place import Place
 from exporter.spec import Dim, ModelDef, Tensor
 
@@ -110,21 +111,23 @@ def of_graph(place: Place, asked: Asked) -> ModelDef:
             should not; ``missing-operator`` for what the evaluator cannot run;
             ``bad-input``, ``bad-dim``.
     """
-    if asked.inputs:
-        raise Refused(
-            "bad-input",
-            f"--input is given, and {place.shown} has its inputs already",
-            where=f"MODEL {place.shown}",
-            why="a graph says what it takes",
-            next="leave --input out; --dim gives the range of its dims",
-        )
     load = partial(_loaded, Path(place.place))
     model = load()
-    inputs, dims = _interface(model, asked.dims, place)
+    bare, dims = _interface(model, asked.dims, place)
+    inputs, notes = with_ranges(bare, asked.inputs, tables.of_graph(model), place.shown)
     names = [value.name for value in model.graph.output]
     del model  # its weights, where they lie in the file itself
     definition = ModelDef(
-        place.label, OWN, lambda: Evaluated(load), inputs, (), place.shown, "the user's own", dims=dims, weighted=True
+        place.label,
+        OWN,
+        lambda: Evaluated(load),
+        inputs,
+        (),
+        place.shown,
+        "the user's own",
+        dims=dims,
+        weighted=True,
+        notes=notes,
     )
     return with_outputs(definition, Evaluated(load), place, names)
 
@@ -197,8 +200,8 @@ def _interface(
                 next="give the graph tensors of numbers",
             )
         shape = tuple(dim.dim_param or dim.dim_value for dim in kind.shape.dim)
-        whole = not dtype.startswith("float")
-        inputs.append(Tensor(value.name, shape, "", dtype, 0.0 if whole else -1.0, 1.0))
+        low, high = UNSAID if is_whole(dtype) else (0.0 if dtype == "bool" else -1.0, 1.0)
+        inputs.append(Tensor(value.name, shape, "", dtype, low, high))
     named = list(dict.fromkeys(size for tensor in inputs for size in tensor.shape if isinstance(size, str)))
     for name in [*named, *ranges]:
         if name not in ranges or name not in named:

@@ -15,7 +15,9 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from exporter.errors import NotProven, Refused
+from exporter.models import tables
 from exporter.models.derive import OWN, Asked, with_outputs
+from exporter.models.given import UNSAID, is_whole, unsaid, with_ranges
 from exporter.models.place import Place
 from exporter.spec import Dim, ModelDef, Tensor
 
@@ -50,20 +52,16 @@ def of_program(place: Place, asked: Asked) -> ModelDef:
     path = Path(place.place)
     program = _loaded(path)
     _refuse_training(program, path)
-    if asked.inputs:
-        raise Refused(
-            "bad-input",
-            f"--input is given, and {path.name} has its inputs already",
-            where=f"MODEL {place.shown}",
-            why="a program was exported with its names, shapes and types",
-            next="leave --input out, or export the program again",
-        )
-    inputs, dims = _interface(program, asked.dims, place)
+    bare, dims = _interface(program, asked.dims, place)
+    module, sizes = Program(program), {dim.name: dim.opt for dim in dims}
+    zeros = {t.name: torch.zeros(t.sized(sizes), dtype=getattr(torch, t.dtype)) for t in bare}
+    looked_up = tables.of_module(module, zeros, (tuple(zeros.values()), {})) if any(map(unsaid, bare)) else {}
+    inputs, notes = with_ranges(bare, asked.inputs, looked_up, place.shown)
     definition = ModelDef(
         place.label, OWN, lambda: Program(_loaded(path)), inputs, (), place.shown, "the user's own", dims=dims,
-        weighted=True,
+        weighted=True, notes=notes,
     )  # fmt: skip
-    return with_outputs(definition, Program(program), place)
+    return with_outputs(definition, module, place)
 
 
 def _loaded(path: Path) -> ExportedProgram:
@@ -125,7 +123,7 @@ def _interface(program: ExportedProgram, texts: Sequence[str], place: Place) -> 
             )
         shape = tuple(_entry(size, program, asked, dims, name) for size in value.shape)
         dtype = str(value.dtype).removeprefix("torch.")
-        low, high = (0.0, 1.0) if not value.is_floating_point() else (-1.0, 1.0)
+        low, high = UNSAID if is_whole(dtype) else (0.0 if dtype == "bool" else -1.0, 1.0)
         inputs.append(Tensor(name, shape, "", dtype, low, high))
     for name, text in asked.items():
         if name not in dims:

@@ -9,6 +9,7 @@ from typing import Any
 
 from exporter import registry
 from exporter.manifest import Manifest
+from exporter.models.given import text_of
 from exporter.models.place import placed
 from exporter.request import Request
 from exporter.spec import Tensor
@@ -57,5 +58,4 @@ def build_of(manifest: Manifest, code: Code) -> dict[str, Any]:
 
 def _text(tensor: Tensor) -> str:
     """An input as ``--input`` says it."""
-    shape = ",".join(map(str, tensor.shape))
-    return f"{tensor.name}={shape}:{tensor.dtype}:{tensor.low:g}:{tensor.high:g}"
+    return f"{text_of(tensor)}:{tensor.low:.17g}:{tensor.high:.17g}"

@@ -103,3 +103,30 @@ def test_a_definition_is_written_and_exports(here: Path) -> None:
     run("init", "gtcrn", cwd=here).refused("has-definition")
     ended = run("fake-good", "net_definition.py:net_definition", "--no-profile", "--json", cwd=here)
     assert ended.code == 0 and ended.json["verdict"] == "PASS"
+
+
+def test_a_range_that_was_guessed_is_told_and_one_that_is_known_is_kept(here: Path) -> None:
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Gather", ["words", "ids"], ["rows"]), helper.make_node("Gather", ["rows", "at"], ["y"]),
+    ]  # fmt: skip
+    ends = [helper.make_tensor_value_info(name, TensorProto.INT64, [3]) for name in ("ids", "at")]
+    words = numpy_helper.from_array(np.linspace(-1, 1, 200, dtype=np.float32).reshape(50, 4), "words")
+    graph = helper.make_graph(
+        nodes, "g", ends, [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 4])], [words]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), here / "it.onnx")
+
+    guessed = run("mobile", "it.onnx", "--no-profile", cwd=here)
+    assert guessed.code == 0, guessed
+    assert "note, traced: input at: drawn from 0..1" in guessed.out and "give --input at=3:i64:0:99" in guessed.out
+    inputs = json.loads((here / "it.bundle" / "manifest.json").read_text())["inputs"]
+    assert [(t["low"], t["high"]) for t in inputs] == [(0, 49), (0, 1)] and "50 entries" in inputs[0]["meaning"]
+    told = run("mobile", "it.onnx", "--input", "at=3:i64:0:2", "--no-profile", "--replace", cwd=here)
+    assert told.code == 0 and "drawn from" not in told.out, told
+    inputs = json.loads((here / "it.bundle" / "manifest.json").read_text())["inputs"]
+    assert [(t["low"], t["high"]) for t in inputs] == [(0, 49), (0, 2)]
+    run("mobile", "it.onnx", "--input", "at=4:i64:0:2", "--no-profile", cwd=here).refused("bad-input")

@@ -32,7 +32,7 @@ TORCH = {
     "checkpoint.py",
     "latency/worker.py",
     "diagnose/eager.py",
-    *(f"models/{name}.py" for name in ("call", "derive", "graphs", "own", "program")),
+    *(f"models/{name}.py" for name in ("call", "derive", "graphs", "own", "program", "tables")),
 }
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "onnxsim", *RUNTIMES}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import Refused
-from exporter.models.given import given_dims, given_inputs
+from exporter.models.given import given_dims, given_inputs, indexing, refuse_unsaid, unsaid
 from exporter.models.place import Place, placed
 from exporter.spec import Dim
 
@@ -63,7 +63,7 @@ def test_inputs_and_their_dims() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("x", "is not NAME=SHAPE"), ("x=1x3:f99", "f99 is no type"), ("ids=1x4:i64", "which whole numbers"),
+        ("x", "is not NAME=SHAPE"), ("x=1x3:f99", "f99 is no type"),
         ("x=1x0x3", "a size is 0"), ("ids=4:i64:5:5", "no range"), ("ids=4:i64:0.5:5", "no range"),
         ("x=4:f32:a:b", "is not NAME"),
         ("x=1x3x h!", "neither a dim"), ("x=4:f32:1e:2", "no range"),
@@ -72,6 +72,14 @@ def test_inputs_and_their_dims() -> None:
 def test_inputs_that_say_nothing(text: str, words: str) -> None:
     with pytest.raises(Refused, match=words):
         given_inputs([text])
+
+
+def test_whole_numbers_have_their_range_from_somewhere() -> None:
+    (ids,) = given_inputs(["ids=1x4:i64"])
+    assert unsaid(ids) and not unsaid(indexing(ids, 9)) and indexing(ids, 9).high == 8
+    with pytest.raises(Refused, match="which whole numbers"):
+        refuse_unsaid((ids,))
+    assert unsaid(indexing(ids, 1)), "a table of one entry gives one number, and a range has two"
 
 
 def test_an_input_twice_and_dims_apart_from_shapes() -> None:
