@@ -10,6 +10,7 @@ import platform
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def digest_of(parts: Any) -> str:
 
 def _made_by(found: Found, own: str) -> dict[str, Any]:
     return {
-        "sources": [found.sources, _digests(found.files)],  # as it was found, and as it is now
+        # As it was found, and as it is now.
+        "sources": [found.sources, _if_touched(found.files) if found.request.own else _digests(found.files)],
         "packages": _packages() if found.request.own else None,
         "own samples": own,
         "ours": _digests(sorted(OURS.rglob("*.py"))),
@@ -94,6 +96,20 @@ def _packages() -> list[Any]:
 def _digests(paths: Iterable[Path]) -> list[tuple[str, str]]:
     """Names and digests in order; names may be equal, of files in different folders."""
     return [(path.name, sha256(path)) for path in paths]
+
+
+def _if_touched(paths: Iterable[Path]) -> list[tuple[str, str]]:
+    """The same of files that may be gigabytes of weights: one is read again only where somebody touched it."""
+    try:
+        found = [(path, path.stat()) for path in paths]
+    except OSError:
+        return [("gone", secrets.token_hex())]  # what cannot be told is never the same
+    return [(path.name, _digest(path, (s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns))) for path, s in found]
+
+
+@cache
+def _digest(path: Path, _touched: tuple[int, ...]) -> str:
+    return sha256(path)
 
 
 def _within(place: Path) -> list[Path]:

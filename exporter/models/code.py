@@ -42,14 +42,6 @@ def called(place: Place, options: Mapping[str, Any]) -> Any:
             raise _failed(place, error, f"{place.name}()") from error
 
 
-def sources() -> list[Path]:
-    """The files of the user's own code that are loaded: no installed package's, no library's, none of ours."""
-    installed = (sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[2]))
-    files = {Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
-    own = {path.resolve() for path in files if path.suffix == ".py" and path.is_absolute() and path.is_file()}
-    return sorted(path for path in own if not str(path).startswith(installed))
-
-
 @contextmanager
 def _as_it_was() -> Iterator[None]:
     folder = Path.cwd()

@@ -13,10 +13,10 @@ from torch import nn
 from exporter import registry
 from exporter.bundle import write_tensors
 from exporter.errors import Refused
-from exporter.graph import sha256
 from exporter.isolate import Channel
 from exporter.models import code
 from exporter.models.call import positional
+from exporter.models.dependencies import answer, looking_on, sources, sources_of_code
 from exporter.models.derive import Asked, of_module, with_outputs
 from exporter.models.described import Described
 from exporter.models.graphs import of_graph
@@ -93,18 +93,25 @@ def describe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         channel: told what is looked at.
 
     Returns:
-        ``{"described": as :class:`Described`, "sources": [[file's name, digest], ...], "files": [path, ...]}``; the
-        last source is the weights, since nobody knows what code reads them from, and a graph's may lie beside it.
+        ``{"described": as :class:`Described`, "sources": [[name, digest], ...], "files": [path, ...]}``: the files
+        that its graph depends on, then what else it does; the last source is the weights, since nobody knows what code
+        reads them from, and a graph's may lie beside it.
     """
     from exporter.define import weights_digest  # which asks this package for definitions
 
-    place = placed(request["build"]["model"])
+    build = request["build"]
+    place = placed(build["model"])
     channel.send({"event": "progress", "what": f"looking at {place.shown}"})
-    definition = defined(request["build"])
-    files = [Path(place.place)] if place.kind in FILES else code.sources()
+    with looking_on() as read:
+        definition = defined(build)
+        torch.manual_seed(build["seed"])
+        module = definition.build()
+        weights = ["weights", weights_digest(module)]
+        answers = [] if place.kind in FILES else [["answer", answer(definition, module)]]
+    files, digests = sources([place.place]) if place.kind in FILES else sources_of_code(read)
     return {
-        "described": Described.of(replace(definition, options=dict(request["build"]["options"]))).as_json(),
-        "sources": [*([path.name, sha256(path)] for path in files), ["weights", weights_digest(definition.build())]],
+        "described": Described.of(replace(definition, options=dict(build["options"]))).as_json(),
+        "sources": [*digests, *answers, weights],
         "files": [str(path) for path in files],
     }
 
