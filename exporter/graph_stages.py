@@ -17,6 +17,7 @@ from exporter.cache import Call, Reusing
 from exporter.errors import NotProven, Refused
 from exporter.hops import graph_hop, interface_of
 from exporter.manifest import CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, Weights
+from exporter.parity.cases import guarding
 from exporter.preflight import options_of
 from exporter.request import Request
 from exporter.spec import ModelDef
@@ -85,7 +86,7 @@ def graph_of(
     simplified = {name: path.parent.with_name("simplified") / path.name for name, path in traced.items()}
     (draft.work / "simplified").mkdir()
     work = {name: draft.work / f"{name}.work.json" for name in traced}
-    guards = guarding(cases, definition)
+    guards = [case_request(case) for case in guarding(reference["cases"], definition)]
     simplify = {
         **common,
         "graphs": {name: str(path) for name, path in traced.items()},
@@ -134,18 +135,6 @@ def _traced_and_referenced(
 
 def case_request(case: Mapping[str, Any]) -> dict[str, Any]:
     return {key: case[key] for key in ("name", "scale", "steps", "file")}
-
-
-def guarding(cases: Sequence[Mapping[str, Any]], definition: ModelDef) -> list[Mapping[str, Any]]:
-    """Two small cases, different in size and values, that every simplify pass must survive.
-
-    Sparse and wide values, because they show what normal ones average away.
-    """
-    single = {case["name"]: case for case in cases if case["steps"] == 1}
-    opt = "sparse" + "".join(f"-{d.name}{d.opt}" for d in definition.dims)
-    smallest = "wide" + "".join(f"-{d.name}{d.min}" for d in definition.dims)
-    chosen = [single[name] for name in (opt, smallest) if name in single]
-    return chosen or list(single.values())[:2]
 
 
 def _manifest(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +84,25 @@ def odd_interior(dim: Dim) -> int | None:
             odd = [size for size in inside if size % 2] or inside
             return min(odd, key=lambda size: abs(size - middle))
     return None
+
+
+def guarding(cases: Sequence[Mapping[str, Any]], definition: ModelDef) -> list[Mapping[str, Any]]:
+    """Small cases, different in values and in the size of every dim, that every simplify pass must survive.
+
+    Two of sparse and wide values, because they show what normal ones average away; one more for each dim that has one
+    size in both, as a batch of 1 that may grow.
+    """
+    single = {case["name"]: case for case in cases if case["steps"] == 1}
+    opt = "".join(f"-{dim.name}{dim.opt}" for dim in definition.dims)
+    least = "".join(f"-{dim.name}{dim.min}" for dim in definition.dims)
+    wide = f"wide{least}" if f"wide{least}" in single else f"wide{opt}"  # with many dims there was no room for it
+    chosen = [single[name] for name in (f"sparse{opt}", wide) if name in single] or list(single.values())[:2]
+    for dim in definition.dims:
+        seen = {case["sizes"].get(dim.name) for case in chosen}
+        others = [case for case in single.values() if case["sizes"].get(dim.name, dim.opt) not in seen]
+        if len(seen) == 1 and others:
+            chosen.append(min(others, key=lambda case: math.prod(case["sizes"].values())))
+    return chosen
 
 
 def generated_inputs(definition: ModelDef, case: Case, draw: int = 0) -> dict[str, Array]:

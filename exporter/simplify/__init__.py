@@ -1,4 +1,4 @@
-"""Simplify: passes over a traced graph, each kept only if two cases prove that it changed nothing.
+"""Simplify: passes over a traced graph, each kept only if a few cases, of several sizes, prove that it changed nothing.
 
 :data:`ORDER` is the list; a pass is a function from a model to a model. A pass that loses an input, an output, a dim
 or parity is dropped and named, and the ones after it start from the graph before it.
@@ -44,7 +44,7 @@ def simplify(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     Args:
         request: ``graphs``, ``simplified`` and ``work`` (paths by name), ``onnx_tests`` (a folder), and what
-            :func:`worker.measure` takes of ``cases`` (the two that guard each pass), ``outputs``, ``state``,
+            :func:`worker.measure` takes of ``cases`` (those that guard each pass), ``outputs``, ``state``,
             ``stream``, ``program`` and ``options``.
         channel: gets one progress event per pass and graph.
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.parity.cases import LARGEST, SCALES, Case, generated_inputs, odd_interior, plan, values
+from exporter.parity.cases import LARGEST, SCALES, Case, generated_inputs, guarding, odd_interior, plan, values
 from exporter.spec import Dim, ModelDef, State, Stream, Tensor
 
 
@@ -61,6 +61,18 @@ def test_the_plan(definition: ModelDef) -> None:
     opts = [case for case in single if case.sizes == definition.opt_sizes()]
     assert len(opts) >= 2, "two cases of one size, so that an output which nothing moves is noticed"
     assert (definition.stream is None) == all(case.kind != "sequence" for case in found), "a state is judged in use"
+
+
+@settings(deadline=None, max_examples=60)
+@given(definitions())
+def test_what_guards_a_pass_has_two_sizes_of_every_dim(definition: ModelDef) -> None:
+    """One alone would keep a pass that freezes a batch of 1, which is both the least and the usual one."""
+    cases = [case.__dict__ for case in plan(definition)]
+    found = guarding(cases, definition)
+    assert 2 <= len(found) <= 2 + len(definition.dims) and all(case["steps"] == 1 for case in found)
+    assert [case["scale"] for case in found[:2]] == ["sparse", "wide"]
+    for dim in definition.dims:
+        assert dim.fixed or len({case["sizes"][dim.name] for case in found}) > 1, dim
 
 
 @given(dims())

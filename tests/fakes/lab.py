@@ -24,6 +24,7 @@ from exporter.errors import ExporterError, NotProven, Refused, StageFailed
 from exporter.isolate import Outcome
 from exporter.lower import Lowered
 from exporter.manifest import Manifest
+from exporter.parity.cases import guarding
 from exporter.parity.worker import quiet_polygraphy
 from exporter.spec import Dim, ModelDef
 from exporter.stages import Stages
@@ -225,7 +226,7 @@ def specimen(model: str, folder: Path, seed: int = 0, checkpoint: Path | None = 
     stages.run("trace", "exporter.trace:stage", {"build": build, "outputs": _texts(traced)})
     cases = [graph_stages.case_request(case) for case in reference["cases"]]
     common = hops.interface_of(definition, preflight.options_of(definition, "fp32", 1))
-    guard = [graph_stages.case_request(c) for c in graph_stages.guarding(reference["cases"], definition)]
+    guard = [graph_stages.case_request(c) for c in guarding(reference["cases"], definition)]
     passes = stages.run(
         "simplify",
         "exporter.simplify:simplify",
