@@ -74,15 +74,18 @@ def _of_definition(made: ModelDef, place: Place, asked: Asked) -> ModelDef:
 
 
 def _refuse_no_module(found: Any, place: Place) -> None:
-    if isinstance(found, torch.jit.ScriptModule) or not isinstance(found, nn.Module):
-        scripted = "a TorchScript module, whose Python is gone" if isinstance(found, torch.jit.ScriptModule) else ""
-        raise Refused(
-            "wrong-model",
-            f"{place.shown} gave {scripted or f'{type(found).__name__}, no torch.nn.Module'}",
-            where=f"MODEL {place.shown}",
-            why="a model is a torch.nn.Module, perhaps with example inputs in a tuple beside it, or a ModelDef",
-            next=f"return the module from {place.name}",
-        )
+    if isinstance(found, nn.Module) and not isinstance(found, torch.jit.ScriptModule):
+        return
+    several = isinstance(found, (tuple, list))
+    said = f"{f'a {type(found).__name__} of {len(found)}' if several else type(found).__name__}, no torch.nn.Module"
+    said = "a TorchScript module, whose Python is gone" if isinstance(found, torch.jit.ScriptModule) else said
+    raise Refused(
+        "wrong-model",
+        f"{place.shown} gave {said}",
+        where=f"MODEL {place.shown}",
+        why="a model is a torch.nn.Module, perhaps with example inputs in a tuple beside it, or a ModelDef",
+        next="return module, (first, second)" if several and len(found) > 2 else f"return the module from {place.name}",
+    )
 
 
 def describe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,71 @@ def test_a_file_that_does_not_import_cites_its_line(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         defined(f"{file}:make")
     assert caught.value.code == "factory-failed" and "broken.py:1: import helper" in caught.value.where
+
+
+BROKEN = """import torch
+def needs(width, *, depth=2): return torch.nn.Linear(width, 4), torch.ones(2, width)
+def three(): return torch.nn.Linear(4, 4), torch.ones(2, 4), torch.ones(2, 4)
+class Odd(Exception):
+    def __str__(self): raise RuntimeError
+def odd(): raise Odd
+def long(): raise ValueError("x" * 9000)
+def fails(width=3): raise ValueError(f"width {width}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "what", "where", "next"),
+    [
+        ("needs", {}, "bad-option", "needs width", "(width, *, depth=2)", "--set width=VALUE"),
+        ("needs", {"widht": 3}, "bad-option", "nearest: width", "needs", "parameters"),
+        ("three", {}, "wrong-model", "a tuple of 3", "three", "return module, (first, second)"),
+        ("odd", {}, "factory-failed", "raised Odd", "my net.py:6: def odd", "runpy"),
+        ("long", {}, "factory-failed", "xxx...", "my net.py:7", "runpy"),
+    ],
+)
+def test_what_a_function_does_wrong_is_told_with_its_line_and_what_to_type(
+    name: str, options: dict[str, Any], error: str, what: str, where: str, next: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "my net.py"
+    file.write_text(BROKEN)
+    with pytest.raises(Refused) as caught:
+        defined(f"{file}:{name}", **options)
+    assert caught.value.code == error and len(caught.value.what) < 500
+    assert what in caught.value.what and where in caught.value.where and next in caught.value.next
+
+
+@pytest.mark.parametrize("folder", ["plain", "with space", "it's $HOME"])
+def test_the_command_that_calls_a_function_by_hand_does(folder: str, tmp_path: Path) -> None:
+    """Wherever one types it, whatever the file is called."""
+    file = tmp_path / folder / "my net.py"
+    file.parent.mkdir()
+    (file.parent / "beside.py").write_text("")
+    file.write_text("import beside\n" + BROKEN)
+    with pytest.raises(Refused) as caught:
+        defined(f"{file}:fails", width="4 or 5")
+    typed = caught.value.next.replace(" python ", f" {sys.executable} ")
+    ran = subprocess.run(["bash", "-c", typed], cwd="/", capture_output=True, text=True, check=False)
+    assert ran.stderr.splitlines()[-1] == "ValueError: width 4 or 5"
+
+
+def test_a_file_that_is_no_python_cites_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("import torch\ndef make(:\n    pass\n")
+    with pytest.raises(Refused) as caught:
+        defined(f"{file}:make")
+    assert "broken.py:2: def make(:" in caught.value.where and "SyntaxError" in caught.value.what
+
+
+def test_a_file_is_run_once(tmp_path: Path) -> None:
+    """An operator of one's own can be registered once."""
+    file = tmp_path / "ops.py"
+    file.write_text(
+        "import torch\ntorch.library.Library('tests_ops', 'DEF').define('twice(Tensor x) -> Tensor')\n"
+        "def make():\n return torch.nn.Linear(4, 2), torch.ones(1, 4)\n"
+    )
+    it = defined(f"{file}:make")
+    assert it.build() is not it.build()
 
 
 def test_what_it_imports_beside_it_counts_as_its_source(tmp_path: Path) -> None:
