@@ -13,11 +13,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from exporter.errors import Refused
 
 ONE = "output"
+# Attributes under which modules are known to keep an example of their inputs.
+EXAMPLES = ("example_inputs", "example_input_array")
+# How tensors reach a ``forward``.
+IN_ORDER, BY_NAME, NESTED = "in order", "by name", "nested"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,27 @@ class Call:
         leaves = [next(given) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
         args, kwargs = tree_unflatten(leaves, self.tree)
         return args, kwargs
+
+
+def example_of(module: nn.Module) -> Any:
+    """The example of its inputs that a module keeps itself; None where it keeps none."""
+    example = next((getattr(module, name) for name in EXAMPLES if getattr(module, name, None) is not None), None)
+    return example() if callable(example) and not isinstance(example, nn.Module) else example
+
+
+def shown(module: nn.Module, example: Any) -> Call:
+    """The call that an example is: a tensor, a tuple of arguments, ``(args, kwargs)``, or a mapping."""
+    # Each tensor an object of its own: one that is given twice is two inputs.
+    example = tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, example)
+    if isinstance(example, Mapping) and all(isinstance(name, str) for name in example):
+        tensors = {name: value for name, value in example.items() if isinstance(value, torch.Tensor)}
+        if len(tensors) == len(example):
+            return by_name(module, tensors)
+        return Call.of(module, (), example)
+    if isinstance(example, (tuple, list)):
+        pair = len(example) == 2 and isinstance(example[0], tuple) and isinstance(example[1], dict)
+        return Call.of(module, *example) if pair else Call.of(module, example, {})
+    return Call.of(module, (example,), {})
 
 
 def by_name(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Call:
@@ -112,8 +137,33 @@ def in_a_row(module: nn.Module, call: Call) -> nn.Module:
     return module
 
 
+def as_shown(module: nn.Module, example: Any = None) -> nn.Module:
+    """The module, called with tensors in a row, each handed on to where an example, or its own, has one."""
+    return in_a_row(module, shown(module, example_of(module) if example is None else example))
+
+
+def by_names(module: nn.Module, *names: str) -> nn.Module:
+    """The module, called with tensors in a row, handed on as the parameters of ``forward`` that have these names."""
+    return in_a_row(module, by_name(module, {name: torch.empty(0) for name in names}))
+
+
+def handed(module: nn.Module) -> str:
+    """How tensors in a row reach the ``forward`` of a module that is called with them."""
+    if not isinstance(module, _Row):
+        return IN_ORDER
+    args, kwargs = module._exporter_call.arguments(module._exporter_call.tensors)
+    if not all(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values())):
+        return NESTED
+    theirs: type[nn.Module] = type(module).__mro__[2]  # behind the class of a row and ours
+    free = [p.name for p in inspect.signature(theirs.forward).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    free = free[1 : len(kwargs) + 1]
+    return IN_ORDER if not kwargs or (not args and list(kwargs) == free) else BY_NAME
+
+
 def positional(module: nn.Module, count: int) -> nn.Module:
     """The module, called with so many tensors in order; of what it gives, the tensors alone."""
+    if isinstance(module, _Row):  # its definition knows where they go
+        return module
     given = [torch.empty(0) for _ in range(count)]
     leaves, tree = tree_flatten((tuple(given), {}))
     return in_a_row(module, Call(tree, tuple(leaves), ("",) * count))

@@ -11,20 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from exporter.errors import Refused
 from exporter.host import files
 from exporter.models import tables
-from exporter.models.call import Call, by_name, in_a_row, named_outputs
+from exporter.models.call import Call, by_name, example_of, in_a_row, named_outputs, shown
 from exporter.models.given import EXAMPLE, given_dims, given_inputs, indexing, refuse_unsaid, unsaid
 from exporter.models.place import Place
 from exporter.parity.cases import Case, generated_inputs
 from exporter.spec import TRUTH, UNTOLD, Dim, ModelDef, Sample, Tensor
 
 OWN = "own"
-# Attributes under which modules are known to keep an example of their inputs.
-EXAMPLES = ("example_inputs", "example_input_array")
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,16 @@ def with_outputs(definition: ModelDef, module: nn.Module, place: Place, names: S
         taken.add(free)
         outputs.append(Tensor(free, shape, "", str(value.dtype).removeprefix("torch.")))
     return replace(definition, outputs=tuple(outputs))
+
+
+def refuse_not_running(definition: ModelDef, module: nn.Module, place: Place) -> None:
+    """Refuses a definition whose module does not run on what it says; several graphs are run where they are driven.
+
+    Raises:
+        Refused: ``example-failed``, with the line of the user's own code.
+    """
+    if not definition.parts:
+        _seen(definition, module, definition.opt_sizes(), place)
 
 
 def _refuse_complex(definition: ModelDef, name: str, value: torch.Tensor, place: Place) -> None:
@@ -189,8 +196,7 @@ def _inputs(place: Place, module: nn.Module, example: Any, asked: Asked) -> Inpu
     if asked.inputs:
         return _as_said(module, given_inputs(asked.inputs), asked)
     if example is None:
-        example = next((getattr(module, name) for name in EXAMPLES if getattr(module, name, None) is not None), None)
-        example = example() if callable(example) and not isinstance(example, nn.Module) else example
+        example = example_of(module)
     if example is not None:
         return _as_shown(module, example)
     if asked.known:
@@ -223,9 +229,7 @@ def _as_said(module: nn.Module, inputs: tuple[Tensor, ...], asked: Asked) -> Inp
 
 def _as_shown(module: nn.Module, example: Any) -> Inputs:
     """What an example shows: its values are real, and integers lie in the range that it has."""
-    # Each tensor an object of its own: one that is given twice is two inputs.
-    example = tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf, example)
-    call = _call(module, example)
+    call = shown(module, example)
     if not call.names:
         raise Refused(
             "no-inputs",
@@ -236,18 +240,6 @@ def _as_shown(module: nn.Module, example: Any) -> Inputs:
         )
     real = {name: tensor.numpy() for name, tensor in zip(call.names, call.tensors, strict=True)}
     return tuple(_tensor(name, value) for name, value in real.items()), call, real
-
-
-def _call(module: nn.Module, example: Any) -> Call:
-    if isinstance(example, Mapping) and all(isinstance(name, str) for name in example):
-        tensors = {name: value for name, value in example.items() if isinstance(value, torch.Tensor)}
-        if len(tensors) == len(example):
-            return by_name(module, tensors)
-        return Call.of(module, (), example)
-    if isinstance(example, (tuple, list)):
-        pair = len(example) == 2 and isinstance(example[0], tuple) and isinstance(example[1], dict)
-        return Call.of(module, *example) if pair else Call.of(module, example, {})
-    return Call.of(module, (example,), {})
 
 
 def _tensor(name: str, value: np.ndarray[Any, Any]) -> Tensor:

@@ -29,12 +29,14 @@ class Found:
         request: what was asked for, with all that a child needs to build it.
         sources: names and digests of the files that its graph depends on, and of the weights of a user's own model.
         files: where the files lie.
+        handed: how tensors reach the ``forward`` of a user's own module; see :func:`exporter.models.call.handed`.
     """
 
     definition: ModelDef
     request: Request
     sources: tuple[tuple[str, str], ...]
     files: tuple[Path, ...] = ()
+    handed: str = ""
 
 
 def found(request: Request, progress: Progress) -> Found:
@@ -64,7 +66,8 @@ def found(request: Request, progress: Progress) -> Found:
         samples if described.samples else None, calibration if described.calibration else None
     )
     files = tuple(Path(file) for file in seen["files"])
-    return Found(definition, request, tuple((name, digest) for name, digest in seen["sources"]), files)
+    sources = tuple((name, digest) for name, digest in seen["sources"])
+    return Found(definition, request, sources, files, seen["handed"])
 
 
 def _refuse_rounding(request: Request) -> None:

@@ -15,9 +15,9 @@ from exporter.bundle import write_tensors
 from exporter.errors import Refused
 from exporter.isolate import Channel
 from exporter.models import code
-from exporter.models.call import positional
+from exporter.models.call import handed, positional
 from exporter.models.dependencies import answer, looking_on, sources, sources_of_code
-from exporter.models.derive import Asked, of_module, with_outputs
+from exporter.models.derive import Asked, of_module, refuse_not_running, with_outputs
 from exporter.models.described import Described
 from exporter.models.graphs import of_graph
 from exporter.models.place import Place, placed
@@ -68,9 +68,10 @@ def _of_definition(made: ModelDef, place: Place, asked: Asked) -> ModelDef:
     definition = made.with_dims(asked.dims)
     if definition.deploy is None and not definition.parts:
         definition = replace(definition, build=lambda: positional(made.build(), len(made.inputs)))
-    if definition.outputs:
-        return definition
-    return with_outputs(definition, definition.build().eval(), place)
+    if not definition.outputs:
+        return with_outputs(definition, definition.build().eval(), place)
+    refuse_not_running(definition, definition.build().eval(), place)
+    return definition
 
 
 def _refuse_no_module(found: Any, place: Place) -> None:
@@ -96,9 +97,9 @@ def describe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         channel: told what is looked at.
 
     Returns:
-        ``{"described": as :class:`Described`, "sources": [[name, digest], ...], "files": [path, ...]}``: the files
-        that its graph depends on, then what else it does; the last source is the weights, since nobody knows what code
-        reads them from, and a graph's may lie beside it.
+        ``{"described": as :class:`Described`, "sources": [[name, digest], ...], "files": [path, ...], "handed": as
+        :func:`handed`}``: the files that its graph depends on, then what else it does; the last source is the weights,
+        since nobody knows what code reads them from, and a graph's may lie beside it.
     """
     from exporter.define import weights_digest  # which asks this package for definitions
 
@@ -116,6 +117,7 @@ def describe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         "described": Described.of(replace(definition, options=dict(build["options"]))).as_json(),
         "sources": [*digests, *answers, weights],
         "files": [str(path) for path in files],
+        "handed": handed(module),
     }
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import keyword
+import os
 import re
 from pathlib import Path
 
 from exporter.errors import Refused
 from exporter.folders import write_whole
-from exporter.models.find import found
+from exporter.models.find import Found, found
 from exporter.models.place import Place, placed
 from exporter.request import Request
-from exporter.spec import Dim, ModelDef, Tensor
+from exporter.spec import Dim, Tensor
 from exporter.stages import Progress
 
 HEAD = '''"""{name}, as a definition: what it takes and gives, and what is known of it.
@@ -21,14 +22,12 @@ Written by `exporter init {shown}`; yours to change. Try it:
     exporter TARGET {file}:{function} --no-profile
 """
 
-from exporter.spec import Dim, ModelDef, Tensor
-
 {importing}
 
 
 def build():
-    made = {asked}({options})
-    return made[0] if isinstance(made, tuple) else made  # without the example that may stand beside it
+    made = make_it({options})
+    {built}
 
 
 def {function}() -> ModelDef:
@@ -61,6 +60,16 @@ def {function}() -> ModelDef:
     )
 '''
 
+# What `build` does with what the function made, by how tensors reach `forward`.
+BUILT = {
+    "in order": "return made[0] if isinstance(made, tuple) else made  # without the example that may stand beside it",
+    "by name": """net = made[0] if isinstance(made, tuple) else made
+    return by_names(net, {names})  # of the parameters of `forward`, in the order of `inputs`""",
+    "nested": """net, example = made if isinstance(made, tuple) else (made, None)
+    return as_shown(net, example)  # the tensors of `inputs` go to where the example has some""",
+}
+NEEDS = {"by name": "by_names", "nested": "as_shown"}
+
 
 def scaffold(request: Request, file: Path | None, progress: Progress) -> tuple[Path, str]:
     """Writes a definition file for a user's own module, by looking at it.
@@ -85,7 +94,7 @@ def scaffold(request: Request, file: Path | None, progress: Progress) -> tuple[P
             why="a definition is written for a function of yours that returns a module",
             next=f"exporter models {place.shown}" if place.kind == "registered" else "export it as it is",
         )
-    definition = found(request, progress).definition
+    it = found(request, progress)
     name = _identifier(place.label)
     folder = Path(place.place).parent if place.kind == "file" else Path()  # beside what it imports
     path = file or folder / f"{name}_definition.py"
@@ -97,21 +106,44 @@ def scaffold(request: Request, file: Path | None, progress: Progress) -> tuple[P
             why="what you wrote is not overwritten",
             next="-o ANOTHER.py",
         )
-    write_whole(path, _text(definition, place, path, name).encode())
+    write_whole(path, _text(it, place, path, name).encode())
     return path, f"{path}:{name}_definition"
 
 
-def _text(definition: ModelDef, place: Place, path: Path, name: str) -> str:
-    module = Path(place.place).stem if place.kind == "file" else place.place
+def _text(it: Found, place: Place, path: Path, name: str) -> str:
+    definition = it.definition
+    names = ", ".join(json.dumps(tensor.name) for tensor in definition.inputs)
     return HEAD.format(
         name=place.name, shown=place.shown, file=path.name, function=f"{name}_definition",
-        importing=f"from {module} import {place.name} as make_it", asked="make_it",
+        importing=_importing(it, place, path), built=BUILT[it.handed].format(names=names),
         options=", ".join(f"{key}={value!r}" for key, value in definition.options.items()),
         label=definition.name, first=definition.inputs[0].name,
         inputs="\n".join(_tensor(tensor, True) for tensor in definition.inputs),
         outputs="\n".join(_tensor(tensor, False) for tensor in definition.outputs),
         dims="".join(f"{_dim(dim)}, " for dim in definition.dims).rstrip(),
     )  # fmt: skip
+
+
+def _importing(it: Found, place: Place, path: Path) -> str:
+    """How a definition gets the function: from where it lies, as seen from the definition's own file."""
+    file = Path(place.place).resolve() if place.kind == "file" else Path.cwd() / place.place
+    folder = os.path.relpath(file.parent, path.resolve().parent)
+    there = "Path(__file__).parent" + (f" / {json.dumps(folder)}" if folder != "." else "")
+    named = place.kind == "package" or file.stem.isidentifier()
+    module = file.stem if place.kind == "file" else place.place
+    standard = [
+        *(["import sys"] if folder != "." else []),
+        *(["from pathlib import Path"] if folder != "." or not named else []),
+        *([] if named else ["from runpy import run_path"]),
+    ]
+    ours = [f"from exporter.models.call import {NEEDS[it.handed]}"] if it.handed in NEEDS else []
+    theirs = [
+        *([f"sys.path.insert(0, str({there}))  # what it imports lies there too"] if folder != "." else []),
+        f"from {module} import {place.name} as make_it" if named else
+        f"make_it = run_path(str({there} / {json.dumps(file.name)}))[{json.dumps(place.name)}]",
+    ]  # fmt: skip
+    blocks = standard, [*ours, "from exporter.spec import Dim, ModelDef, Tensor"], theirs
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def _tensor(tensor: Tensor, ranged: bool) -> str:

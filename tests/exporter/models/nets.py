@@ -76,6 +76,17 @@ def nested() -> tuple[nn.Module, tuple[Any, ...]]:
     return Nested(), ({"x": torch.ones(2, 4), "rest": [torch.zeros(2, 4)]}, 2)
 
 
+class Named(nn.Module):
+    """Takes some of what it takes by name alone."""
+
+    def forward(self, x: torch.Tensor, skipped: int = 3, *, scale: torch.Tensor) -> torch.Tensor:
+        return x * scale + skipped
+
+
+def named() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    return Named(), {"scale": torch.full((1,), 2.0), "x": torch.ones(2, 4)}
+
+
 def twice() -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor]]:
     """One tensor in two places."""
     x = torch.ones(1, 3, 8, 8)

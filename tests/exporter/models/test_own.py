@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from exporter.isolate import Limits
 from exporter.models import found, own
 from exporter.models.call import named_tensors
 from exporter.models.described import Described
+from exporter.models.scaffold import scaffold
+from exporter.parity.cases import Case, generated_inputs
 from exporter.request import Request
 from exporter.spec import UNTOLD, ModelDef
 from exporter.stages import silent
@@ -255,6 +258,42 @@ def test_what_is_described_is_the_definition_but_for_its_code() -> None:
         assert getattr(again, name) == getattr(it, name)
     with pytest.raises(AssertionError):
         again.build()
+
+
+@pytest.mark.parametrize("name", ["with_example", "nested", "named", "untrained"])
+@pytest.mark.parametrize("place", [("nets.py", "."), ("its nets.v2.py", "elsewhere")], ids=str)
+def test_a_definition_that_is_written_gives_the_same_model(name: str, place: tuple[str, str], tmp_path: Path) -> None:
+    """However ``forward`` takes its tensors, whatever the file is called and wherever the definition is written."""
+    file, folder = tmp_path / place[0], tmp_path / place[1]
+    file.write_text(Path(NETS).read_text())
+    folder.mkdir(exist_ok=True)
+    path, model = scaffold(Request(f"{file}:{name}", ""), folder / f"{name}_it.py", silent)
+    compile(path.read_text(), str(path), "exec")
+    asked, written = defined(f"{file}:{name}"), defined(model)
+    assert (written.inputs, written.outputs) == (
+        tuple(replace(tensor, meaning=written.inputs[0].meaning) for tensor in asked.inputs),
+        tuple(replace(tensor, meaning=written.inputs[0].meaning) for tensor in asked.outputs),
+    )
+    inputs = generated_inputs(asked, Case("one", "generated", "normal", {}))
+    found = []
+    for definition in (asked, written):
+        module, weights = define.weighted(definition, None, 0)
+        found.append((weights.digest, module(*(torch.from_numpy(inputs[t.name]) for t in asked.inputs))))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+
+
+def test_a_definition_that_does_not_run_cites_the_line_of_its_module(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text(
+        "import torch\nfrom exporter.spec import ModelDef, Tensor\n"
+        "class Net(torch.nn.Module):\n def forward(self, x):\n  return x @ x\n"
+        "def net():\n x, y = Tensor('x', (2, 3)), Tensor('y', (2, 3))\n"
+        " return ModelDef('net', 'own', Net, (x,), (y,), '', '', weighted=True)\n"
+    )
+    with pytest.raises(Refused, match="does not run on x") as caught:
+        defined(f"{file}:net")
+    assert caught.value.code == "example-failed" and "wrong.py:5: return x @ x" in caught.value.where
 
 
 def test_the_parent_runs_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
