@@ -14,7 +14,7 @@ from typing import Any
 from exporter import samples
 from exporter.bundle import Bundle, Draft
 from exporter.cache import Call, Reusing
-from exporter.errors import NotProven, Refused
+from exporter.errors import NotProven, Refused, StageFailed
 from exporter.hops import graph_hop, interface_of
 from exporter.manifest import CaseInfo, GraphFiles, Manifest, ModelInfo, PassRecord, Weights
 from exporter.parity.cases import guarding
@@ -121,6 +121,8 @@ def _traced_and_referenced(
         Call("trace", "exporter.trace:stage", {"build": request.build, "outputs": outputs}),
         Call("reference", "exporter.reference:write_cases", asked),
     )
+    if isinstance(outcomes["reference"].error, StageFailed) and isinstance(outcomes["trace"].error, NotProven):
+        outcomes["trace"].require()  # it says which line of the model does not allow a size, where the other just ended
     value = outcomes["reference"].require()
     if outcomes["trace"].require()["weights"]["digest"] != value["weights"]["digest"]:
         raise NotProven(

@@ -23,6 +23,7 @@ from exporter import define, lowered_eager, samples
 from exporter.bundle import read_tensors, under, write_tensors
 from exporter.errors import NotProven
 from exporter.isolate import Channel
+from exporter.mutation import places
 from exporter.parity import cases as planning
 from exporter.parity.cases import Case
 from exporter.parity.judge import Floor
@@ -95,7 +96,9 @@ def write_cases(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         )
     run.end()
     if _buffer_digest(module) != before:
-        raise _mutated(definition, "a buffer of the module", "buffer-mutated")
+        given_first = planning.generated_inputs(definition, planning.plan(definition)[0])
+        place, _ = _places(definition, module, given_first, torch.get_default_dtype())
+        raise _mutated(definition, "a buffer of the module", "buffer-mutated", place)
     return {
         "cases": written,
         "parameters": sum(p.numel() for p in module.parameters()),
@@ -252,10 +255,13 @@ class _Runs:
         second = self.reference(case, inputs)
         odd = [name for name in first if not np.array_equal(first[name], second[name], equal_nan=True)]
         if odd:
+            written, drawn = _places(self.definition, self._eager, inputs, torch.get_default_dtype())
+            if written and not drawn:
+                raise _mutated(self.definition, "a buffer of the module", "buffer-mutated", written)
             raise NotProven(
                 "non-deterministic",
                 f"two runs on the same input give different {odd[0]}",
-                where=f"model {self.definition.name}, case {case.name}",
+                where=f"model {self.definition.name}, case {case.name}{drawn}",
                 why="no artifact can agree with a model that does not agree with itself",
                 next="remove random operations from forward, or make the noise an input",
             )
@@ -351,7 +357,8 @@ class _Runs:
             outputs = [leaf for leaf in tree_leaves(module(*copies, **counts)) if isinstance(leaf, torch.Tensor)]
             for tensor, given, before in zip(self.definition.inputs, copies, tensors, strict=True):
                 if not torch.equal(given.nan_to_num(), before.nan_to_num()):
-                    raise _mutated(self.definition, f"its input {tensor.name}", "input-mutated")
+                    place, _ = _places(self.definition, module, inputs, dtype)
+                    raise _mutated(self.definition, f"its input {tensor.name}", "input-mutated", place)
             _refuse_wrong_count(self.definition, outputs)
             named = zip(self.definition.outputs, outputs, strict=True)
             return {tensor.name: value.numpy().copy() for tensor, value in named}
@@ -374,11 +381,19 @@ def _buffer_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _mutated(definition: ModelDef, what: str, code: str) -> NotProven:
+def _places(definition: ModelDef, module: torch.nn.Module, inputs: Arrays, dtype: torch.dtype) -> tuple[str, str]:
+    """Where in the user's code a module writes to what it should leave alone, and where it draws at random."""
+    tensors = [_tensor(inputs[tensor.name], dtype).clone() for tensor in definition.inputs]
+    counts = {name: int(inputs[name]) for name in definition.repeats}
+    with torch.inference_mode():
+        return places(module, tensors, lambda given: module(*given, **counts))
+
+
+def _mutated(definition: ModelDef, what: str, code: str, place: str) -> NotProven:
     return NotProven(
         code,
         f"forward writes to {what}",
-        where=f"model {definition.name}",
+        where=f"model {definition.name}{place}",
         why="the second run differs from the first; a graph has no memory and would silently drop the change",
         next="work on a copy, or return the new value and declare it as State in the definition",
     )

@@ -201,7 +201,10 @@ def _given(module: nn.Module, inputs: Sequence[torch.Tensor], piece: nn.Module) 
     def look(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         seen.append((args, kwargs))
 
-    hook = piece.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        hook = piece.register_forward_pre_hook(look, with_kwargs=True)
+    except RuntimeError:  # a scripted one takes no hooks
+        return None
     try:
         with torch.no_grad():
             module(*(tensor.clone() for tensor in inputs))

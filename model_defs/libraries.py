@@ -26,12 +26,13 @@ def timm(name: str, **options: Any) -> ModelDef:
     found = library()
     architecture = name.partition(".")[0]
     if not found.is_model(architecture):
+        listing = f"from model_defs._timm import library as l; print(l().list_models('{architecture[:4]}*'))"
         raise Refused(
             "unknown-model",
             f"timm has no model {name!r}{nearest(architecture, found.list_models())}",
             where=f"MODEL timm:{name}, timm {found.__version__}",
             why="names are those of timm.list_models()",
-            next=f"python -c \"import timm; print(timm.list_models('*{architecture[:4]}*'))\"",
+            next=f'python -c "{listing}"',
         )
     config = found.get_pretrained_cfg(name) or found.get_pretrained_cfg(architecture)
     channels, height, width = config.input_size

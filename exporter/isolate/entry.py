@@ -56,8 +56,9 @@ def child() -> None:
     if asked is not None:
         message = _answer(asked, channel)
         channel.write(message | {"peak": _peak_of_self()})
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(AttributeError, OSError, ValueError):  # a stranger's code may have closed them, or put others there
+        sys.stdout.flush()
+        sys.stderr.flush()
     # No interpreter teardown: destructors of native runtimes are known to crash there, after the work is done.
     os._exit(0 if asked is not None else 1)
 

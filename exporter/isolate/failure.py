@@ -116,7 +116,7 @@ def _tail(log: Path, since: int) -> str:
         return ""
     # What a model makes a library print must not drive the terminal.
     lines = [re.sub(r"[^\x20-\x7e\u00a0-\U0010ffff]", "", line)[:200].strip() for line in text.splitlines()]
-    return " | ".join([line for line in lines if line][-LOG_LINES:])
+    return " | ".join([line for line in lines if line.strip("~^ ")][-LOG_LINES:])
 
 
 def _gib(size: int) -> str:

@@ -84,12 +84,23 @@ def _file(path: Path) -> ModuleType:
     """
     name = f"own_{path.stem}"
     sys.path.insert(0, str(path.parent))
+    if (path.parent / "__init__.py").is_file() and path.stem.isidentifier():
+        return _within_package(path)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _within_package(path: Path) -> ModuleType:
+    """A file of a package, which may import relatively, as the module that it is of its package."""
+    root, names = path.parent, [path.stem]
+    while (root / "__init__.py").is_file():
+        root, names = root.parent, [root.name, *names]
+    sys.path.insert(0, str(root))
+    return importlib.import_module(".".join(names))
 
 
 def _package(place: Place) -> ModuleType:

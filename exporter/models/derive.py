@@ -16,12 +16,13 @@ from exporter.errors import Refused
 from exporter.host import files
 from exporter.models import tables
 from exporter.models.call import Call, by_name, example_of, in_a_row, named_outputs, shown
-from exporter.models.given import EXAMPLE, given_dims, given_inputs, indexing, refuse_unsaid, unsaid
+from exporter.models.given import EXAMPLE, TYPES, given_dims, given_inputs, indexing, refuse_unsaid, unsaid
 from exporter.models.place import Place
 from exporter.parity.cases import Case, generated_inputs
 from exporter.spec import TRUTH, UNTOLD, Dim, ModelDef, Sample, Tensor
 
 OWN = "own"
+OURS = str(Path(__file__).resolve().parents[1])
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def of_module(
         Refused: ``example-failed`` where it does not run on that.
     """
     module = build().eval()
+    _refuse_lower(module, place)
     inputs, call, real = _inputs(place, module, example, asked)
     dims = given_dims(asked.dims, inputs)
     definition = ModelDef(
@@ -174,7 +176,7 @@ def _seen(
 
 def _does_not_run(definition: ModelDef, error: Exception, place: Place) -> Refused:
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "site-packages" not in f.filename and f.filename != __file__]
+    own = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(OURS)]
     last = own[-1] if own else None
     line = f", {Path(last.filename).name}:{last.lineno}: {last.line}" if last else ""
     shapes = ", ".join(f"{t.name} {t.sized(definition.opt_sizes())} {t.dtype}" for t in definition.inputs)
@@ -184,7 +186,7 @@ def _does_not_run(definition: ModelDef, error: Exception, place: Place) -> Refus
         f"the model does not run on {shapes}: {type(error).__name__}: {first}",
         where=f"MODEL {place.shown}{line}",
         why="what eager PyTorch cannot run has nothing to be compared with",
-        next=f"say what it takes, for example {EXAMPLE}",
+        next=f"mend {'that line' if line else 'the model'}, or say what it takes, for example {EXAMPLE}",
     )
 
 
@@ -238,8 +240,52 @@ def _as_shown(module: nn.Module, example: Any) -> Inputs:
             why="a graph without an input gives one answer",
             next=EXAMPLE,
         )
+    for name, tensor in zip(call.names, call.tensors, strict=True):
+        _refuse_type(name, tensor, type(module).__name__)
     real = {name: tensor.numpy() for name, tensor in zip(call.names, call.tensors, strict=True)}
     return tuple(_tensor(name, value) for name, value in real.items()), call, real
+
+
+def _refuse_lower(module: nn.Module, place: Place) -> None:
+    """A model is judged in float32 and float64, and lowered here: weights that are it already say too little."""
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.element_size() < 4:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise Refused(
+                "unsupported-dtype",
+                f"its weight {name} is {kind}",
+                where=f"MODEL {place.shown}, {type(module).__name__}",
+                why="the reference runs in float64 and its yardstick in float32; a lower precision is made of those",
+                next="return module.float(), and ask for --precision fp16 or bf16",
+            )
+
+
+def _refuse_type(name: str, tensor: torch.Tensor, module: str) -> None:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind not in TYPES.values():
+        raise Refused(
+            "unsupported-dtype",
+            f"its input {name} is {kind}",
+            where=f"{module}.forward",
+            why=f"inputs are of the types {', '.join(TYPES.values())}",
+            next="take both parts as real numbers" if tensor.is_complex() else "take float32, and convert it inside",
+        )
+    if not tensor.numel():
+        raise Refused(
+            "bad-input",
+            f"its input {name} is empty: {tuple(tensor.shape)}",
+            where=f"{module}.forward",
+            why="nothing could be compared of an empty input",
+            next="give an example with something in it",
+        )
+    if tensor.device.type != "cpu":
+        raise Refused(
+            "bad-input",
+            f"its input {name} lies on the device {tensor.device}",
+            where=f"{module}.forward",
+            why="a model is looked at on the CPU, where its reference is computed",
+            next="make the example inputs on the CPU",
+        )
 
 
 def _tensor(name: str, value: np.ndarray[Any, Any]) -> Tensor:

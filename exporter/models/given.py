@@ -122,6 +122,14 @@ def given_dims(texts: Sequence[str], inputs: Sequence[Tensor]) -> tuple[Dim, ...
     """
     named = list(dict.fromkeys(factors_of(e)[0] for t in inputs for e in t.shape if isinstance(e, str)))
     ranges = dict(text.partition("=")[::2] for text in texts)
+    if len(ranges) < len(texts):
+        raise Refused(
+            "bad-dim",
+            f"--dim is given twice for one of {', '.join(ranges)}",
+            where="--dim",
+            why="a dim has one range",
+            next="leave one of them out",
+        )
     for name in [*named, *ranges]:
         if name not in ranges or name not in named:
             what = f"{name} has no range" if name in named else f"--dim {name}={ranges[name]} names no axis of an input"
@@ -130,7 +138,7 @@ def given_dims(texts: Sequence[str], inputs: Sequence[Tensor]) -> tuple[Dim, ...
                 what,
                 where=f"--input {', '.join(t.name for t in inputs)}" if inputs else "--dim",
                 why="a dim is a name in the shape of an --input, with the sizes that it may have",
-                next=f"--input x=1x3x{name}x{name} --dim {name}=32:64:128",
+                next=f"--dim {name}=1:4:16" if name in named else f"--input x=1x3x{name}x{name} --dim {name}=32:64:128",
             )
     return tuple(dim_of(name, ranges[name]) for name in named)
 

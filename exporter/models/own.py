@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -42,7 +44,7 @@ def defined(build: Mapping[str, Any]) -> ModelDef:
     asked = Asked(build["inputs"], build["dims"], build["samples"], build.get("known", ()))
     if place.kind in FILES:
         return FILES[place.kind](place, asked)
-    torch.manual_seed(seed)
+    _seed(seed)
     made = (
         registry.collection(place.place)(place.name, **options)
         if place.kind == "collection"
@@ -55,12 +57,19 @@ def defined(build: Mapping[str, Any]) -> ModelDef:
 
     def again() -> nn.Module:
         """A fresh one, seeded alike: it is changed by whoever gets it."""
-        torch.manual_seed(seed)
+        _seed(seed)
         fresh = code.called(place, options)
         remade: nn.Module = fresh[0] if isinstance(fresh, tuple) else fresh
         return remade
 
     return of_module(place, again, example, asked, options)
+
+
+def _seed(seed: int) -> None:
+    """Seeds whatever a user's code may take random weights from."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def _of_definition(made: ModelDef, place: Place, asked: Asked) -> ModelDef:
@@ -75,11 +84,13 @@ def _of_definition(made: ModelDef, place: Place, asked: Asked) -> ModelDef:
 
 
 def _refuse_no_module(found: Any, place: Place) -> None:
-    if isinstance(found, nn.Module) and not isinstance(found, torch.jit.ScriptModule):
+    compiled = type(found).__name__ == "OptimizedModule"  # its own module is slow to import
+    if isinstance(found, nn.Module) and not isinstance(found, torch.jit.ScriptModule) and not compiled:
         return
     several = isinstance(found, (tuple, list))
     said = f"{f'a {type(found).__name__} of {len(found)}' if several else type(found).__name__}, no torch.nn.Module"
     said = "a TorchScript module, whose Python is gone" if isinstance(found, torch.jit.ScriptModule) else said
+    said = "what torch.compile made of a module" if compiled else said
     raise Refused(
         "wrong-model",
         f"{place.shown} gave {said}",
@@ -108,7 +119,7 @@ def describe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     channel.send({"event": "progress", "what": f"looking at {place.shown}"})
     with looking_on() as read:
         definition = defined(build)
-        torch.manual_seed(build["seed"])
+        _seed(build["seed"])
         module = definition.build()
         weights = ["weights", weights_digest(module)]
         answers = [] if place.kind in FILES else [["answer", answer(definition, module)]]

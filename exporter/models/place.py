@@ -60,22 +60,25 @@ def placed(text: str) -> Place:
     if kind is not None:
         return _existing(Place(kind, text), text)
     before, colon, name = text.rpartition(":")
-    if not colon:
+    if not colon and text.endswith(".py"):
+        before, name = text, ""  # told below, with what is missing
+    elif not colon:
         return Place("registered", text)
-    if before in registry.collections():
+    if name and before in registry.collections():
         return Place("collection", before, name)
     if before.endswith(".py") and re.fullmatch(IDENTIFIER, name):
         return _existing(Place("file", before, name), before)
     if re.fullmatch(rf"{IDENTIFIER}(\.{IDENTIFIER})*", before) and re.fullmatch(IDENTIFIER, name):
         return Place("package", before, name)
+    what = "function" if before.endswith(".py") else "model"
     raise Refused(
         "unknown-model",
-        f"{text!r} names no model{nearest(before, registry.collections())}",
+        f"{text!r} names no {what}{nearest(before, registry.collections())}",
         where="MODEL",
         why="it is a name of exporter models, FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION, "
         + "".join(f"{name}:NAME, " for name in registry.collections())
         + f"or a file that ends in {' or '.join(ENDINGS)}",
-        next="exporter models",
+        next=f"{before}:FUNCTION" if before.endswith(".py") else "exporter models",
     )
 
 

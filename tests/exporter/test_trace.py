@@ -203,6 +203,25 @@ def test_what_cannot_be_judged_is_refused(
     assert "NaN" not in error.what or "1 values" in error.what
 
 
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        (models.MutatesInput, "x.mul_(2)"),
+        (models.MutatesBuffer, "self.calls += 1"),
+        (models.TrainsItsNorm, "return self.norm("),
+        (models.Random, "rand"),
+        (models.Counts, "self.calls += 1"),
+    ],
+)
+def test_what_writes_or_draws_is_named_with_its_line_and_part(
+    module: Any, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    it = define_(lambda: torch.nn.Sequential(torch.nn.Identity(), module()), [SIGNAL], dims=[T])
+    with pytest.raises(NotProven, match="two runs" if module is models.Random else "forward writes to") as caught:
+        referenced(it, monkeypatch, tmp_path)
+    assert line in caught.value.where and "smallest part that does: 1" in caught.value.where
+
+
 def test_a_float32_only_model_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     value = referenced(define_(models.Float32Only, [SIGNAL], dims=[T]), monkeypatch, tmp_path)
     assert value["reference"] == "float32" and "float64 does not run" in value["notes"][0]

@@ -97,6 +97,24 @@ class MutatesBuffer(nn.Module):
         return x * 2
 
 
+class Counts(MutatesBuffer):
+    """What it gives depends on how often it was asked."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1  # type: ignore[operator]
+        return x * self.calls
+
+
+class TrainsItsNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.norm.train()
+        return self.norm(x.flatten(0, 1)).unsqueeze(0)
+
+
 class StaysInTrain(nn.Module):
     """``eval()`` does not reach its part."""
 

@@ -179,6 +179,13 @@ def three(): return torch.nn.Linear(4, 4), torch.ones(2, 4), torch.ones(2, 4)
 class Odd(Exception):
     def __str__(self): raise RuntimeError
 def odd(): raise Odd
+def complex(): return torch.nn.Identity(), torch.ones(2, dtype=torch.complex64)
+def short(): return torch.nn.Identity(), torch.ones(2, dtype=torch.bfloat16)
+def meta(): return torch.nn.Identity(), torch.ones(2, device="meta")
+def size(): return torch.nn.Linear(4, 4), torch.ones(2, 5)
+def half(): return torch.nn.Linear(4, 4).half(), torch.ones(2, 4).half()
+def empty(): return torch.nn.Linear(4, 4), torch.ones(0, 4)
+def compiled(): return torch.compile(torch.nn.Linear(4, 4)), torch.ones(2, 4)
 def long(): raise ValueError("x" * 9000)
 def fails(width=3): raise ValueError(f"width {width}")
 """
@@ -191,7 +198,15 @@ def fails(width=3): raise ValueError(f"width {width}")
         ("needs", {"widht": 3}, "bad-option", "nearest: width", "needs", "parameters"),
         ("three", {}, "wrong-model", "a tuple of 3", "three", "return module, (first, second)"),
         ("odd", {}, "factory-failed", "raised Odd", "my net.py:6: def odd", "runpy"),
-        ("long", {}, "factory-failed", "xxx...", "my net.py:7", "runpy"),
+        ("long", {}, "factory-failed", "xxx...", "my net.py:14", "runpy"),
+        ("half", {}, "unsupported-dtype", "weight is float16", "Linear", "module.float()"),
+        ("empty", {}, "bad-input", "is empty: (0, 4)", "Linear.forward", "something in it"),
+        ("compiled", {}, "wrong-model", "torch.compile", "compiled", "return the module"),
+        ("size", {}, "bad-dim", "given twice", "--dim", "leave one of them out"),
+        ("complex", {}, "unsupported-dtype", "complex64", "Identity.forward", "real numbers"),
+        ("short", {}, "unsupported-dtype", "bfloat16", "Identity.forward", "float32"),
+        ("meta", {}, "bad-input", "device meta", "Identity.forward", "on the CPU"),
+        ("size", {}, "example-failed", "does not run on input (2, 5)", "my net.py:size", "mend the model"),
     ],
 )
 def test_what_a_function_does_wrong_is_told_with_its_line_and_what_to_type(
@@ -200,9 +215,11 @@ def test_what_a_function_does_wrong_is_told_with_its_line_and_what_to_type(
     file = tmp_path / "my net.py"
     file.write_text(BROKEN)
     with pytest.raises(Refused) as caught:
-        defined(f"{file}:{name}", **options)
+        given = ["input=Bx4"] if error == "bad-dim" else []
+        defined(f"{file}:{name}", *given, dims=("B=1:2:3", "B=1:2:4") if given else (), **options)
     assert caught.value.code == error and len(caught.value.what) < 500
     assert what in caught.value.what and where in caught.value.where and next in caught.value.next
+    assert "call.py" not in caught.value.where, "ours"
 
 
 @pytest.mark.parametrize("folder", ["plain", "with space", "it's $HOME"])
@@ -225,6 +242,33 @@ def test_a_file_that_is_no_python_cites_its_line(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         defined(f"{file}:make")
     assert "broken.py:2: def make(:" in caught.value.where and "SyntaxError" in caught.value.what
+
+
+def test_a_file_of_a_package_may_import_relatively(tmp_path: Path) -> None:
+    package = tmp_path / "relatives"
+    package.mkdir()
+    for name, text in {
+        "__init__": "",
+        "parts": "WIDTH = 3\n",
+        "net": "import torch\nfrom .parts import WIDTH\n",
+    }.items():
+        (package / f"{name}.py").write_text(text)
+    with (package / "net.py").open("a") as file:
+        file.write("def make(): return torch.nn.Linear(4, WIDTH), torch.ones(1, 4)\n")
+    assert shapes(defined(f"{package / 'net.py'}:make")) == {"output": (1, 3)}
+
+
+@pytest.mark.parametrize("drawn", ["torch.rand(1)", "np.random.rand()", "random.random()"])
+def test_whatever_weights_are_drawn_from_is_seeded(drawn: str, tmp_path: Path) -> None:
+    file = tmp_path / "drawn.py"
+    file.write_text(
+        "import random, torch\nimport numpy as np\ndef make():\n net = torch.nn.Linear(4, 2)\n"
+        f" torch.nn.init.constant_(net.weight, float({drawn}))\n return net, torch.ones(1, 4)\n"
+    )
+    digests = {
+        define.weighted(own.defined(build(f"{file}:make", seed=seed)), None, seed)[1].digest for seed in (3, 3, 4)
+    }
+    assert len(digests) == 2
 
 
 def test_a_file_is_run_once(tmp_path: Path) -> None:

@@ -42,7 +42,10 @@ def test_a_program_is_a_file_that_is_there(tmp_path: Path, monkeypatch: pytest.M
     [
         ("nope.py:make", "missing-file"),
         ("nope.pt2", "missing-file"),
-        *((text, "unknown-model") for text in ("nets.py:", ":x", "a b:c", "a:b:c", "a.b:c-d", "http://x/y")),
+        *(
+            (text, "unknown-model")
+            for text in ("nets.py:", "nets.py", "timm:", ":x", "a b:c", "a:b:c", "a.b:c-d", "http://x/y")
+        ),
     ],
 )
 def test_what_is_no_model(text: str, code: str) -> None:
