@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from exporter.errors import Refused
+from exporter.errors import ExporterError, Refused
 from exporter.host import files
 from exporter.models import tables
 from exporter.models.call import Call, by_name, example_of, in_a_row, named_outputs, shown
@@ -161,6 +161,8 @@ def _seen(
     try:
         with torch.no_grad():
             found = named_outputs(module, tensors)
+    except ExporterError:
+        raise
     except Exception as error:
         raise _does_not_run(definition, error, place) from error
     if not found:

@@ -8,6 +8,7 @@ one.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -69,7 +70,7 @@ class Evaluated(nn.Module):
         double = self.kind.dtype == torch.float64
         session = self._sessions.get(self.kind.dtype)
         if session is None:
-            session = self._sessions[self.kind.dtype] = evaluator(in_float64(self._shown) if double else self._shown)
+            session = self._sessions[self.kind.dtype] = _session(in_float64(self._shown) if double else self._shown)
         feeds = {name: tensor.numpy() for name, tensor in zip(self._inputs, tensors, strict=True)}
         weights = {name: _as_numpy(getattr(self, self._places[name])) for name in self._given}
         outputs = session.run(None, {**feeds, **weights, **self._strange})
@@ -81,6 +82,19 @@ class Evaluated(nn.Module):
     def write(self, path: Path) -> None:
         """The graph, in the place of a trace; its weights as they are in the file."""
         Graph.written(path, self._load())
+
+
+def _session(model: onnx.ModelProto) -> Any:
+    try:
+        return evaluator(model)
+    except NotImplementedError as error:
+        raise NotProven(
+            "missing-operator",
+            f"ONNX's evaluator has no such operator: {str(error).partition(', known functions')[0]}",
+            where=f"graph {model.graph.name or 'without a name'}",
+            why="the reference of a graph is computed by ONNX's own evaluator, operator by operator",
+            next="write it with ONNX's operators, or export the model that the graph was made from",
+        ) from error
 
 
 def _as_torch(array: np.ndarray[Any, Any]) -> torch.Tensor:
@@ -146,7 +160,7 @@ def _loaded(path: Path) -> onnx.ModelProto:
             f"{path.name} does not load: {first[:300]}",
             where=f"file {path.name}",
             why="a graph is a whole ONNX file, with its external data beside it and nowhere else",
-            next=f"python -c \"import onnx; onnx.checker.check_model('{path.name}')\"",
+            next=f"python -c {shlex.quote(f'import onnx; onnx.checker.check_model({str(path)!r})')}",
         ) from error
     _take_in(model)
     with suppress(NotProven):  # a newer one that cannot be put in older words stays: targets say what they lack
@@ -202,6 +216,16 @@ def _interface(
         shape = tuple(dim.dim_param or dim.dim_value for dim in kind.shape.dim)
         low, high = UNSAID if is_whole(dtype) else (0.0 if dtype == "bool" else -1.0, 1.0)
         inputs.append(Tensor(value.name, shape, "", dtype, low, high))
+    strange = [value.name for value in model.graph.output if not value.type.tensor_type.elem_type]
+    if strange or not inputs or not model.graph.output:
+        missing = "it has no input" if not inputs else "it has no output"
+        raise Refused(
+            "bad-graph",
+            f"its output {strange[0]} is no tensor" if strange else missing,
+            where=f"graph {place.shown}",
+            why="a graph is judged by the tensors that it makes of the tensors that it is given",
+            next="give the graph tensors as inputs and outputs: of a sequence its parts, or one ConcatFromSequence",
+        )
     named = list(dict.fromkeys(size for tensor in inputs for size in tensor.shape if isinstance(size, str)))
     for name in [*named, *ranges]:
         if name not in ranges or name not in named:

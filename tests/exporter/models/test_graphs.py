@@ -179,3 +179,34 @@ def test_what_is_written_every_runtime_reads(tmp_path: Path) -> None:
     module, _ = define.weighted(defined(path), None, 0)
     module.write(tmp_path / "out.onnx")
     assert onnx.load(tmp_path / "out.onnx").ir_version == 10
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "words"),
+    [
+        ("unknown", "missing-operator", "'Foo' from domain 'my.own'"),
+        ("sequence", "bad-graph", "its output y is no tensor"),
+        ("no input", "bad-graph", "it has no input"),
+        ("no output", "bad-graph", "it has no output"),
+    ],
+)
+def test_graphs_that_nothing_can_be_judged_by(case: str, code: str, words: str, tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, F, [2, 3]) for name in "xy")
+    node, opsets = helper.make_node("Relu", ["x"], ["y"]), [helper.make_opsetid("", 18)]
+    if case == "unknown":
+        node, opsets = (
+            helper.make_node("Foo", ["x"], ["y"], domain="my.own"),
+            [*opsets, helper.make_opsetid("my.own", 1)],
+        )
+    if case == "sequence":
+        node, y = (
+            helper.make_node("SplitToSequence", ["x"], ["y"]),
+            helper.make_tensor_sequence_value_info("y", F, None),
+        )
+    if case == "no input":
+        node = helper.make_node("Constant", [], ["y"], value=numpy_helper.from_array(np.ones((2, 3), np.float32)))
+    graph = helper.make_graph([node], "g", [] if case == "no input" else [x], [] if case == "no output" else [y])
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "net.onnx")
+    with pytest.raises(ExporterError) as caught:
+        defined(tmp_path / "net.onnx")
+    assert caught.value.code == code and words in caught.value.what and caught.value.next
