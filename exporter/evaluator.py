@@ -5,13 +5,14 @@ Source: https://onnx.ai/onnx/api/reference.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporter.graph import INSIDE, without
+from exporter.sliding import Sliding, averaged, convolved, largest, transposed
 
 if TYPE_CHECKING:
     import onnx
@@ -101,8 +102,14 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def replacements() -> list[Any]:
-    """The operators that the evaluator has not in full, for its ``new_ops``."""
-    return [grouped_conv_transpose(), partial_gather_elements()]
+    """The operators that the evaluator has not in full or is slow at, for its ``new_ops``."""
+    return [
+        sliding_conv(),
+        sliding_conv_transpose(),
+        sliding_average_pool(),
+        sliding_max_pool(),
+        partial_gather_elements(),
+    ]
 
 
 def partial_gather_elements() -> Any:
@@ -120,20 +127,90 @@ def partial_gather_elements() -> Any:
     return GatherElements
 
 
-def grouped_conv_transpose() -> Any:
-    """``ConvTranspose`` for any number of groups: the evaluator's own refuses more than one."""
-    from onnx.reference.op_run import OpRun
-    from onnx.reference.ops.op_conv_transpose import ConvTranspose as OneGroup
+def sliding_conv() -> Any:
+    """``Conv`` by products of matrices; padding that is told by a rule is left to the evaluator's own."""
+    from onnx.reference.ops.op_conv import Conv as Gathering
 
-    class ConvTranspose(OpRun):  # type: ignore[misc]  # the class name is the operator it replaces
+    class Conv(Gathering):  # type: ignore[misc]  # the class name is the operator it replaces
         op_domain = ""
 
-        def _run(self, x: Any, w: Any, b: Any = None, group: int = 1, **attributes: Any) -> tuple[Any]:
-            outputs = w.shape[1]
-            parts = []
+        def _run(self, x: Any, w: Any, b: Any = None, **attributes: Any) -> tuple[Any]:
+            group = attributes.get("group") or 1
+            if by_rule(attributes) or x.ndim < 3 or x.shape[1] != w.shape[1] * group or w.shape[0] % group:
+                return (super()._run(x, w, b, **attributes)[0],)  # what does not fit is refused there
+            y = convolved(x, w, slides(attributes, w.shape[2:]), group)
+            return (with_bias(y, b).astype(x.dtype),)
+
+    return Conv
+
+
+def sliding_conv_transpose() -> Any:
+    """``ConvTranspose`` by products of matrices, for any number of groups: the evaluator's own takes one alone."""
+    from onnx.reference.ops.op_conv_transpose import ConvTranspose as OneGroup
+
+    class ConvTranspose(OneGroup):  # type: ignore[misc]  # the class name is the operator it replaces
+        op_domain = ""
+
+        def _run(self, x: Any, w: Any, b: Any = None, **attributes: Any) -> tuple[Any]:
+            group = attributes.get("group") or 1
+            if by_rule(attributes) or attributes.get("output_shape") is not None:
+                return (self._by_group(x, w, b, group, attributes),)
+            extra = attributes.get("output_padding") or ()
+            y = transposed(x, w, slides(attributes, w.shape[2:]), group, extra)
+            return (with_bias(y, b).astype(x.dtype),)
+
+        def _by_group(self, x: Any, w: Any, b: Any, group: int, attributes: dict[str, Any]) -> Any:
+            parts, each = [], w.shape[1]
             for index, (part, weight) in enumerate(zip(np.split(x, group, 1), np.split(w, group, 0), strict=True)):
-                bias = None if b is None else b[index * outputs : (index + 1) * outputs]
-                parts.append(OneGroup._run(self, part, weight, bias, group=1, **attributes)[0])
-            return (np.concatenate(parts, axis=1),)
+                bias = None if b is None else b[index * each : (index + 1) * each]
+                parts.append(super()._run(part, weight, bias, **{**attributes, "group": 1})[0])
+            return np.concatenate(parts, axis=1)
 
     return ConvTranspose
+
+
+def sliding_average_pool() -> Any:
+    """``AveragePool`` a tap at a time; sizes rounded up, and padding by a rule, are left to the evaluator's own."""
+    from onnx.reference.ops.op_average_pool import AveragePool_19
+
+    class AveragePool(AveragePool_19):  # type: ignore[misc]  # the class name is the operator it replaces
+        op_domain = ""
+
+        def _run(self, x: Any, **attributes: Any) -> tuple[Any]:
+            if by_rule(attributes) or attributes.get("ceil_mode"):
+                return (super()._run(x, **attributes)[0],)
+            sliding = slides(attributes, attributes["kernel_shape"])
+            return (averaged(x, sliding, bool(attributes.get("count_include_pad"))).astype(x.dtype),)
+
+    return AveragePool
+
+
+def sliding_max_pool() -> Any:
+    """``MaxPool`` of floats a tap at a time; all else, and the places of what is largest, is the evaluator's own."""
+    from onnx.reference.ops.op_max_pool import MaxPool as Looking
+
+    class MaxPool(Looking):  # type: ignore[misc]  # the class name is the operator it replaces
+        op_domain = ""
+
+        def _run(self, x: Any, **attributes: Any) -> Any:
+            plain = len(self.onnx_node.output) == 1 and np.issubdtype(x.dtype, np.floating) and not np.isnan(x).any()
+            if by_rule(attributes) or attributes.get("ceil_mode") or not plain:
+                return super()._run(x, **attributes)
+            return (largest(x, slides(attributes, attributes["kernel_shape"])),)
+
+    return MaxPool
+
+
+def by_rule(attributes: Mapping[str, Any]) -> bool:
+    """Whether padding is told by a rule, not by numbers."""
+    return (attributes.get("auto_pad") or "NOTSET") != "NOTSET"
+
+
+def slides(attributes: Mapping[str, Any], kernel: Sequence[int]) -> Sliding:
+    """How the kernel of a node slides."""
+    return Sliding.of(kernel, attributes.get("strides"), attributes.get("dilations"), attributes.get("pads"))
+
+
+def with_bias(y: Any, bias: Any) -> Any:
+    """``y (N, M, ...)`` and a bias per channel."""
+    return y if bias is None else y + bias.reshape(-1, *(1,) * (y.ndim - 2))
