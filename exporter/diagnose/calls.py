@@ -17,7 +17,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from exporter import program
-from exporter.diagnose.oracle import walk
+from exporter.diagnose.oracle import answered
 from exporter.spec import State, Stream
 from exporter.stream import driven
 
@@ -106,17 +106,6 @@ class OracleRunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no t
 
     def infer_impl(self, feed_dict: Arrays) -> dict[str, Array]:
         return answered(self._model, feed_dict)
-
-
-def answered(
-    model: onnx.ModelProto, feeds: Arrays, precision: str = "fp64", instead: Arrays | None = None
-) -> dict[str, Array]:
-    """The outputs of a graph, run node by node."""
-    wanted = {value.name for value in model.graph.output}
-    found: dict[str, Array] = {}
-    for ran in walk(model, feeds, precision, instead):
-        found |= {name: value for name, value in ran.outputs.items() if name in wanted}
-    return found
 
 
 def oracle_runner(steps: program.Program, models: Mapping[str, onnx.ModelProto]) -> BaseRunner:

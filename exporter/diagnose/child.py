@@ -16,9 +16,10 @@ from exporter import program, registry, simplify
 from exporter.bundle import read_tensors, under
 from exporter.diagnose import parts
 from exporter.diagnose.artifact import Inside
-from exporter.diagnose.calls import Call, answered, calls, first_wrong, oracle_runner
+from exporter.diagnose.calls import Call, calls, first_wrong, oracle_runner
 from exporter.diagnose.graphs import Against
 from exporter.diagnose.known import LEAST, Array, Known, Noise, known, off
+from exporter.diagnose.oracle import answered
 from exporter.diagnose.probing import Workbench
 from exporter.diagnose.result import Birth
 from exporter.errors import NotProven
@@ -111,7 +112,9 @@ def in_simplified(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
                 right, wrong = current, candidate
                 break
             right = candidate
-        values = known(right, call.feeds, folder / "known")
+        if right is not before[call.graph]:
+            values.drop()
+            values = known(right, call.feeds, folder / "known")
         return right, wrong, values, partial(known, right)
 
     return _against(request, before, after, chosen, channel) | {"pass": blamed[0] if blamed else None}
@@ -148,19 +151,20 @@ def in_traced(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
                 why="a graph is compared with what it was traced from",
                 next="give the checkpoint that the bundle was exported with: --checkpoint FILE",
             )
-        traced[name] = piece, captured, Graph(path)
+        traced[name] = piece, captured, Graph(path).load()
 
     def chosen(call: Call, place: Path) -> tuple[onnx.ModelProto | None, onnx.ModelProto, Known, Again]:
         piece, captured, fresh = traced[call.graph]
         wrong = models[call.graph]
-        again: Again = partial(eager.known, piece, captured)
-        values = again(call.feeds, place / "known")
-        if fresh.load() != wrong and not Against(fresh.load(), call.feeds, values).wrong:
-            again = partial(known, fresh.load())  # tells more: it has names for what translating puts between
-            return fresh.load(), wrong, again(call.feeds, place / "fresh"), again
-        return None, wrong, values, again
+        if fresh != wrong:
+            again: Again = partial(known, fresh)  # tells more: it has names for what translating puts between
+            values, answer = again(call.feeds, place / "fresh"), eager.answer(piece, captured, call.feeds, place)
+            if max(answer.off({tensor.name: values.value(tensor.name) for tensor in piece.outputs}).values()) <= LEAST:
+                return fresh, wrong, values, again
+        again = partial(eager.known, piece, captured)
+        return None, wrong, again(call.feeds, place / "known"), again
 
-    right = {name: fresh.load() for name, (_, _, fresh) in traced.items()}
+    right = {name: fresh for name, (_, _, fresh) in traced.items()}
     return _against(request, right, models, chosen, channel) | {"pass": None}
 
 
@@ -196,18 +200,19 @@ def _against(
             off = _from_reference(case, answered(wrong, found.feeds)) if whole else 0.0
             ends[case["name"]] = "before" if off > against.bound else "right"
             continue
-        against.run()
         first, only = against.first()
         birth = against.birth(first, case["name"], only)
         if not births:
             nodes = against.region(first)
-            held = parts.Values(values, parts.inner(wrong, nodes, found.feeds))
+            held = parts.Values(values, parts.inner(wrong, nodes, found.feeds, values))
             birth = replace(birth, alone=True)
 
             def other(feeds: Feeds, where: Path, wrong: Any = wrong, nodes: Any = nodes, again: Again = again) -> Any:
-                return parts.Values(again(feeds, where), parts.inner(wrong, nodes, feeds))
+                right = again(feeds, where)
+                return parts.Values(right, parts.inner(wrong, nodes, feeds, right))
 
             made = parts.written(wrong, nodes, held, _other(other, found, folder), place, case["name"])
+        values.drop()
         births.append(replace(birth, step=found.step, round=found.round, graph=found.graph))
     return {"births": [b.as_json() for b in births], "part": made, "runs": 0, "ends": ends}
 

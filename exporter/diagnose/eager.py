@@ -46,17 +46,33 @@ def known(definition: ModelDef, program: ExportedProgram, feeds: Mapping[str, Ar
 
     Values have the names that the traced graph gives them; its outputs are called as the definition calls them.
     """
+    return _known(definition, program, feeds, folder, None)
+
+
+def answer(definition: ModelDef, program: ExportedProgram, feeds: Mapping[str, Array], folder: Path) -> Known:
+    """The outputs of a program and nothing inside, as :func:`known` tells them."""
+    outputs = {spec.arg.name for spec in program.graph_signature.output_specs}
+    return _known(definition, program, feeds, folder / "answer", outputs)
+
+
+def _known(
+    definition: ModelDef, program: ExportedProgram, feeds: Mapping[str, Array], folder: Path, wanted: set[str] | None
+) -> Known:
     found = Known(folder, UNIT_ROUNDOFF["fp32"])
-    rounded = _values(definition, program, feeds, torch.float32)
-    for name, value in _values(definition, program, feeds, torch.float64).items():
+    rounded = _values(definition, program, feeds, torch.float32, wanted)
+    for name, value in _values(definition, program, feeds, torch.float64, wanted).items():
         found.add(name, value, rounded[name])
     return found
 
 
 def _values(
-    definition: ModelDef, program: ExportedProgram, feeds: Mapping[str, Array], kind: torch.dtype
+    definition: ModelDef,
+    program: ExportedProgram,
+    feeds: Mapping[str, Array],
+    kind: torch.dtype,
+    wanted: set[str] | None,
 ) -> dict[str, Array]:
-    recorder = _Recorder(program, kind)
+    recorder = _Recorder(program, kind, wanted)
     with torch.no_grad():
         recorder.run(*_arguments(definition, program, feeds, kind))
     inputs = {tensor.name: np.asarray(feeds[tensor.name]) for tensor in definition.inputs}
@@ -79,18 +95,24 @@ def _arguments(
 
 
 class _Recorder(torch.fx.Interpreter):
-    """Runs a program in one floating type, whatever type its operators ask for, and keeps what they give."""
+    """Runs a program in one floating type, whatever type its operators ask for, and keeps what they give.
 
-    def __init__(self, program: ExportedProgram, kind: torch.dtype) -> None:
+    Of some names, where they are told, and of all else.
+    """
+
+    def __init__(self, program: ExportedProgram, kind: torch.dtype, wanted: set[str] | None) -> None:
         super().__init__(program.graph_module)
-        self._kind, self.values = kind, dict[str, Array]()
+        self._kind, self._wanted, self.values = kind, wanted, dict[str, Array]()
 
     def run_node(self, n: torch.fx.Node) -> Any:
         """One node; a tensor that it gives is kept under its name."""
         value = super().run_node(n)
-        if isinstance(value, torch.Tensor) and n.op == "call_function":
+        if isinstance(value, torch.Tensor) and n.op == "call_function" and self._keeps(n.name):
             self.values[n.name] = value.detach().numpy().copy()
         return value
+
+    def _keeps(self, name: str) -> bool:
+        return self._wanted is None or name in self._wanted
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """An operator that asks for float32 gets the type that everything runs in."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from exporter.diagnose import cuts, places
-from exporter.diagnose.known import Array, Known, bound
-from exporter.diagnose.oracle import Ran, is_float, walk
+from exporter.diagnose.known import LEAST, Array, Known, bound
+from exporter.diagnose.oracle import Ran, answered, is_float, walk
 from exporter.diagnose.result import Birth, Point
 from exporter.errors import NotProven
 from exporter.parity.ladder import FEW
@@ -48,26 +49,39 @@ class Against:
 
     def __post_init__(self) -> None:
         self.order = cuts.needed(self.model.graph)
-        self.final = self._answer()
+        self._run()
+
+    def _run(self) -> None:
+        """Runs it once, and tells every value that can be told apart as right or wrong."""
+        outputs, off, alike = {value.name for value in self.model.graph.output}, dict[str, float](), set[str]()
+        for ran in self._walked():
+            told = self.known.off(ran.outputs)
+            off |= told
+            for name, value in ran.outputs.items():
+                # Two numbers may be the same by chance; and what is right under its own name is not looked for.
+                if value.size >= FEW and told.get(name, float("inf")) > LEAST and self._alike.has(value):
+                    alike.add(name)
+        self.final = {name: off.get(name, float("inf")) for name in outputs}
         self.bound = bound(self.final.values())
+        # A pass may give a name to another value than the one that had it, or leave out what made it that: which of
+        # both, this value alone does not tell.
+        untold = {name for name in alike if off.get(name, 0.0) > self.bound}
+        inputs = dict.fromkeys((value.name for value in self.model.graph.input), 0.0)
+        self.off = inputs | dict.fromkeys(alike - off.keys(), 0.0) | {n: o for n, o in off.items() if n not in untold}
 
-    def _answer(self, instead: Mapping[str, Array] | None = None) -> dict[str, float]:
-        """How far off the outputs are."""
-        wanted = {value.name for value in self.model.graph.output}
-        found = dict[str, float]()
-        for ran in self._walked(instead):
-            found |= self.known.off({name: value for name, value in ran.outputs.items() if name in wanted})
-        return found | dict.fromkeys(wanted - found.keys(), float("inf"))
+    @cached_property
+    def _alike(self) -> _Alike:
+        return _Alike(self.known)
 
-    def _walked(self, instead: Mapping[str, Array] | None = None) -> Iterator[Ran]:
+    def _walked(self) -> Iterator[Ran]:
         """Runs it as far as it runs."""
         place = 0
         try:
-            for ran in walk(self.model, self.feeds, instead=instead):
+            for ran in walk(self.model, self.feeds):
                 place = ran.place + 1
                 yield ran
         except NotProven:
-            if place not in self.order or instead is not None:
+            if place not in self.order:
                 raise
             self.broken = self.order.index(place) + 1
 
@@ -75,23 +89,6 @@ class Against:
     def wrong(self) -> bool:
         """Whether its answer is another."""
         return max(self.final.values(), default=0.0) > self.bound
-
-    def run(self) -> None:
-        """Tells every value that can be told apart as right or wrong."""
-        alike = _Alike(self.known)
-        self.off = dict.fromkeys((value.name for value in self.model.graph.input), 0.0)
-        for ran in self._walked():
-            told = self.known.off(ran.outputs)
-            for name, value in ran.outputs.items():
-                if value.size < FEW:  # two numbers may be the same by chance
-                    continue
-                # A pass may give a name to another value than the one that had it, or leave out what made it that:
-                # which of both, this value alone does not tell.
-                if told.get(name, 0.0) > self.bound and alike.to(value) is not None:
-                    del told[name]
-                elif name not in told and alike.to(value) is not None:
-                    told[name] = 0.0
-            self.off |= told
 
     def first(self) -> tuple[int, bool]:
         """The place of the node, from 1, that the error comes from, and whether mending it mends the answer.
@@ -115,9 +112,10 @@ class Against:
         names = [name for name in self.model.graph.node[self.order[place - 1]].output if name in self.known]
         right = {name: self.known.value(name) for name in names}
         try:
-            return max(self._answer(right).values(), default=0.0) <= self.bound
+            answer = answered(self.model, self.feeds, instead=right)
         except NotProven:
             return False
+        return max(self.known.off(answer).values(), default=0.0) <= self.bound
 
     def region(self, place: int) -> list[int]:
         """The nodes between the right values and what a node gives, itself the last."""
@@ -187,17 +185,16 @@ class _Alike:
             value = known.value(name)
             self._by_mark.setdefault(value.shape, []).append((_size(value), name))
 
-    def to(self, value: Array) -> str | None:
-        """The name of a value that is the same but for rounding."""
-        size = _size(value)
-        for other, name in self._by_mark.get(value.shape, []):
-            if abs(other - size) <= CLOSE * max(other, size):
-                right = self._known.value(name)
-                if is_float(right) == is_float(value) and np.allclose(
-                    value, right, rtol=CLOSE, atol=CLOSE * _peak(right)
-                ):
-                    return name
-        return None
+    def has(self, value: Array) -> bool:
+        """Whether there is a value that is the same but for rounding."""
+        size, others = _size(value), self._by_mark.get(value.shape, [])
+        near = [name for other, name in others if abs(other - size) <= CLOSE * max(other, size)]
+        return any(self._is(value, self._known.value(name)) for name in near)
+
+    @staticmethod
+    def _is(value: Array, right: Array) -> bool:
+        close = partial(np.allclose, rtol=CLOSE, atol=CLOSE * _peak(right))
+        return is_float(right) == is_float(value) and close(value, right)
 
 
 def _size(value: Array) -> float:

@@ -20,6 +20,8 @@ Array = NDArray[Any]
 
 # What a verdict allows one element, over what it allows all of them together.
 ELEMENTS = ELEMENT_GUARD / RUNGS["portable"].bound
+# So many bytes of the values of one input are held in memory; the rest lies on disk.
+MOST_HELD = 256 << 20
 # An error this many times rounding's is one at any place, whatever it does to the answer; and none is below the least.
 LEAST, ENOUGH = 4.0, 64.0
 
@@ -34,10 +36,10 @@ class Noise:
 
 @dataclass
 class Known:
-    """The right values of a graph for one input. They lie on disk: memory holds what is looked at.
+    """The right values of a graph for one input: in memory, those beyond :data:`MOST_HELD` on disk.
 
     Attributes:
-        folder: where they lie; it is this one's alone.
+        folder: where those lie; it is this one's alone.
         unit: the unit roundoff of the precision.
         noise: what rounding makes of each.
         order: the names of the values, as they are computed.
@@ -47,26 +49,36 @@ class Known:
     unit: float
     noise: dict[str, Noise] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
+    _held: dict[str, Array] = field(default_factory=dict)
     _files: dict[str, Path] = field(default_factory=dict)
+    _room: int = MOST_HELD
 
     def __contains__(self, name: str) -> bool:
-        return name in self._files
+        return name in self.noise
 
     def add(self, name: str, right: Array, rounded: Array) -> None:
         """Takes a value as it should be, and as rounding alone makes it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._files[name] = self.folder / f"{len(self._files)}.npy"
-        np.save(self._files[name], right)
+        if right.nbytes <= self._room:
+            self._room -= right.nbytes
+            self._held[name] = right
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._files[name] = self.folder / f"{len(self._files)}.npy"
+            np.save(self._files[name], right)
         self.order.append(name)
         self.noise[name] = _noise(rounded, right)
 
     def value(self, name: str) -> Array:
         """The value as it should be."""
+        if name in self._held:
+            return self._held[name]
         array: Array = np.load(self._files[name])
         return array
 
     def drop(self) -> None:
-        """Gives up the room on disk."""
+        """Gives up the room in memory and on disk; nothing is known any more."""
+        for kept in (self._held, self._files, self.noise, self.order):
+            kept.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def off(self, values: Mapping[str, Array]) -> dict[str, float]:

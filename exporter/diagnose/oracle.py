@@ -67,6 +67,20 @@ def walk(
                 values.pop(name, None)
 
 
+def answered(
+    model: onnx.ModelProto,
+    feeds: Mapping[str, Array],
+    precision: str = "fp64",
+    instead: Mapping[str, Array] | None = None,
+) -> dict[str, Array]:
+    """The outputs of a graph, run node by node."""
+    wanted = {value.name for value in model.graph.output}
+    found: dict[str, Array] = {}
+    for ran in walk(model, feeds, precision, instead):
+        found |= {name: value for name, value in ran.outputs.items() if name in wanted}
+    return found
+
+
 def evaluated(
     node: onnx.NodeProto, inputs: Sequence[Array | None], opsets: Mapping[str, int], precision: str = "fp64"
 ) -> dict[str, Array]:

@@ -37,10 +37,13 @@ class Values:
         return self.known.value(name) if name in self.known else self.own[name]
 
 
-def inner(model: onnx.ModelProto, nodes: Collection[int], feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """What some nodes of a graph are given, by the graph itself."""
-    wanted = {name for index in nodes for name in model.graph.node[index].input}
+def inner(model: onnx.ModelProto, nodes: Collection[int], feeds: Mapping[str, Array], known: Known) -> dict[str, Array]:
+    """What some nodes of a graph are given that is not known, by the graph itself."""
+    made = {name for node in model.graph.node for name in node.output}
+    wanted = {name for index in nodes for name in model.graph.node[index].input if name in made and name not in known}
     found: dict[str, Array] = {}
+    if not wanted:
+        return found
     for ran in walk(model, feeds):
         found |= {name: value for name, value in ran.outputs.items() if name in wanted}
         if ran.place + 1 >= max(nodes):  # the last of them may be one that cannot run

@@ -13,8 +13,8 @@ import pytest
 from polygraphy.backend.base import BaseRunner
 
 from exporter.diagnose.artifact import Inside, unchanged
-from exporter.diagnose.calls import answered
 from exporter.diagnose.known import known
+from exporter.diagnose.oracle import answered
 from exporter.diagnose.probing import Workbench
 from exporter.graph import Graph
 from exporter.target import Artifact, Options, Target

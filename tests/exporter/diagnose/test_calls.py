@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter.diagnose.calls import Call, answered, calls, first_wrong, oracle_runner
+from exporter.diagnose.calls import Call, calls, first_wrong, oracle_runner
+from exporter.diagnose.oracle import answered
 from exporter.program import Program
 from exporter.spec import State, Step, Stream
 

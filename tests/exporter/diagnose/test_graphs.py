@@ -21,7 +21,6 @@ def diagnosed(folder: Path, wrong: onnx.ModelProto) -> Birth:
     right = small.graph()
     against = Against(wrong, small.feeds(), known(right, small.feeds(), folder / "known"), right)
     assert against.wrong
-    against.run()
     place, only = against.first()
     return against.birth(place, "it", only)
 

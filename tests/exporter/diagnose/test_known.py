@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.diagnose.known import ENOUGH, LEAST, Noise, bound, known, off
+from exporter.diagnose.known import ENOUGH, LEAST, Known, Noise, bound, known, off
 from tests.exporter.diagnose import small
 
 UNIT = 2.0**-24
@@ -62,11 +62,21 @@ def test_the_bound_lies_between_rounding_and_the_answers_error() -> None:
     assert LEAST < bound([900.0]) < ENOUGH
 
 
-def test_right_values_lie_on_disk_with_their_rounding(tmp_path: Path) -> None:
+def test_right_values_are_kept_with_their_rounding(tmp_path: Path) -> None:
     found = known(small.graph(), small.feeds(), tmp_path / "known")
     assert found.order[0] == "x" and found.order[-1] == "y"
     assert 0 < found.noise["y"].relative < 1e-6
     assert found.value("y").dtype == np.float64
     assert found.off({"nobody's": np.zeros(3)}) == {}
+
+
+def test_what_does_not_fit_into_memory_lies_on_disk(tmp_path: Path) -> None:
+    whole = known(small.graph(), small.feeds(), tmp_path / "whole")
+    assert not (tmp_path / "whole").exists()
+    found = Known(tmp_path / "known", UNIT, _room=2 * whole.value("a").nbytes)
+    for name in whole.order:
+        found.add(name, whole.value(name), whole.value(name))
+    assert 0 < len(list((tmp_path / "known").iterdir())) < len(whole.order)
+    assert all(np.array_equal(found.value(name), whole.value(name)) for name in whole.order)
     found.drop()
-    assert not (tmp_path / "known").exists()
+    assert not (tmp_path / "known").exists() and "a" not in found
