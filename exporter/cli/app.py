@@ -119,7 +119,7 @@ def _export_command(target: str) -> Callable[..., None]:
         ] = False,
         json: Json = False,
     ) -> None:
-        from exporter.cli import render
+        from exporter.cli import console, render
         from exporter.pipeline import export as run
         from exporter.request import Request
 
@@ -130,7 +130,7 @@ def _export_command(target: str) -> Callable[..., None]:
             profile=profile, extra=_target_options(target, option), device=device, limits=_limits(timeout, memory),
             cache=not no_cache,
         )  # fmt: skip
-        with render.progress(json) as progress:
+        with console.progress(json) as progress:
             exported = run(request, progress)
         output.show(exported.as_json(), json, render.exported)
         code = exported.verification.verdict.exit_code
@@ -167,10 +167,10 @@ def compile_(
 ) -> None:
     """Compile a bundle's graph on the machine that has the runtime, and verify it there."""
     from exporter import pipeline
-    from exporter.cli import render
+    from exporter.cli import console, render
 
     extra = _target_options(target, option)
-    with render.progress(json) as progress:
+    with console.progress(json) as progress:
         exported = pipeline.compile_bundle(bundle, target, precision, _limits(timeout, memory), progress, extra, device)
     output.show(exported.as_json(), json, render.exported)
     raise typer.Exit(exported.verification.verdict.exit_code)
@@ -192,7 +192,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Verify a bundle's artifacts here; needs neither PyTorch nor the model's code."""
-    from exporter.cli import render
+    from exporter.cli import console, render
     from exporter.models.rebuild import Code
     from exporter.preflight import Opening
     from exporter.verification import verify as check
@@ -200,7 +200,7 @@ def verify(
     opening = Opening(device, trust_engine)
     if junit is not None:
         output.refuse_junit(junit)
-    with render.progress(json) as progress:
+    with console.progress(json) as progress:
         verification = check(
             bundle, target or (), samples, Code(checkpoint, model), _limits(timeout, memory), progress, save, opening
         )
@@ -228,7 +228,7 @@ def profile(
     json: Json = False,
 ) -> None:
     """Time a bundle's artifacts and eager PyTorch (where it is) against one another."""
-    from exporter.cli import render
+    from exporter.cli import console, render
     from exporter.latency.subjects import profile as measure
     from exporter.models.rebuild import Code
     from exporter.preflight import Opening
@@ -236,7 +236,7 @@ def profile(
 
     refuse_missing_checkpoint(checkpoint)
     opening = Opening(device, trust_engine, _run_options(target or [], option))
-    with render.progress(json) as progress:
+    with console.progress(json) as progress:
         code = Code(checkpoint, model)
         measured = measure(bundle, target or (), code, seed, threads, seconds, progress, save, opening, layers)
     output.show(measured.as_json(), json, render.profiled)
@@ -264,14 +264,13 @@ def diagnose(
     json: Json = False,
 ) -> None:
     """Find the first node whose answer is wrong, in the first hop that fails; write what fails by itself."""
-    from exporter.cli import render_diagnosis
-    from exporter.cli.render import progress as shown
+    from exporter.cli import console, render_diagnosis
     from exporter.diagnose import diagnose as find
     from exporter.models.rebuild import Code
     from exporter.preflight import Opening
 
     limits, opening = _limits(timeout, memory), Opening(device, trust_engine)
-    with shown(json) as progress:
+    with console.progress(json) as progress:
         code = Code(checkpoint, model)
         found = find(bundle, target, case, simplify_pass, folder, code, limits, progress, opening)
     output.show(found.as_json(), json, render_diagnosis.diagnosed)
@@ -296,11 +295,11 @@ def run(
     json: Json = False,
 ) -> None:
     """Run one real input through an artifact, with the model's steps before and after; needs no PyTorch."""
-    from exporter.cli import render
+    from exporter.cli import console, render
     from exporter.preflight import Opening
     from exporter.run import run_file
 
-    with render.progress(json) as progress:
+    with console.progress(json) as progress:
         value = run_file(bundle, target, input, to, None, progress, dim or (), Opening(device, trust_engine))
     output.show({"schema": "exporter.run/1", "output": str(to), **value}, json, render.ran)
 
@@ -339,7 +338,7 @@ def init(
     json: Json = False,
 ) -> None:
     """Write a commented definition of a model of your own, to be gone on from."""
-    from exporter.cli import render
+    from exporter.cli import console, render
     from exporter.models.scaffold import scaffold
     from exporter.request import Request
 
@@ -347,7 +346,7 @@ def init(
         model=model, target="", dims=tuple(dim or ()), inputs=tuple(input_ or ()), settings=_settings(setting or []),
         samples=samples, limits=_limits(timeout, memory),
     )  # fmt: skip
-    with render.progress(json) as progress:
+    with console.progress(json) as progress:
         path, name = scaffold(request, file, progress)
     output.show({"schema": "exporter.init/1", "file": str(path), "model": name}, json, render.written)
 

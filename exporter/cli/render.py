@@ -1,100 +1,27 @@
-"""For people: the one module that imports rich. Verdict first; plain and stable lines when piped."""
+"""For people: what each command found, the verdict first."""
 
 from __future__ import annotations
 
 import math
-import re
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape as unmarked
-from rich.table import Table
-
+from exporter.cli.console import console, errors, escape, listing, mark, table
 from exporter.errors import ExporterError
-from exporter.stages import silent
 
-PIPE_WIDTH = 400
 SHOWN, LAYERS_SHOWN = 8, 20  # of lists whose rest is in the JSON
-COLOURS = {"PASS": "green", "SKIPPED": "yellow", "STABLE": "green", "NOISY": "yellow"}
 Event = Mapping[str, Any]
-Progress = Callable[[str, Event], None]
-
-
-def escape(text: str) -> str:
-    """Text that is neither markup nor a control code: what a model or a library says must not drive the terminal."""
-    return unmarked(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text))
-
-
-def _out() -> Console:
-    # A pipe has no width: rows stay whole lines there.
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-
-
-def _mark(word: str) -> str:
-    return f"[bold {COLOURS.get(word, 'red')}]{word}[/]"
-
-
-@contextmanager
-def progress(quiet: bool) -> Iterator[Progress]:
-    """Shows stages on stderr while they run: one live line on a terminal, a line per stage in a pipe."""
-    if quiet:
-        yield silent
-    elif sys.stderr.isatty():
-        with _live() as report:
-            yield report
-    else:
-        yield _plain()
-
-
-@contextmanager
-def _live() -> Iterator[Progress]:
-    console = Console(file=sys.stderr, highlight=False)
-    with console.status("starting") as status:
-        started: dict[str, float] = {}
-
-        def report(stage: str, event: Event) -> None:
-            seconds = time.monotonic() - started.setdefault(stage, time.monotonic())
-            status.update(f"[bold]{escape(stage)}[/] {escape(_described(event))} [dim]{seconds:.0f} s[/]")
-
-        yield report
-
-
-def _plain() -> Progress:
-    begun: set[str] = set()
-
-    def say(line: str) -> None:
-        sys.stderr.write(line + "\n")  # in one piece: two stages may run at once
-        sys.stderr.flush()
-
-    def report(stage: str, event: Event) -> None:
-        left = event.get("left_seconds")
-        if stage not in begun:
-            begun.add(stage)
-            say(f"{stage} ...")
-        elif left is not None and event.get("done") == event.get("of", 0) // 2 and left > 5:
-            say(f"  about {left:.0f} s left in {stage}")
-
-    return report
-
-
-def _described(event: Event) -> str:
-    count = f" {event['done']}/{event['of']}" if "of" in event else ""
-    left = f", about {event['left_seconds']:.0f} s left" if event.get("left_seconds", 0) > 5 else ""
-    return f"{event.get('what', '')}{count}{left}"
 
 
 def failed(error: ExporterError) -> None:
     """An error in its four parts, on stderr."""
-    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-    console.print(f"[bold red]error\\[{escape(error.code)}][/]: {escape(error.what)}")
+    out = errors()
+    out.print(f"[bold red]error\\[{escape(error.code)}][/]: {escape(error.what)}")
     for label, text in (("where", error.where), ("why", error.why), ("next", error.next)):
         if text:
-            console.print(f"  [bold]{label:<6}[/] {escape(text)}")
+            out.print(f"  [bold]{label:<6}[/] {escape(text)}")
 
 
 def exported(value: Event) -> None:
@@ -104,7 +31,7 @@ def exported(value: Event) -> None:
         _chosen(value["auto"])
     if value["profile"]:
         profiled(value["profile"])
-    out = _out()
+    out = console()
     spent = [f"{s['stage']} " + ("reused" if s["cached"] else f"{s['seconds']:.1f} s") for s in value["stages"]]
     out.print(f"stages  {escape(', '.join(spent))}")
     out.print(f"bundle  {escape(value['bundle'])}")
@@ -114,23 +41,23 @@ def exported(value: Event) -> None:
 
 def _chosen(auto: Event) -> None:
     """What ``--precision auto`` tried, and what it took."""
-    out = _out()
+    out = console()
     budget = f", within {auto['budget']}" if auto["budget"] else ""
-    out.print(f"chosen  {_mark(auto['chosen'])}{escape(budget)}: {escape(auto['why'])}")
-    table = _table("tried", "way", "verdict", "error", "loses", "median", "size", "multiplications")
+    out.print(f"chosen  {mark(auto['chosen'])}{escape(budget)}: {escape(auto['why'])}")
+    rows = table("tried", "way", "verdict", "error", "loses", "median", "size", "multiplications")
     for row in auto["tried"]:
         spent = row["spent"] or {"decibels": None, "losses": {}}
-        table.add_row(
+        rows.add_row(
             row["precision"],
             row["way"],
-            _mark(row["verdict"]),
+            mark(row["verdict"]),
             "" if spent["decibels"] is None else f"{spent['decibels']:.1f} dB below",
             ", ".join(f"{metric} {loss:.3g}" for metric, loss in spent["losses"].items()),
             "" if row["median_ms"] is None else f"{row['median_ms']:.4g} ms",
             _size(row["bytes"]),
             ", ".join(f"{part:.0%} {kind}" for kind, part in (row["work"] or {}).items()),
         )
-    out.print(table)
+    out.print(rows)
     for row in auto["tried"]:
         if row["reason"]:
             out.print(f"  {row['precision']}: {escape(row['reason'])}")
@@ -148,12 +75,12 @@ def _size(count: int | None) -> str:
 
 def verified(value: Event) -> None:
     """Verdict first, then a line per hop with what decided it."""
-    out = _out()
-    out.print(f"{_mark(value['verdict'])}  {escape(value['model'])}  {escape(value['weights'])}")
-    table = _table("verdict", "hop", "target", "ran", "error / eager's own", "worst case", "compared")
+    out = console()
+    out.print(f"{mark(value['verdict'])}  {escape(value['model'])}  {escape(value['weights'])}")
+    rows = table("verdict", "hop", "target", "ran", "error / eager's own", "worst case", "compared")
     for hop in value["hops"]:
-        table.add_row(*_hop_row(hop, value["results"]))
-    out.print(table)
+        rows.add_row(*_hop_row(hop, value["results"]))
+    out.print(rows)
     for hop in value["hops"]:
         if hop["reason"]:
             out.print(f"  {hop['verdict']} {hop['hop']} {hop['target'] or ''}: {escape(hop['reason'])}")
@@ -236,7 +163,7 @@ def _hop_row(hop: Event, results: Sequence[Event]) -> list[str]:
     amplification, asked = worst.get("amplification"), hop["facts"].get("decibels")
     cases = len({(r["case"], r["form"]) for r in mine})
     return [
-        _mark(hop["verdict"]),
+        mark(hop["verdict"]),
         hop["hop"],
         hop["target"] or "",
         precision.get("ran") or f"{precision.get('asked', '')} asked",
@@ -253,16 +180,16 @@ def _not_compared(hop: Event) -> str:
 
 def profiled(value: Event) -> None:
     """Stability before any number, then medians with intervals, then what may be concluded."""
-    out = _out()
+    out = console()
     floor = value["noise_floor"]
     noise = f"two runs of the same thing differ by {(floor - 1) * 100:.1f} % here" if floor else "no noise floor"
-    out.print(f"{_mark(value['stability'])}  latency, {noise}")
-    table = _table(
+    out.print(f"{mark(value['stability'])}  latency, {noise}")
+    rows = table(
         "subject", "median", "95 % interval", "p95", "n", "load", "first run", "memory", "size", "threads", "ran"
     )
     for subject in value["subjects"]:
-        table.add_row(*_subject_row(subject))
-    out.print(table)
+        rows.add_row(*_subject_row(subject))
+    out.print(rows)
     for subject in value["subjects"]:
         for line in (*_device_lines(subject), *_layer_lines(subject)):
             out.print(line)
@@ -329,32 +256,32 @@ def _subject_row(subject: Event) -> list[str]:
 
 def ran(value: Event) -> None:
     """Where the output of a run lies."""
-    _out().print(f"wrote {escape(value['output'])} after {value['calls']} calls of the graph")
+    console().print(f"wrote {escape(value['output'])} after {value['calls']} calls of the graph")
     for line in value.get("advice", []):
-        _out().print(f"  note: {escape(line)}")
+        console().print(f"  note: {escape(line)}")
 
 
 def inspected(value: Event) -> None:
     """What a bundle holds."""
-    out = _out()
+    out = console()
     out.print(f"{escape(value['model'])}  {value['parameters']:,} parameters  {escape(value['weights'])}")
-    _listing(out, value["rows"], ("what", "name", "detail"))
+    listing(out, value["rows"], ("what", "name", "detail"))
 
 
 def written(value: Event) -> None:
     """What ``exporter init`` wrote, and what to do with it."""
-    _out().print(f"definition  {value['file']}")
-    _out().print(f"next        exporter TARGET {value['model']}, after you have looked at it")
+    console().print(f"definition  {value['file']}")
+    console().print(f"next        exporter TARGET {value['model']}, after you have looked at it")
 
 
 def models(value: Event) -> None:
     """One row per model; everything of it when there is but one."""
-    out = _out()
+    out = console()
     rows = [
         (m["family"], m["name"], f"{m['parameters']:,}", " ".join(m["dims"]) or "fixed", m["summary"])
         for m in sorted(value["models"], key=lambda m: (m["family"], m["name"]))
     ]
-    _listing(out, rows, ("family", "name", "parameters", "dims", "what it is"))
+    listing(out, rows, ("family", "name", "parameters", "dims", "what it is"))
     for broken in value["broken"]:
         out.print(f"[bold yellow]broken[/]  {escape(broken['reason'])}")
     if len(value["models"]) == 1:
@@ -364,10 +291,10 @@ def models(value: Event) -> None:
             for kind in ("inputs", "outputs")
             for t in only[kind]
         ]
-        _listing(out, tensors, ("", "tensor", "meaning"))
+        listing(out, tensors, ("", "tensor", "meaning"))
         options = [(key, escape(str(default))) for key, default in only["options"].items()]
         if options:
-            _listing(out, options, ("--set", "default"))
+            listing(out, options, ("--set", "default"))
         out.print(f"metric  {escape(only['metric'] or 'none')}")
         out.print(f"budget of int8  {escape(only['budget'])}")
         out.print(f"source  {escape(only['source'])}")
@@ -387,14 +314,14 @@ def targets(value: Event) -> None:
         )
         for t in value["targets"]
     ]
-    _listing(_out(), rows, ("target", "runs here", "version", "precisions", "what is missing"))
+    listing(console(), rows, ("target", "runs here", "version", "precisions", "what is missing"))
     options = [
         (t["name"], f"{name}={_option(option['default'])}", option["meaning"])
         for t in value["targets"]
         for name, option in t["options"].items()
     ]
     if options:
-        _listing(_out(), options, ("target", "--option, with its default", "meaning"))
+        listing(console(), options, ("target", "--option, with its default", "meaning"))
 
 
 def _option(value: bool | int | str) -> str:
@@ -403,19 +330,19 @@ def _option(value: bool | int | str) -> str:
 
 def doctor(value: Event) -> None:
     """What stands in the way, then versions."""
-    out = _out()
+    out = console()
     for problem in value["problems"]:
         out.print(f"[bold yellow]missing[/]  {escape(problem)}")
     if not value["problems"]:
         out.print("[bold green]nothing is missing[/]")
     for target in value["elsewhere"]:
         out.print(f"[bold]prepared here, compiled elsewhere[/]  {escape(target)}")
-    _listing(out, [(k, str(v)) for k, v in {**value["machine"], **value["versions"]}.items()], ("", ""))
+    listing(out, [(k, str(v)) for k, v in {**value["machine"], **value["versions"]}.items()], ("", ""))
 
 
 def cached(value: Event) -> None:
     """What the cache holds, where, and what went."""
-    out = _out()
+    out = console()
     if value["pruned"]:
         out.print(f"removed  {value['pruned']['entries']} entries, {_size(value['pruned']['bytes'])}")
     rows = [
@@ -424,7 +351,7 @@ def cached(value: Event) -> None:
         for e in value["entries"]
     ]  # fmt: skip
     if rows:
-        _listing(out, rows, ("model", "stage", "size", "made", "last used", "will not be used"))
+        listing(out, rows, ("model", "stage", "size", "made", "last used", "will not be used"))
     limit = _size(value["limit_bytes"])
     out.print(f"cache  {escape(value['folder'])}, {len(rows)} entries, {_size(value['bytes'])} of at most {limit}")
     if value["problem"]:
@@ -438,19 +365,3 @@ def _ago(moment: str) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table
-
-
-def _listing(out: Console, rows: Sequence[Sequence[str]], columns: Sequence[str]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    out.print(table)

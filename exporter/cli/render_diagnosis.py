@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from exporter.cli.render import _mark as mark
-from exporter.cli.render import _out as console
-from exporter.cli.render import escape
+from exporter.cli.console import console, escape, mark
 
 Value = Mapping[str, Any]
 ROWS, COLUMNS = 6, 60

@@ -10,20 +10,52 @@ from typing import Any
 
 import numpy as np
 
-from exporter.bundle import Draft, editing, read_tensors, under, write_tensors
+from exporter import registry
+from exporter.bundle import Bundle, Draft, editing, read_tensors, under, write_tensors
 from exporter.candidate import Lowered, Making, compiled_for
-from exporter.errors import Refused
+from exporter.diagnose.result import Diagnosis
+from exporter.errors import NotProven, Refused, StageFailed
 from exporter.graph import Graph
 from exporter.manifest import CaseInfo, GraphFiles, Manifest, TargetInfo
 from exporter.request import Request
 from exporter.spec import Step, Tensor
 from exporter.stages import Stages
-from exporter.target import Target
+from exporter.target import INTEGER, Target
 from exporter.use import use_page
-from exporter.verdict import Hop
+from exporter.verdict import Hop, Verdict
 
 FAMILY = "diagnosis"
 WHOLE = "model"
+
+
+def reproduced(found: Diagnosis, bundle: Bundle, path: Path, stages: Stages) -> Diagnosis:
+    """The diagnosis with a bundle of what fails by itself, where it does."""
+    birth, part = found.birth, found.files["part"]
+    assert birth is not None
+    if part is None or not birth.alone:
+        said = "no part of it fails by itself: compiled apart, all of them are right"
+        return replace(found, notes=(*found.notes, said))
+    target, info = _runs(found, bundle.manifest)
+    if info is not None and info.way in INTEGER:
+        return replace(found, notes=(*found.notes, "scales of int8 are the whole model's: no bundle of a part"))
+    try:
+        hop = write(path, bundle.manifest, part, birth.node, target, info, stages)
+    except (StageFailed, NotProven) as error:
+        return replace(found, notes=(*found.notes, f"it cannot be compiled by itself: {error.what}"))
+    if hop.verdict is Verdict.FAIL:
+        return replace(found, reproduction=str(path))
+    return replace(found, notes=(*found.notes, f"its bundle {path} is {hop.verdict}: {hop.reason}"))
+
+
+def _runs(found: Diagnosis, manifest: Manifest) -> tuple[Target, TargetInfo | None]:
+    """What the part is compiled for: the target at fault; of a graph at fault, the first that runs here."""
+    if found.target is not None:
+        key = f"{found.target}/{found.precision}"
+        return registry.target(found.target), manifest.targets[key]
+    for info in manifest.targets.values():
+        if info.precision == "fp32" and registry.target(info.target).available().present:
+            return registry.target(info.target), info
+    return registry.graph_runners()[0], None
 
 
 def write(

@@ -93,7 +93,7 @@ def test_who_imports_torch_and_rich(path: Path) -> None:
         real = {n for n, _ in imports(path) if n.split(".")[0] == "torch"}
         hidden = {n for n, top in imports(path) if top and n.split(".")[0] == "torch"}
         assert not hidden and (not real or name == "spec.py"), "spec.py names a type of it, for type checkers alone"
-    assert ("rich" in roots(path)) == (name == "cli/render.py")
+    assert ("rich" in roots(path)) == (name == "cli/console.py")
 
 
 @pytest.mark.parametrize("path", [*TARGETS, *PARTS], ids=lambda p: str(p.relative_to(ROOT / "targets")))

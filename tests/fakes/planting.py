@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter import diagnose, pipeline, registry, simplify
+from exporter import pipeline, registry, simplify
 from exporter.bundle import editing
-from exporter.diagnose import cuts
+from exporter.diagnose import cuts, parent
 from exporter.graph import Graph
 from exporter.isolate import Limits, Outcome
 from exporter.simplify import passes
@@ -48,7 +48,7 @@ class InProcess(Here):
 @contextlib.contextmanager
 def in_process() -> Iterator[None]:
     """Within it, exports and diagnoses run their stages in this process."""
-    with mock.patch.object(diagnose, "Stages", InProcess), mock.patch.object(pipeline, "Stages", InProcess):
+    with mock.patch.object(parent, "Stages", InProcess), mock.patch.object(pipeline, "Stages", InProcess):
         yield
 
 
