@@ -19,7 +19,7 @@ from exporter.errors import NotProven, Refused
 from exporter.graph import Graph, data_of
 from exporter.hops import artifact_hop, interface_of, judged_on
 from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
-from exporter.preflight import Opening, options_of
+from exporter.preflight import Opening, PathOf, options_of
 from exporter.program import program_of
 from exporter.request import Request
 from exporter.stages import Stages, require_torch
@@ -120,13 +120,20 @@ def key_of(target: str, precision: str) -> str:
 
 def fed(making: Making, manifest: Manifest, files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     """What each graph is given at its calls when the model runs over calibration inputs: files by graph."""
+    return feeds_of(making.stages, manifest, making.path_of, files, making.draft.work / "feeds")
+
+
+def feeds_of(
+    stages: Stages, manifest: Manifest, path_of: PathOf, files: Sequence[Path], folder: Path
+) -> dict[str, tuple[str, ...]]:
+    """As :func:`fed`, of any bundle, written into a folder."""
     stream, inputs = manifest.stream, {tensor.name: tensor for tensor in manifest.inputs}
     request = interface_of(manifest, options_of(manifest, EXACT, 0)) | {
-        "graphs": {name: str(making.path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
-        "files": [str(path) for path in files], "folder": str(making.draft.work / "feeds"),
+        "graphs": {name: str(path_of(graph.simplified)) for name, graph in manifest.graphs.items()},
+        "files": [str(path) for path in files], "folder": str(folder),
         "piece": inputs[stream.input].shape[stream.axis] if stream else 1,
     }  # fmt: skip
-    feeds = making.stages.run("calibrate", "exporter.lower.calibrate:stage", request)
+    feeds = stages.run("calibrate", "exporter.lower.calibrate:stage", request)
     return {graph: tuple(paths) for graph, paths in feeds.items()}
 
 

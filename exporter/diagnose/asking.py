@@ -10,12 +10,14 @@ from typing import Any
 
 from exporter import registry
 from exporter.bundle import Bundle
+from exporter.candidate import feeds_of
 from exporter.errors import Refused
 from exporter.hops import interface_of
-from exporter.manifest import Manifest
+from exporter.manifest import Manifest, TargetInfo
 from exporter.models.rebuild import Code, build_of, missing
 from exporter.preflight import Opening, options_of, ready
 from exporter.stages import Stages
+from exporter.target import OWN_SCALES
 
 Cases = Sequence[Mapping[str, Any]]
 
@@ -69,23 +71,25 @@ class Asking:
 
     def in_simplified(self, cases: Cases, passes: Sequence[str], after: str = "simplified") -> Any:
         """In the simplified graphs, or those of another hop, against the traced ones, pass by pass."""
-        asked = {"before": self._texts("traced"), "graphs": self._texts(after), "passes": list(passes)}
+        asked = {
+            "before": self._texts("traced"), "graphs": self._texts(after), "passes": list(passes), "precision": "fp32",
+        }  # fmt: skip
         return self._run("simplified", "in_simplified", cases, asked)
 
     def in_lowered(self, key: str, cases: Cases) -> Any:
         """In the graphs that a target was given, against the simplified ones."""
         graphs = {name: str(self.bundle.file(file)) for name, file in self.manifest.targets[key].graphs.items()}
-        asked = {"before": self._texts("simplified"), "graphs": graphs, "passes": None}
+        asked = {
+            "before": self._texts("simplified"), "graphs": graphs, "passes": None,
+            "precision": self.manifest.targets[key].precision,
+        }  # fmt: skip
         return self._run("lowered", "in_simplified", cases, asked)
 
     def in_artifact(self, key: str, cases: Cases, form: str | None) -> Any:
         """In what a target compiled, against the graphs it was given."""
         info = self.manifest.targets[key]
         made = ready(self.bundle.file, self.manifest, key, self.stages, self.opening)
-        calibration = {}
-        if info.calibration is not None and len(self.manifest.graphs) == 1:
-            files = [str(self.bundle.file(file)) for file in info.calibration.files]
-            calibration = {next(iter(self.manifest.graphs)): files}
+        calibration = self._calibration(info) if info.way in OWN_SCALES else {}
         options = replace(made.options, calibration=calibration, kept=tuple(info.kept))
         asked = made.as_request() | {
             "options": options.__dict__, "target": info.target, "form": form or info.forms[0],
@@ -93,6 +97,12 @@ class Asking:
             | {name: str(self.bundle.file(file)) for name, file in info.graphs.items()},
         }  # fmt: skip
         return self._run(key, "in_artifact", cases, asked)
+
+    def _calibration(self, info: TargetInfo) -> dict[str, tuple[str, ...]]:
+        """What each graph takes its scales from, as it did when the artifact was compiled."""
+        files = [self.bundle.file(name) for name in info.calibration.files] if info.calibration else []
+        folder = self._place()
+        return feeds_of(self.stages, self.manifest, self.bundle.file, files, folder)
 
     def in_runner(self, hop: str, cases: Cases) -> Any:
         """In what ran the graphs of a hop, against the graphs themselves."""
@@ -103,10 +113,12 @@ class Asking:
         return self._run(f"{hop}, run", "in_artifact", cases, asked)
 
     def _run(self, what: str, function: str, cases: Cases, asked: Mapping[str, Any]) -> Any:
-        self.folder.mkdir(exist_ok=True)
-        place = tempfile.mkdtemp(dir=self.folder)
-        request = {**self.common, **asked, "cases": list(cases), "folder": place}
+        request = {**self.common, **asked, "cases": list(cases), "folder": str(self._place())}
         return self.stages.run(f"diagnose {what}", f"exporter.diagnose.child:{function}", request)
+
+    def _place(self) -> Path:
+        self.folder.mkdir(exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=self.folder))
 
     def _texts(self, hop: str) -> dict[str, str]:
         return {name: str(path) for name, path in self.graphs(hop).items()}

@@ -17,9 +17,12 @@ from exporter.diagnose.known import Known
 from exporter.diagnose.oracle import walk
 from exporter.diagnose.probing import as_taken, inputs_of
 from exporter.graph import Graph
+from exporter.parity.ladder import VACUOUS
 from exporter.parity.measure import l2, relative
 
 Array = NDArray[Any]
+# So far what a node gives is followed to where it changes with the inputs.
+MOST_READERS = 24
 
 
 @dataclass
@@ -49,6 +52,34 @@ def inner(model: onnx.ModelProto, nodes: Collection[int], feeds: Mapping[str, Ar
         if ran.place + 1 >= max(nodes):  # the last of them may be one that cannot run
             break
     return found
+
+
+def moving(model: onnx.ModelProto, nodes: Collection[int], values: Known, other: Known) -> list[int]:
+    """Some nodes, with those that read what they give and other inputs do not change, until all they give changes.
+
+    A size, or what is computed of one, is the same in every case: that it is right then tells nothing. Where what comes
+    of it does not change either, the nodes as they are.
+    """
+    taken = sorted(nodes)
+    for _ in range(MOST_READERS):
+        given = [name for name in cuts.crossing(model.graph, taken, len(taken)) if name in values]
+        still = {name for name in given if not _moves(values, other, name)}
+        readers = {i for i, node in enumerate(model.graph.node) if i not in taken and still & set(node.input)}
+        if not still:
+            return taken
+        if not readers:
+            break
+        taken = sorted({*taken, *readers})
+    return sorted(nodes)
+
+
+def _moves(values: Known, other: Known, name: str) -> bool:
+    """Whether a value is another for other inputs, by more than rounding."""
+    right, moved = values.value(name), other.value(name)
+    if right.shape != moved.shape:
+        return True
+    moves = moved.astype(np.float64) - right.astype(np.float64)
+    return relative(l2(moves), l2(right.astype(np.float64))) > VACUOUS * values.noise[name].relative
 
 
 def written(

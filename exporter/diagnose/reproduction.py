@@ -32,12 +32,12 @@ def reproduced(found: Diagnosis, bundle: Bundle, path: Path, stages: Stages) -> 
     """The diagnosis with a bundle of what fails by itself, where it does."""
     birth, part = found.birth, found.files["part"]
     assert birth is not None
-    if part is None or not birth.alone:
-        said = "no part of it fails by itself: compiled apart, all of them are right"
-        return replace(found, notes=(*found.notes, said))
     target, info = _runs(found, bundle.manifest)
     if info is not None and info.way in INTEGER:
         return replace(found, notes=(*found.notes, "scales of int8 are the whole model's: no bundle of a part"))
+    if part is None or not birth.alone:
+        said = "no part of it fails by itself: compiled apart, all of them are right"
+        return replace(found, notes=(*found.notes, said))
     try:
         hop = write(path, bundle.manifest, part, birth.node, target, info, stages)
     except (StageFailed, NotProven) as error:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -97,17 +97,41 @@ def everything(folder: Path, models: dict[str, list[str]] | None = None, each: i
         bundle = folder / f"{model}.diagnosed.bundle"
         for target in TARGETS:
             whole([EXPORTER, target, model, *words, "--no-profile", "-o", bundle.name], folder)
+        seen = set[tuple[str, str, str]]()
         for index in range(each):
-            kind = list(EDITS)[(number + index) % len(EDITS)]
-            hop = {"broken pass": "simplified", "lowered precision": "compiled"}.get(kind, HOPS[index % len(HOPS)])
-            tried = _tried(model, bundle, kind, hop, TARGETS[index % 2], seed=index)
-            print(tried.line() if tried else f"no {kind} to plant in {model}", file=sys.stderr, flush=True)
+            tried = _next(model, bundle, number, index, seen)
+            print(tried.line() if tried else f"nothing to plant in {model}", file=sys.stderr, flush=True)
             if tried is not None:
                 yield tried
 
 
-def _tried(model: str, bundle: Path, kind: str, hop: str, target: str, seed: int) -> Tried | None:
-    """The first defect of a kind that some case shows."""
+def _next(model: str, bundle: Path, number: int, index: int, seen: set[tuple[str, str, str]]) -> Tried | None:
+    """A defect of the kind whose turn it is; of the next kind where a model has no node for it that is not had yet."""
+    kinds = list(EDITS)
+    for turn in range(len(kinds)):
+        kind = kinds[(number + index + turn) % len(kinds)]
+        hop = {"broken pass": "simplified", "lowered precision": "compiled"}.get(kind, HOPS[index % len(HOPS)])
+        tried = _tried(model, bundle, kind, hop, TARGETS[index % 2], seed=index, seen=seen)
+        if tried is not None:
+            seen.add(_same(tried.plant))
+            return tried
+    return None
+
+
+def _same(plant: Plant) -> tuple[str, str, str]:
+    return plant.kind, plant.hop, plant.node
+
+
+def _tried(
+    model: str,
+    bundle: Path,
+    kind: str,
+    hop: str,
+    target: str,
+    seed: int,
+    seen: Collection[tuple[str, str, str]] = (),
+) -> Tried | None:
+    """The first defect of a kind that some case shows and that was not seen."""
     opened = Bundle.open(bundle)
     (name,) = opened.manifest.graphs
     files = opened.manifest.graphs[name]
@@ -115,7 +139,8 @@ def _tried(model: str, bundle: Path, kind: str, hop: str, target: str, seed: int
     case = min((opened.file(case.file) for case in opened.manifest.cases if case.steps == 1), key=os.path.getsize)
     feeds = under(read_tensors(case), "input/")
     right = known(graph, feeds, bundle.parent / "right")
-    for plant in islice(candidates(graph, kind, hop, name, seed), TRIED):
+    plants = (plant for plant in candidates(graph, kind, hop, name, seed) if _same(plant) not in seen)
+    for plant in islice(plants, TRIED):
         if _shows(plant, graph, feeds, right):
             with contextlib.suppress(StageFailed):  # what no target compiles any more is no wrong answer
                 tried = _diagnosed(model, bundle, plant, target)

@@ -27,6 +27,7 @@ from tests.fakes.lab import Here
 Edit = Callable[[onnx.ModelProto, onnx.NodeProto], bool]
 # Where a defect is planted: in what tracing, a pass, or a target's compiling made.
 HOPS = ("traced", "simplified", "compiled")
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 ALPHAS = {"LeakyRelu": ("alpha", 0.01), "Gemm": ("alpha", 1.0), "Elu": ("alpha", 1.0)}
 
 
@@ -60,7 +61,7 @@ def weight(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for place, name in enumerate(node.input):
         tensor = tensors.get(name)
-        if tensor is not None and tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) > 1:
+        if tensor is not None and tensor.data_type in FLOATS and np.prod(tensor.dims) > 1:
             value = numpy_helper.to_array(tensor)
             change = 1 + 0.05 * np.random.default_rng(0).standard_normal(value.shape)
             copy = numpy_helper.from_array((value * change).astype(value.dtype), f"{name}.wrong")
@@ -194,7 +195,7 @@ class Plant:
 
     Attributes:
         kind: a key of :data:`EDITS`.
-        hop: one of :data:`HOPS`.
+        hop: one of :data:`HOPS`, or ``lowered``: in the graph that a target was given.
         graph: the graph it is in.
         node: the node that is planted.
         successors: the nodes that read what it gives.
@@ -234,7 +235,7 @@ def candidates(model: onnx.ModelProto, kind: str, hop: str, graph: str, seed: in
 
 
 @contextlib.contextmanager
-def planted(plant: Plant, path: Path, target: str) -> Iterator[None]:
+def planted(plant: Plant, path: Path, target: str, precision: str = "fp32") -> Iterator[None]:
     """Plants a defect in a bundle; within it, passes and targets that are wrong are wrong again."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(in_process())
@@ -244,7 +245,10 @@ def planted(plant: Plant, path: Path, target: str) -> Iterator[None]:
             stack.enter_context(
                 mock.patch.object(registry, "target", lambda name: wrong if name == target else right(name))
             )
-            pipeline.compile_bundle(path, target, "fp32", Limits(seconds=600))
+            pipeline.compile_bundle(path, target, precision, Limits(seconds=600))
+        elif plant.hop == "lowered":
+            _replace_lowered(path, plant, f"{target}/{precision}")
+            pipeline.compile_bundle(path, target, precision, Limits(seconds=600))
         elif plant.kind == "broken pass":
             broken = ("broken", plant.into, "planted")
             stack.enter_context(mock.patch.object(simplify, "ORDER", (*simplify.ORDER, broken)))
@@ -266,6 +270,18 @@ def _replace(path: Path, plant: Plant, hop: str, record: str = "") -> None:
         if record:
             files = replace(files, passes=(*files.passes, replace(files.passes[-1], name=record, verdict="kept")))
         draft.commit(replace(manifest, graphs={**manifest.graphs, plant.graph: files}))
+
+
+def _replace_lowered(path: Path, plant: Plant, key: str) -> None:
+    """Puts a graph with the defect in the place of the one that a target was given."""
+    with editing(path, "a test") as draft:
+        assert draft.old is not None
+        manifest = draft.old.manifest
+        info = manifest.targets[key]
+        wrong = plant.into(Graph(draft.old.file(info.graphs[plant.graph])).load())
+        name = draft.write(info.graphs[plant.graph], wrong.SerializeToString(deterministic=True))
+        info = replace(info, graphs={**info.graphs, plant.graph: name})
+        draft.commit(replace(manifest, targets={**manifest.targets, key: info}))
 
 
 def _wrong(right: Target, plant: Plant) -> Target:
