@@ -7,7 +7,7 @@ without looking; else that place is not believed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,9 +63,9 @@ class Inside:
             if off > self.bound
         )
 
-    def born(self) -> Found:
-        """Between which two places the error is born."""
-        found = born(len(self.order), self.look, MOST_LOOKS)
+    def born(self, first: Sequence[int] = ()) -> Found:
+        """Between which two places the error is born; those of another case are looked at first."""
+        found = born(len(self.order), self.look, MOST_LOOKS, first)
         self.growth[len(self.order)] = Point(len(self.order), self._node(len(self.order)), max(self.final.values()))
         return found
 

@@ -59,6 +59,7 @@ def in_artifact(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     limit = LEAST if precision in target.lowers else max(LEAST, RUNGS[target.rung].bound)
     bench = Workbench(target, options, request["form"], folder / "bench", compiles=request["artifact"] is not None)
     births, ends, made = list[Birth](), dict[str, str](), None
+    places = dict[str, tuple[int, int]]()  # by graph, where a case before has it
     for number, case in enumerate(request["cases"]):
         place = folder / f"case-{number}"
         memory = _Memory(place, models, precision, limit)
@@ -72,7 +73,8 @@ def in_artifact(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         if not inside.answers(found.outputs):
             ends[case["name"]] = "stale"
             continue
-        where = inside.born()
+        where = inside.born(places.get(found.graph, ()))
+        places[found.graph] = where.first_wrong, where.last_right
         birth = replace(inside.birth(where, case["name"]), step=found.step, round=found.round, graph=found.graph)
         if not births and not options.calibration:  # scales are the whole model's: a part of it has none
             nodes, alone = inside.fails_apart(where)

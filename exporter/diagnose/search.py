@@ -7,7 +7,7 @@ around it. Where the answer is another one while it is looked at, that place is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -43,21 +43,23 @@ class Found:
         return self.first_wrong - self.last_right > 1 and not self.exhausted
 
 
-def born(count: int, look: Callable[[int], Seen], most: int) -> Found:
+def born(count: int, look: Callable[[int], Seen], most: int, first: Sequence[int] = ()) -> Found:
     """Finds between which two places of a graph its error is born.
 
     Args:
         count: how many nodes there are; before the first all is right, after the last it is wrong.
         look: what the place after so many nodes shows.
         most: how often it may look.
+        first: places to look at before it halves: where another case has it.
     """
-    low, high, looks, unusable = 0, count, 0, set[int]()
+    low, high, looks, unusable, wanted = 0, count, 0, set[int](), list(first)
     while high - low > 1:
         middle = (low + high) // 2
         open_ = [place for place in range(low + 1, high) if place not in unusable]
         if not open_ or looks >= most:
             return Found(low, high, looks, exhausted=bool(open_))
-        place = min(open_, key=lambda place: abs(place - middle))
+        wanted = [place for place in wanted if place in open_]
+        place = wanted[0] if wanted else min(open_, key=lambda place: abs(place - middle))
         looks += 1
         seen = look(place)
         if seen is Seen.CHANGED:

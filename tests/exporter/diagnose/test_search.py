@@ -48,6 +48,13 @@ def test_no_more_looks_than_allowed() -> None:
     assert found.exhausted and not found.vanishes
 
 
+@pytest.mark.parametrize(("first", "looks"), [(17, 2), (16, None), (18, None), (3, None), (38, None)])
+def test_where_another_case_has_it_is_looked_at_first_and_not_believed(first: int, looks: int | None) -> None:
+    found = born(40, lambda place: Seen.WRONG if place >= first else Seen.RIGHT, most=40, first=(17, 16))
+    assert (found.last_right, found.first_wrong) == (first - 1, first)
+    assert looks is None or found.looks == looks
+
+
 def test_a_graph_of_one_node_needs_no_look() -> None:
     found = born(1, lambda place: pytest.fail("there is nothing between"), most=9)
     assert (found.last_right, found.first_wrong, found.looks) == (0, 1, 0)
