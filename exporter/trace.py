@@ -21,7 +21,7 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from exporter import recurrent
+from exporter import attention, recurrent
 from exporter.errors import NotProven
 from exporter.graph import OPSET, SCOPE, SOURCE, Graph
 from exporter.source_lines import line_of
@@ -75,7 +75,7 @@ def traced_with(
 def capture(definition: ModelDef, module: nn.Module) -> tuple[ExportedProgram, dict[str, str]]:
     """The exported program and ``{symbol: dim name}``, with every promise about dims checked."""
     sizes, inputs = trace_sizes(definition.dims), _zeros(definition)
-    with _recorded_specialisations() as lines, recurrent.captured(), torch.no_grad(), _quiet():
+    with _recorded_specialisations() as lines, recurrent.captured(), attention.captured(), torch.no_grad(), _quiet():
         try:
             program = _exported(definition, module, inputs)
         except Exception as error:
@@ -284,7 +284,7 @@ def translate(program: ExportedProgram) -> tuple[ir.Model, ExportedProgram]:
             (),
             dynamo=True,
             opset_version=OPSET,
-            custom_translation_table=recurrent.translations(),
+            custom_translation_table=recurrent.translations() | attention.translations(),
             optimize=False,
             verbose=False,
         )

@@ -129,7 +129,7 @@ def _what(kind: Kind, chain: Sequence[BaseException], node: torch.fx.Node | None
     if kind.code == "missing-operator" and node is not None:
         return f"there is no way to write {node.target} in ONNX"
     known = (c for c in reversed(chain) if any(word in f"{type(c).__name__} {c}" for word in kind.words))
-    cause = next(known, chain[0])
+    cause = next(known, chain[-1])
     first = next((text for text in str(cause).splitlines() if text.strip()), "")
     return f"{type(cause).__name__}: {COLOURS.sub('', first)}"
 

@@ -58,12 +58,13 @@ class Asking:
         """In the traced graphs, against what PyTorch captured."""
         lacking = missing(self.manifest, self.code)
         if lacking:
+            given = "--checkpoint FILE" if self.manifest.weights.kind == "checkpoint" else "--model MODEL"
             raise Refused(
                 "samples-need-reference",
                 f"tracing is to blame, and what was traced cannot be built here: {lacking}",
                 where=f"bundle {self.bundle.path}",
                 why="a graph is compared with what it was traced from",
-                next=f"exporter diagnose {self.bundle.path} --checkpoint FILE, where torch is installed",
+                next=f"exporter diagnose {self.bundle.path} {given}, where torch is installed",
             )
         build = build_of(self.manifest, self.code)
         asked = {"build": build, "weights": self.manifest.weights.digest, "graphs": self._texts("traced")}

@@ -35,7 +35,7 @@ def missing(manifest: Manifest, code: Code) -> str:
     if find_spec("torch") is None:
         return "torch absent"
     if not code.model and not registry.defines(manifest.model.name, manifest.model.family):
-        return f"no definition of {manifest.model.name} here: give --model {manifest.model.source}"
+        return f"no definition of {manifest.model.name} here: give --model, MODEL as it was exported"
     if code.model and placed(code.model).kind == "graph":
         return "a graph has no eager PyTorch"
     if manifest.weights.kind == "checkpoint" and code.checkpoint is None:
