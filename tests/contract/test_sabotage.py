@@ -6,6 +6,7 @@ A sabotage that passes is a hole in the tool's one promise; a clean artifact tha
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -285,10 +286,12 @@ def test_a_graph_lowered_in_silence_is_caught(it: Specimen, target: str, kind: i
 @pytest.fixture
 def bf16() -> Iterator[None]:
     """OpenVINO really runs bf16, while the options still say fp32."""
-    module = __import__("sys").modules[type(registry.target("openvino")).__module__]
-    right = module._properties
+    runner = importlib.import_module(
+        f"{type(registry.target('openvino')).__module__.rpartition('.')[0]}._openvino.runner"
+    )
+    right = runner.properties
     with mock.patch.object(
-        module, "_properties", lambda options: {**right(options), "INFERENCE_PRECISION_HINT": "bf16"}
+        runner, "properties", lambda options: {**right(options), "INFERENCE_PRECISION_HINT": "bf16"}
     ):
         yield
 
