@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,8 +115,18 @@ def _tail(log: Path, since: int) -> str:
     except OSError:
         return ""
     # What a model makes a library print must not drive the terminal.
-    lines = [re.sub(r"[^\x20-\x7e\u00a0-\U0010ffff]", "", line)[:200].strip() for line in text.splitlines()]
+    lines = [re.sub(r"[^\x20-\x7e\u00a0-\U0010ffff]", "", line)[:200].strip() for line in _untraced(text.splitlines())]
     return " | ".join([line for line in lines if line.strip("~^ ")][-LOG_LINES:])
+
+
+def _untraced(lines: Sequence[str]) -> list[str]:
+    """Lines without traces of what was raised, which stays itself: whoever wants one finds it in the log, whole."""
+    found, inside = list[str](), False
+    for line in lines:
+        inside = line.startswith("Traceback (most recent call last)") or (inside and line.startswith(" "))
+        if not inside:
+            found.append(line)
+    return found
 
 
 def _gib(size: int) -> str:
