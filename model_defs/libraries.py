@@ -45,7 +45,7 @@ def timm(name: str, **options: Any) -> ModelDef:
         build=partial(found.create_model, architecture, pretrained=False, **options),
         inputs=(Tensor("image", (1, channels, height, width), "pictures, normalised"),),
         outputs=(),
-        source=f"timm, {name}",
+        source=f"timm:{name}",
         licence=config.license or "unknown: see timm",
         before=(
             HostStep("image", {"to": "image", "high": 1.0, "channels": channels}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,12 +36,17 @@ def missing(manifest: Manifest, code: Code) -> str:
     if find_spec("torch") is None:
         return "torch absent"
     if not code.model and not registry.defines(manifest.model.name, manifest.model.family):
-        return f"no definition of {manifest.model.name} here: give --model, MODEL as it was exported"
+        return f"no definition of {manifest.model.name} here: give --model {_model(manifest.model.source)}"
     if code.model and placed(code.model).kind == "graph":
         return "a graph has no eager PyTorch"
     if manifest.weights.kind == "checkpoint" and code.checkpoint is None:
         return "its weights are not in the bundle: give --checkpoint FILE"
     return ""
+
+
+def _model(source: str) -> str:
+    """``MODEL`` where the source says it: of a definition of the user's own it may be any text."""
+    return source if re.fullmatch(r"[^:]+:\w+|\S+\.(onnx|pt2)", source) else "MODEL, as it was exported"
 
 
 def build_of(manifest: Manifest, code: Code) -> dict[str, Any]:
