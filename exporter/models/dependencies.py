@@ -89,10 +89,10 @@ def sources_of_code(read: Read) -> tuple[list[Path], list[list[str]]]:
     """
     loaded = {file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
     packages = {file for file in {*loaded, *read.files} if _installed(Path(file))}
-    libraries = _digest(digest for _, digest in sources(packages)[1])
+    installed = _digest(digest for _, digest in sources(packages)[1])
     variables = _digest(f"{name} {value!r}" for name, value in sorted(read.variables.items()))
     files, digests = sources({*loaded, *read.files} - packages)
-    return files, [*digests, ["libraries", libraries], ["environment", variables]]
+    return files, [*digests, ["installed", installed], ["environment", variables]]
 
 
 def answer(definition: ModelDef, module: nn.Module) -> str:

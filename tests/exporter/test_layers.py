@@ -25,14 +25,16 @@ OWN = {"openvino.py": {"openvino", "nncf"}, "mobile.py": {"onnxruntime"}, "tenso
 TORCH = {
     "trace.py",
     "untraceable.py",
+    "mutation.py",
     "recurrent.py",
+    "attention.py",
     "reference.py",
     "lowered_eager.py",
     "define.py",
     "checkpoint.py",
     "latency/worker.py",
     "diagnose/eager.py",
-    *(f"models/{name}.py" for name in ("call", "derive", "graphs", "own", "program", "tables")),
+    *(f"models/{name}.py" for name in ("call", "dependencies", "derive", "graphs", "own", "program", "tables")),
 }
 HEAVY = {"torch", "onnx", "onnxscript", "onnx_ir", "onnxsim", *RUNTIMES}
 

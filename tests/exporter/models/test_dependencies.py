@@ -136,6 +136,6 @@ def test_code_counts_wherever_it_lies(tmp_path: Path) -> None:
         with looking_on() as read:
             package.read_text()
         assert package not in sources_of_code(read)[0]
-        seen.append(dict(map(tuple, sources_of_code(read)[1]))["libraries"])  # type: ignore[misc]
+        seen.append(dict(map(tuple, sources_of_code(read)[1]))["installed"])  # type: ignore[misc]
     assert seen[0] != seen[1]
     assert dependencies._installed(Path(os.__file__)) and not dependencies._installed(Path("/usr/src/app/net.py"))
