@@ -121,8 +121,21 @@ def _said(target: str, model: str, bundle: Path) -> dict[str, Any]:
     hops = said["verify"]["hops"]
     failed = next((hop for hop in hops if hop["verdict"] not in ("PASS", "SKIPPED")), None)
     worst = max((hop["worst"]["amplification"] or 0.0 for hop in hops if hop.get("worst")), default=None)
-    why = f"{failed['hop']}: {failed['reason']}" if failed else ""
+    why = f"{failed['hop']}: {failed['reason']}{_born(bundle, target, model)}" if failed else ""
     return {"verdict": said["verdict"], "why": why, "worst": worst, "seconds": seconds, "trace": trace}
+
+
+def _born(bundle: Path, target: str, model: str) -> str:
+    """Where an error is born, as ``exporter diagnose`` says."""
+    words = (EXPORTER, "diagnose", str(bundle), "--target", target, "--model", model, "--json")
+    done = subprocess.run((*words, "-o", str(bundle.with_suffix(".failing"))), cwd=ROOT, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    try:
+        said = json.loads(done.stdout)
+        birth, notes = said["births"][0], "; ".join(said["notes"][:1])
+    except (ValueError, KeyError, IndexError):
+        return ""
+    return f"; born at {birth['node']} ({birth['operator']}), {birth['module']}" + (f"; {notes}" if notes else "")
 
 
 def _page(found: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
