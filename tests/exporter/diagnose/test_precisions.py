@@ -15,6 +15,7 @@ from exporter.request import Request
 from exporter.verdict import Verdict
 from exporter.verification import verify
 from tests.fakes.planting import Plant, candidates, in_process, planted
+from tests.fakes.processor import has_bf16, skip_without
 
 MODEL = "conv-gated-ffn"
 # A target, a precision, and the way that it takes to it.
@@ -25,6 +26,8 @@ MADE = (("mobile", "fp16", "types"), ("mobile", "int8", "quantised"), ("openvino
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("precisions") / "it.bundle"
     for target, precision, way in MADE:
+        if precision == "bf16" and not has_bf16():
+            continue
         asked = Request(MODEL, target, path, dims=("H=2:8:12", "W=2:8:12"), precision=precision, profile=False)
         with in_process():
             assert pipeline.export(asked).verification.verdict is Verdict.PASS
@@ -54,6 +57,7 @@ def looked(bundle: Path, key: str) -> Diagnosis:
 
 @pytest.mark.parametrize(("target", "precision"), [(target, precision) for target, precision, _ in MADE])
 def test_nothing_is_wrong_with_what_passes(target: str, precision: str, bundle: Path) -> None:
+    skip_without(precision)
     with in_process():
         assert looked(bundle, f"{target}/{precision}").outcome is Outcome.NOTHING
 
@@ -71,6 +75,7 @@ def test_a_graph_that_was_lowered_wrongly_is_told_apart_from_what_was_compiled(b
 
 @pytest.mark.parametrize(("target", "precision"), [("mobile", "fp16"), ("openvino", "bf16")])
 def test_a_kernel_that_is_wrong_in_a_lower_precision_is_named(target: str, precision: str, bundle: Path) -> None:
+    skip_without(precision)
     plant = plant_in(bundle, "wrong weight tensor", "compiled", "mobile/fp16" if precision == "fp16" else "")
     with planted(plant, bundle, target, precision):
         found = looked(bundle, f"{target}/{precision}")
