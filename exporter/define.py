@@ -86,8 +86,21 @@ def weighted(definition: ModelDef, checkpoint_file: str | None, seed: int) -> tu
         licence = published.licence if published and known else "unknown: not the published file"
         weights = Weights("checkpoint", weights_digest(module), source, licence, None)
     checkpoint.refuse_not_finite(module)
+    _refuse_doubles(definition, module)
     set_eval(module)
     return module, weights
+
+
+def _refuse_doubles(definition: ModelDef, module: nn.Module) -> None:
+    kinds = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
+    if kinds == {torch.float64}:  # where some are, they may be turned at use: what runs is looked at
+        raise NotProven(
+            "unsupported-dtype",
+            "the weights are float64",
+            where=f"model {definition.name}",
+            why="what is exported computes in float32 or less; some targets would run float64 in another type, unsaid",
+            next="call .float() on the module where it is made, and declare its inputs as f32",
+        )
 
 
 def seed_weights(module: nn.Module, seed: int) -> None:

@@ -47,6 +47,7 @@ FLOAT32 = frozenset({"fp32"})
 ANY_VALUE = replace(QUANTISED_RUNG, decibels=-400.0)
 # Less of the multiplications than this is another precision with a few nodes in the one that was asked for.
 LEAST_SHARE = 0.25
+DOUBLE = "; the model computes in float64 there: .float() on that part, or on what it is given"
 SHOWN = 5  # of the nodes that ran in another type; the JSON has all
 
 
@@ -338,6 +339,7 @@ def _judged(
             differing |= _differing(work, nodes, computed, dict.fromkeys(kept, rest))
         known[form or "ran"] = seen
         known |= _drift_facts(measured)
+        known |= _undecided_facts(measured)
         metrics += outcome.value["metrics"]
         if outcome.value["metrics"]:
             known.setdefault("metrics", outcome.value["metrics"])
@@ -348,9 +350,10 @@ def _judged(
     cost = spent(results, {case["name"] for case in cases if case["scale"] in CALIBRATED}, metrics)
     known |= {"spent": cost.as_json()} | ({"otherwise": differing} if differing else {})
     known |= {"budget": str(budget)} if budget else {}
-    mismatch = _mismatch(precision, computed, ran, differing, rest if mixed else None) or _too_right(
-        precision, rung, results
-    )
+    whole = precision == "fp32" and not any(dtype.startswith("float") for dtype in common["outputs"].values())
+    nothing_to_compute = whole and not work and ran == {"none"}
+    mismatch = "" if nothing_to_compute else _mismatch(precision, computed, ran, differing, rest if mixed else None)
+    mismatch = mismatch or _too_right(precision, rung, results)
     mismatch = mismatch or (_too_little(precision, computed, work, told) if mixed and work else "")
     if mismatch:
         return Hop(hop, target, Verdict.FAIL, mismatch, precisions, tuple(results), known)
@@ -408,9 +411,10 @@ def _mismatch(
     declares may not.
     """
     if differing:
+        double = DOUBLE if "fp64" in differing.values() else ""
         named = ", ".join(f"{node} in {kind}" for node, kind in list(differing.items())[:SHOWN])
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        return f"asked for {precision}, but {named}{more} ran otherwise than the graph declares"
+        return f"asked for {precision}, but {named}{more} ran otherwise than the graph declares{double}"
     if UNPROVEN in ran:
         return f"asked for {precision}, and the runtime says of no node of the graph what it ran in"
     asked, kinds = set(computed.split("+")), {kind for each in ran for kind in each.split("+")}
@@ -422,13 +426,20 @@ def _mismatch(
     else:
         asked = asked & kinds if asked <= PERMISSIONS else asked
         right = asked <= kinds <= asked | rest
-    return "" if ran and right else f"asked for {precision}, {'+'.join(sorted(ran))} ran"
+    double = DOUBLE if "fp64" in kinds - asked else ""
+    return "" if ran and right else f"asked for {precision}, {'+'.join(sorted(ran))} ran{double}"
 
 
 def _drift_facts(measured: Sequence[Measurement]) -> dict[str, Any]:
     """The drift curves of sequences: the error after each step, and eager's own."""
     curves = {m.case: {"output": m.output, "error": m.drift, "eager": m.drift_noise} for m in measured if m.drift}
     return {"drift": curves} if curves else {}
+
+
+def _undecided_facts(measured: Sequence[Measurement]) -> dict[str, Any]:
+    """How many whole numbers were left out, since they hang on rounding alone, of how many."""
+    left = sum(m.undecided for m in measured)
+    return {"undecided": {"left": left, "of": sum(m.elements for m in measured if m.integer)}} if left else {}
 
 
 def case_files(path_of: PathOf, manifest: Manifest) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from exporter import define, lowered_eager, samples
+from exporter import decisions, define, lowered_eager, samples
 from exporter.bundle import read_tensors, under, write_tensors
 from exporter.errors import NotProven
 from exporter.isolate import Channel
@@ -27,6 +27,7 @@ from exporter.mutation import places
 from exporter.parity import cases as planning
 from exporter.parity.cases import Case
 from exporter.parity.judge import Floor
+from exporter.parity.ladder import RUNGS
 from exporter.parity.measure import compare, l2, relative, step_errors
 from exporter.spec import ModelDef
 from exporter.stream import driven, joined
@@ -136,6 +137,8 @@ def write_yardstick(request: dict[str, Any], channel: Channel) -> dict[str, Any]
         for name, floor in noise.items():
             tensors[f"noise/{case.name}/{name}"] = np.array([floor.relative, floor.max_abs])
         tensors |= {f"drift/{case.name}/{name}": errors for name, errors in drift.items()}
+        undecided = run.undecided(case, under(held, "input/"), under(held, "reference/"), RUNGS["low"].bound)
+        tensors |= {f"undecided/{case.name}/{name}": mask for name, mask in undecided.items()}
         event = {"event": "progress", "what": f"{precision} {case.name}", "done": index + 1, "of": len(cases)}
         channel.send(event)
     write_tensors(Path(request["file"]), tensors)
@@ -159,7 +162,8 @@ def _case_tensors(
     """``input/``, ``reference/`` and ``noise/`` tensors of one case.
 
     ``noise/NAME`` is ``[relative L2 of eager, its largest element error, relative movement]``; for a sequence
-    ``drift/NAME`` is eager's relative error after each step. A real input has ``eager/`` too, for the task metrics.
+    ``drift/NAME`` is eager's relative error after each step; of whole numbers ``undecided/NAME`` says which hang on
+    rounding alone. A real input has ``eager/`` too, for the task metrics.
     """
     y64, y32, noise = run.both(case, inputs)
     noise = run.joined_draws(case, inputs, noise, draws)
@@ -169,6 +173,8 @@ def _case_tensors(
         first = first_of_shape.setdefault((name, reference.shape), reference)
         tensors[f"reference/{name}"] = reference
         tensors[f"noise/{name}"] = np.array([noise[name].relative, noise[name].max_abs, _moved(reference, first)])
+    undecided = run.undecided(case, inputs, y64, RUNGS["compiled"].bound)
+    tensors |= {f"undecided/{name}": mask for name, mask in undecided.items()}
     if case.scale == "sample":
         tensors |= {f"eager/{tensor.name}": y32[tensor.name] for tensor in definition.outputs}
     tensors |= {f"drift/{name}": errors for name, errors in run.drift(case, y64, y32).items()}
@@ -315,6 +321,16 @@ class _Runs:
             return {}
         name = stream.output
         return {name: np.array(step_errors(y32[name], y64[name], stream.axis, case.steps))}
+
+    def undecided(self, case: Case, inputs: Arrays, y64: Arrays, within: float) -> dict[str, NDArray[np.bool_]]:
+        """Which whole numbers among the outputs hang on rounding alone; see :func:`decisions.undecided`."""
+        if all(np.issubdtype(y.dtype, np.floating) for y in y64.values()):
+            return {}
+        with decisions.noted() as exact:
+            self.reference(case, inputs)
+        with decisions.noted() as own:
+            self.eager(case, inputs)
+        return decisions.undecided(y64, (exact, own), partial(self.reference, case, inputs), within)
 
     def _errors(self, y64: Arrays, y32: Arrays) -> dict[str, Floor]:
         """Eager's relative and largest element error per output."""

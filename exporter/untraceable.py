@@ -65,6 +65,12 @@ KINDS = (
         "compute it with torch at that line, or outside of forward",
     ),
 )  # fmt: skip
+SCRIPTED = Kind(
+    "scripted-part",
+    (),
+    "a TorchScript module has lost the Python that is traced",
+    "put the Python module it was scripted from in its place, with its state_dict()",
+)
 OTHER = Kind(
     "trace-failed",
     (),
@@ -95,7 +101,10 @@ def untraceable(
         ours.where = ours.where or f"model {name}, stage trace"
         return ours
     traceback.print_exception(error)  # whole, to the log
-    kind = _kind(chain)
+    kind, scripted = _kind(chain), _scripted(module)
+    if scripted and kind is OTHER:  # what PyTorch says of it is about an argument too many
+        what, where = f"{scripted} is a TorchScript module", f"model {name}, stage trace"
+        return NotProven(SCRIPTED.code, what, where=where, why=SCRIPTED.why, next=SCRIPTED.next)
     node = _node(chain, program)
     line = _line_of_node(node) if node is not None else _line(error.__traceback__)
     part = _path_of_node(node) if node is not None else _path(module, error.__traceback__)
@@ -103,6 +112,12 @@ def untraceable(
     place = f", smallest part that fails: {smallest}" if smallest else ""
     where = f"model {name}, stage trace{line}{place}"
     return NotProven(kind.code, _what(kind, chain, node), where=where, why=kind.why, next=kind.next)
+
+
+def _scripted(module: nn.Module) -> str:
+    """The path of the first part that is TorchScript; empty where none is."""
+    parts = (path for path, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule))
+    return next(parts, "")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -94,6 +94,9 @@ def verified(value: Event) -> None:
         if work and (asked != "fp32" or set(work) - {"fp32"}):
             parts = ", ".join(f"{part:.1%} {kind}" for kind, part in work.items())
             out.print(f"  work, {_label(hop)}: of the multiplications ran {parts}")
+        if hop["facts"].get("undecided"):
+            left = hop["facts"]["undecided"]
+            out.print(f"  ties, {_label(hop)}: {left['left']} of {left['of']} whole numbers hang on rounding, left out")
         for line in hop["facts"].get("advice", []):
             out.print(f"  note, {_label(hop)}: {escape(line)}")
 

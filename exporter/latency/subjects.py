@@ -152,6 +152,8 @@ def _artifact_subject(
         "layers": layers,
         "allowed": _allowed(path_of, manifest, info.precision, target.rung, case, info),
     }
+    if info.precision in manifest.yardsticks:
+        request["undecided"] = (str(path_of(manifest.yardsticks[info.precision])), f"undecided/{case.name}/")
     advice: tuple[str, ...] = ()
     if not skipped:
         made = ready(path_of, manifest, key, stages, opening)

@@ -118,7 +118,8 @@ def _moved(measurements: Sequence[Measurement]) -> Mapping[str, bool]:
     enough = 2 * LARGEST_ERROR  # what lies half-way is off by more than the largest error from one of both
     moved: dict[str, bool] = {}
     for m in measurements:
-        moves = m.integer or m.moved > min(VACUOUS * max(m.noise, UNIT_ROUNDOFF["fp32"]), enough)
+        moves = m.moved > min(VACUOUS * max(m.noise, UNIT_ROUNDOFF["fp32"]), enough)
+        moves = m.undecided < m.elements if m.integer else moves
         moved[m.output] = moved.get(m.output, False) or moves
     return moved
 
@@ -148,6 +149,8 @@ def _verdict(m: Measurement, floor: Floor, moved: bool, rung: Rung, precision: s
         return Verdict.INVALID, reason
     if m.bad:
         return Verdict.FAIL, f"{m.bad} of {m.elements} elements are NaN or infinite, the first at {m.first_bad}"
+    if not moved and m.integer:
+        return Verdict.INVALID, "every whole number of it hangs on rounding, in every case: nothing was compared"
     if not moved:
         return Verdict.INVALID, "no case moves this output: any constant would agree"
     if m.integer:
@@ -198,7 +201,8 @@ def _result(
     error = relative(m.error_l2, m.reference_l2) if compared else None
     finite = error if error is not None and isfinite(error) else None
     amplification = None if finite is None else finite / max(floor.relative, UNIT_ROUNDOFF[precision])
-    zero = compared and m.reference_l2 == 0.0
+    notes = ["the reference is all zero here"] if compared and m.reference_l2 == 0.0 else []
+    notes += [f"{m.undecided} of {m.elements} whole numbers hang on rounding, and are left out"] if m.undecided else []
     return Result(
         hop=hop,
         target=target,
@@ -212,5 +216,5 @@ def _result(
         amplification=amplification,
         max_abs=m.max_abs if compared else None,
         elements=m.elements,
-        notes=("the reference is all zero here",) if zero else (),
+        notes=tuple(notes),
     )

@@ -30,6 +30,7 @@ class Measurement:
         max_abs: largest ``|y - y64|``.
         exact: whether every element is equal (all that counts for integers).
         integer: whether the reference is of an integer or boolean type.
+        undecided: integers that hang on rounding alone, which any answer is right for; they are not compared.
         noise: eager's own relative L2 error for this case and output.
         noise_max_abs: eager's own largest element error.
         moved: relative difference of the reference from the first case of the same shape.
@@ -53,6 +54,7 @@ class Measurement:
     max_abs: float = 0.0
     exact: bool = False
     integer: bool = False
+    undecided: int = 0
     noise: float = 0.0
     noise_max_abs: float = 0.0
     moved: float = 0.0
@@ -87,7 +89,9 @@ def l2(x: NDArray[np.float64]) -> float:
     return largest * float(np.sqrt(np.dot(flat, flat)))
 
 
-def compare(case: str, output: str, y: Array | None, y64: Array, dtype: str) -> Measurement:
+def compare(
+    case: str, output: str, y: Array | None, y64: Array, dtype: str, undecided: Array | None = None
+) -> Measurement:
     """Measures one output.
 
     Args:
@@ -96,15 +100,18 @@ def compare(case: str, output: str, y: Array | None, y64: Array, dtype: str) -> 
         y: what the artifact gave, or None when it gave nothing under that name.
         y64: the reference; float64, or integers.
         dtype: the type the output must have.
+        undecided: which elements hang on rounding alone, of integers.
     """
     problem = _form_problem(y, y64, dtype)
     if problem is not None or y is None:
         return Measurement(case, output, problem=problem)
     integer = not np.issubdtype(y64.dtype, np.floating)
     if integer:
-        exact = bool(np.array_equal(y, y64))
-        wrong = int(np.count_nonzero(y != y64))
-        return Measurement(case, output, elements=y.size, exact=exact, integer=True, max_abs=float(wrong))
+        open_ = np.zeros(y64.shape, np.bool_) if undecided is None else undecided
+        wrong, left = int(np.count_nonzero((y != y64) & ~open_)), int(np.count_nonzero(open_))
+        return Measurement(
+            case, output, elements=y.size, exact=not wrong, integer=True, undecided=left, max_abs=float(wrong)
+        )
     bad = ~np.isfinite(y)
     bad_reference = int(np.count_nonzero(~np.isfinite(y64)))
     count = int(np.count_nonzero(bad))

@@ -126,7 +126,8 @@ def measure_case(
         outputs = _infer(runner, inputs)
     found = extra_outputs(case["name"], outputs, request["outputs"])
     for name, dtype in request["outputs"].items():
-        measured = compare(case["name"], name, outputs.get(name), references[name], dtype)
+        undecided = tensors.get(f"undecided/{name}")
+        measured = compare(case["name"], name, outputs.get(name), references[name], dtype, undecided)
         noise, noise_max_abs, moved = (float(x) for x in noises[name])
         known = {"noise": noise, "noise_max_abs": noise_max_abs, "moved": moved, "scale": case["scale"]}
         drift = _drift(tensors, name, outputs, references, request["stream"], case["steps"])
@@ -153,6 +154,7 @@ def _lower_floors(case: str, tensors: Mapping[str, Array], yardsticks: Mapping[s
     noise = under(yardsticks, f"noise/{case}/")
     moved = {name: value[2:] for name, value in under(tensors, "noise/").items()}
     floors = {f"noise/{name}": np.concatenate([noise[name], moved[name]]) for name in moved}
+    floors |= {f"undecided/{name}": mask for name, mask in under(yardsticks, f"undecided/{case}/").items()}
     return floors | {f"drift/{name}": value for name, value in under(yardsticks, f"drift/{case}/").items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from exporter import define, reference, registry
+from exporter.errors import NotProven
 from exporter.spec import Dim, ModelDef, State, Stream, Tensor
 from tests.fakes.lab import Silent
 
@@ -106,3 +108,11 @@ def test_references_are_the_same_to_the_byte(
         files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
         found.append((files, made["weights"], made["parameters"]))
     assert found[0] == found[1] and len(found[0][0]) > 2
+
+
+def test_weights_of_float64_alone_are_refused_before_anything_is_made() -> None:
+    definition = replace(mixed(), build=lambda: nn.Linear(4, 4).double())
+    with pytest.raises(NotProven, match="the weights are float64") as error:
+        define.weighted(definition, None, 0)
+    assert error.value.code == "unsupported-dtype" and ".float()" in error.value.next
+    define.weighted(mixed(), None, 0)

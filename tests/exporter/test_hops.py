@@ -58,6 +58,8 @@ def test_nodes_in_another_type_than_declared_are_named_and_counted() -> None:
 
 
 def test_a_runtime_that_names_no_node_proves_nothing() -> None:
+    assert ".float()" in _mismatch("fp32", "fp32", {"fp32+fp64"}, {}, None)
+    assert ".float()" in _mismatch("fp32", "fp32", {"fp32+fp64"}, {"node": "fp64"}, None)
     assert "says of no node" in _mismatch("fp16", "fp16", {"unproven"}, {}, FLOAT32)
 
 

@@ -30,6 +30,7 @@ TORCH = {
     "attention.py",
     "reference.py",
     "lowered_eager.py",
+    "decisions.py",
     "define.py",
     "checkpoint.py",
     "latency/worker.py",

@@ -74,6 +74,13 @@ def failing(module: nn.Module, folder: Path) -> NotProven:
     return caught.value
 
 
+def test_a_part_that_is_torchscript_is_named(tmp_path: Path) -> None:
+    """PyTorch says of it that forward was given an argument too many."""
+    error = failing(Around(torch.jit.script(nn.Linear(4, 4))), tmp_path)
+    assert error.code == "scripted-part" and error.what == "body.1.1 is a TorchScript module"
+    assert "state_dict" in error.next and error.why
+
+
 @pytest.mark.parametrize(
     ("inner", "code", "line"),
     [

@@ -233,6 +233,25 @@ def test_integers_are_exact() -> None:
     assert found.verdict is Verdict.FAIL and "1 integers differ" in str(found.reason)
 
 
+def test_integers_that_hang_on_rounding_are_left_out_and_told() -> None:
+    y64, y = np.arange(10), np.arange(10)
+    y[3] += 1
+    tied = np.arange(10) == 3
+    found = compare("case", "y", y, y64, "int64", tied)
+    assert found.exact and found.undecided == 1
+    passed = verdict_of(Measurement(**{**found.as_json(), "scale": "normal"}))
+    assert passed.verdict is Verdict.PASS and "1 of 10 whole numbers hang on rounding" in passed.notes[0]
+    y[4] += 1
+    wrong = compare("case", "y", y, y64, "int64", tied)
+    assert verdict_of(Measurement(**{**wrong.as_json(), "scale": "normal"})).verdict is Verdict.FAIL
+
+
+def test_an_output_of_ties_alone_proves_nothing() -> None:
+    found = compare("case", "y", np.arange(3), np.zeros(3, np.int64), "int64", np.ones(3, np.bool_))
+    result = verdict_of(Measurement(**{**found.as_json(), "scale": "normal"}))
+    assert result.verdict is Verdict.INVALID and "hangs on rounding" in str(result.reason)
+
+
 def test_unsigned_and_bool_do_not_wrap() -> None:
     assert verdict_of(measured(np.array([0], np.uint8), np.array([255], np.uint8), "uint8")).verdict is Verdict.FAIL
     assert verdict_of(measured(np.array([True]), np.array([False]), "bool")).verdict is Verdict.FAIL
