@@ -85,15 +85,27 @@ class Making:
         return draft.path / name
 
     def added(self, files: Mapping[str, Path], folder: Path) -> dict[str, str]:
-        """The names that files of the target have in the bundle; the data of a graph stays beside it."""
-        root, names = folder.resolve(), dict[str, str]()
-        beside = {Graph(path).data: role for role, path in files.items() if len(Graph(path).files) > 1}
-        for role, path in files.items():
-            if path not in beside:
-                name = f"targets/{self.key}/{path.resolve().relative_to(root).as_posix()}"
-                names[role] = self.draft.add_graph(path, name)
-        names |= {role: data_of(names[beside[path]]) for role, path in files.items() if path in beside}
-        return names
+        """The names that files of the target have in the bundle."""
+        return added(self.draft, self.key, files, folder)
+
+
+def added(draft: Draft, key: str, files: Mapping[str, Path], folder: Path) -> dict[str, str]:
+    """The names that files of a target, by role, have in a bundle; the data of a graph stays beside it.
+
+    Args:
+        draft: the bundle.
+        key: ``target/precision``.
+        files: where they lie, under ``folder``.
+        folder: what their names begin after.
+    """
+    root, names = folder.resolve(), dict[str, str]()
+    beside = {Graph(path).data: role for role, path in files.items() if len(Graph(path).files) > 1}
+    for role, path in files.items():
+        if path not in beside:
+            name = f"targets/{key}/{path.resolve().relative_to(root).as_posix()}"
+            names[role] = draft.add_graph(path, name)
+    names |= {role: data_of(names[beside[path]]) for role, path in files.items() if path in beside}
+    return names
 
 
 @dataclass(frozen=True)

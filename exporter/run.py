@@ -115,7 +115,7 @@ def _called(runner: BaseRunner, values: Mapping[str, Array]) -> dict[str, Array]
     return {name: np.array(value) for name, value in runner.infer(given, check_inputs=False).items()}
 
 
-def _refuse_output(manifest: Manifest, output: Path) -> None:
+def refuse_output(manifest: Manifest, output: Path) -> None:
     """Refuses, before anything runs, an output that could not be written after it."""
     kinds = files.writable(host.names_after(manifest.after, [tensor.name for tensor in manifest.outputs]))
     if output.suffix.lower() in kinds and output.parent.is_dir() and not output.is_dir():
@@ -180,7 +180,7 @@ def run_file(
     """
     bundle = Bundle.open(path)
     key = chosen(bundle, [target_name])[0]
-    _refuse_output(bundle.manifest, output)
+    refuse_output(bundle.manifest, output)
     info = bundle.manifest.targets[key]
     available = registry.target(info.target).available()
     if info.status != "compiled" or not available.present:

@@ -42,7 +42,11 @@ class Verification:
             "weights": self.weights,
             "verdict": self.verdict.value,
             "hops": [hop.as_json() for hop in self.hops],
-            "results": [result.as_json() for hop in self.hops for result in hop.results],
+            "results": [
+                result.as_json() | {"precision": hop.precision.asked if hop.precision else None}
+                for hop in self.hops
+                for result in hop.results
+            ],
         }
 
 

@@ -39,6 +39,7 @@ Model = Annotated[
 TrustEngine = Annotated[
     bool, typer.Option("--trust-engine", help="Open engines that this user's machine did not build.")
 ]
+On = Annotated[str, typer.Option("--on", metavar="DEVICE", help="Do it on another device: ssh://user@host[:port].")]
 OptionalPath = Optional[Path]  # noqa: UP045  # typer reads it at run time, where Python 3.10 has no X | None in Annotated
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
@@ -134,7 +135,8 @@ def _export_command(target: str) -> Callable[..., None]:
             exported = run(request, progress)
         output.show(exported.as_json(), json, render.exported)
         code = exported.verification.verdict.exit_code
-        raise typer.Exit(code or output.strict_code(strict, exported.profile))
+        profiled = exported.profile.as_json() if exported.profile else None
+        raise typer.Exit(code or output.strict_code(strict, profiled))
 
     export.__doc__ = f"Export MODEL for {target}."
     return export
@@ -161,6 +163,7 @@ def compile_(
     precision: Annotated[str, typer.Option(help="Precision to compile for.")] = "fp32",
     option: TargetOptions = None,
     device: Device = 0,
+    on: On = "",
     timeout: Timeout = 1800.0,
     memory: Memory = None,
     json: Json = False,
@@ -169,11 +172,17 @@ def compile_(
     from exporter import pipeline
     from exporter.cli import console, render
 
-    extra = _target_options(target, option)
+    extra, limits = _target_options(target, option), _limits(timeout, memory)
     with console.progress(json) as progress:
-        exported = pipeline.compile_bundle(bundle, target, precision, _limits(timeout, memory), progress, extra, device)
-    output.show(exported.as_json(), json, render.exported)
-    raise typer.Exit(exported.verification.verdict.exit_code)
+        if on:
+            from exporter.devices import commands
+
+            there = {"timeout": timeout, "memory": memory}
+            value = commands.compile_(on, bundle, target, precision, there, progress, extra, device)
+        else:
+            value = pipeline.compile_bundle(bundle, target, precision, limits, progress, extra, device).as_json()
+    output.show(value, json, render.exported)
+    raise typer.Exit(output.verify_code(value))
 
 
 @app.command(rich_help_panel=BUNDLES)
@@ -185,6 +194,7 @@ def verify(
     model: Model = "",
     junit: Annotated[OptionalPath, typer.Option(help="Also write the verdicts as JUnit XML.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep the report in the bundle.")] = False,
+    on: On = "",
     device: Device = 0,
     trust_engine: TrustEngine = False,
     timeout: Timeout = 1800.0,
@@ -197,17 +207,23 @@ def verify(
     from exporter.preflight import Opening
     from exporter.verification import verify as check
 
-    opening = Opening(device, trust_engine)
+    opening, limits = Opening(device, trust_engine), _limits(timeout, memory)
     if junit is not None:
         output.refuse_junit(junit)
     with console.progress(json) as progress:
-        verification = check(
-            bundle, target or (), samples, Code(checkpoint, model), _limits(timeout, memory), progress, save, opening
-        )
+        if on:
+            from exporter.devices import commands
+
+            output.refuse_on(on, {"--samples": samples, "--checkpoint": checkpoint, "--model": model})
+            there = {"timeout": timeout, "memory": memory}
+            value = commands.verify(on, bundle, target or (), there, progress, save, opening)
+        else:
+            code = Code(checkpoint, model)
+            value = check(bundle, target or (), samples, code, limits, progress, save, opening).as_json()
     if junit is not None:
-        output.write_junit(junit, verification)
-    output.show(verification.as_json(), json, render.verified)
-    raise typer.Exit(verification.verdict.exit_code)
+        output.write_junit(junit, value)
+    output.show(value, json, render.verified)
+    raise typer.Exit(output.verify_code(value))
 
 
 @app.command(rich_help_panel=BUNDLES)
@@ -223,6 +239,7 @@ def profile(
     strict: Annotated[bool, typer.Option("--strict", help="Fail unless STABLE.")] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Also time every layer, and name its graph nodes.")] = False,
     option: TargetOptions = None,
+    on: On = "",
     device: Device = 0,
     trust_engine: TrustEngine = False,
     json: Json = False,
@@ -237,10 +254,18 @@ def profile(
     refuse_missing_checkpoint(checkpoint)
     opening = Opening(device, trust_engine, _run_options(target or [], option))
     with console.progress(json) as progress:
-        code = Code(checkpoint, model)
-        measured = measure(bundle, target or (), code, seed, threads, seconds, progress, save, opening, layers)
-    output.show(measured.as_json(), json, render.profiled)
-    raise typer.Exit(output.profile_code(measured) or output.strict_code(strict, measured))
+        if on:
+            from exporter.devices import commands
+
+            output.refuse_on(on, {"--model": model})
+            how = {"seed": seed, "threads": threads, "seconds": seconds, "layers": layers}
+            value = commands.profile(on, bundle, target or (), how, progress, save, opening, checkpoint)
+        else:
+            code = Code(checkpoint, model)
+            found = measure(bundle, target or (), code, seed, threads, seconds, progress, save, opening, layers)
+            value = found.as_json()
+    output.show(value, json, render.profiled)
+    raise typer.Exit(output.profile_code(value) or output.strict_code(strict, value))
 
 
 @app.command(rich_help_panel=BUNDLES)
@@ -290,6 +315,7 @@ def run(
     target: Annotated[str, typer.Option(help="The target to run.")],
     to: Annotated[Path, typer.Option("-o", "--output", help="The file to write: .wav, .png, .pfm, .json or .npz.")],
     dim: Annotated[list[str] | None, typer.Option(metavar="NAME=COUNT", help="How often a repeated part runs.")] = None,
+    on: On = "",
     device: Device = 0,
     trust_engine: TrustEngine = False,
     json: Json = False,
@@ -299,8 +325,14 @@ def run(
     from exporter.preflight import Opening
     from exporter.run import run_file
 
+    opening = Opening(device, trust_engine)
     with console.progress(json) as progress:
-        value = run_file(bundle, target, input, to, None, progress, dim or (), Opening(device, trust_engine))
+        if on:
+            from exporter.devices import commands
+
+            value = commands.run(on, bundle, target, input, to, dim or (), progress, opening)
+        else:
+            value = run_file(bundle, target, input, to, None, progress, dim or (), opening)
     output.show({"schema": "exporter.run/1", "output": str(to), **value}, json, render.ran)
 
 
@@ -361,12 +393,18 @@ def targets(json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=LISTS)
-def doctor(json: Json = False) -> None:
-    """Check this machine: versions, runtimes, what would stand in the way."""
-    from exporter.cli import render
+def doctor(on: On = "", json: Json = False) -> None:
+    """Check this machine, or another: versions, runtimes, what would stand in the way."""
+    from exporter.cli import console, render
     from exporter.looking import diagnosed
 
-    found = diagnosed()
+    if on:
+        from exporter.devices import commands
+
+        with console.progress(json) as progress:
+            found = commands.doctor(on, progress)
+    else:
+        found = diagnosed()
     output.show(found, json, render.doctor)
     raise typer.Exit(0 if found["ok"] else 3)
 

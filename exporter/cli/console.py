@@ -26,10 +26,43 @@ def escape(text: str) -> str:
     return unmarked(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text))
 
 
+class _Labelled:
+    """Standard output with a device's name in front of every line."""
+
+    def __init__(self, label: str) -> None:
+        self._label, self._new = escape(label).replace("\\", "") + " | ", True
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines(keepends=True):
+            sys.stdout.write((self._label if self._new else "") + line)
+            self._new = line.endswith("\n")
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        return sys.stdout.isatty()
+
+
+_marked: list[_Labelled] = []  # whose lines are printed now, where they are another device's
+
+
+@contextmanager
+def labelled(label: str) -> Iterator[None]:
+    """Marks every line of :func:`console` with a device's name."""
+    _marked.append(_Labelled(label))
+    try:
+        yield
+    finally:
+        _marked.pop()
+
+
 def console() -> Console:
     """Standard output, for people."""
+    file: Any = _marked[-1] if _marked else sys.stdout
     # A pipe has no width: rows stay whole lines there.
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    return Console(file=file, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def errors() -> Console:

@@ -15,17 +15,21 @@ from exporter.errors import Defect, ExporterError, Refused
 if TYPE_CHECKING:
     import typer
 
-    from exporter.latency.result import Profile
-    from exporter.verification import Verification
-
 INTERRUPTED = 130
 LONGEST_COMMAND = 300
 
 
 def show(value: Mapping[str, Any], json: bool, render: Callable[[Mapping[str, Any]], None]) -> None:
-    """Prints a result for a machine or for a person."""
+    """Prints a result for a machine or for a person; of another device every line with its name."""
     if json:
         print(encoder.dumps(value, indent=2))
+    elif "device" in value:
+        from exporter.cli.console import labelled
+        from exporter.cli.render_device import described
+
+        with labelled(value["device"]["label"]):
+            render(value)
+            described(value["device"])
     else:
         render(value)
 
@@ -109,17 +113,41 @@ def _typed() -> str:
     return ascii(typed)[1:-1] if len(typed) <= LONGEST_COMMAND else f"{typed[:LONGEST_COMMAND]!a}..."
 
 
-def strict_code(strict: bool, profile: Profile | None) -> int:
+def strict_code(strict: bool, profile: Mapping[str, Any] | None) -> int:
     """1 where ``--strict`` asks for a stable profile and there is none."""
-    return 1 if strict and profile is not None and profile.stability.value != "STABLE" else 0
+    return 1 if strict and profile is not None and profile["stability"] != "STABLE" else 0
 
 
-def profile_code(profile: Profile) -> int:
+def profile_code(profile: Mapping[str, Any]) -> int:
     """The exit code of a profile: a subject that is only absent here does not fail it, unless nothing was timed."""
     from exporter.verdict import Verdict, worst
 
-    verdicts = [m.verdict for m in profile.subjects if not (m.subject.baseline and m.verdict is Verdict.SKIPPED)]
-    return worst(verdicts).exit_code
+    found = [(subject["baseline"], Verdict(subject["verdict"])) for subject in profile["subjects"]]
+    return worst(verdict for baseline, verdict in found if not (baseline and verdict is Verdict.SKIPPED)).exit_code
+
+
+def verify_code(verification: Mapping[str, Any]) -> int:
+    """The exit code of a verification: that of its verdict."""
+    from exporter.verdict import Verdict
+
+    return Verdict(verification["verdict"]).exit_code
+
+
+def results_of(value: Mapping[str, Any], hop: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The results of one hop: of one target in one precision, where there are several."""
+    mine = hop["hop"], hop["target"], (hop["precision"] or {}).get("asked")
+    return [r for r in value["results"] if (r["hop"], r["target"], r["precision"]) == mine]
+
+
+def refuse_on(on: str, given: Mapping[str, object]) -> None:
+    """Refuses options that need what no device has: the model's own code, or PyTorch for a reference."""
+    for option, value in given.items():
+        if value:
+            raise Refused(
+                "bad-option", f"{option} is for this machine, and --on {on!a} is another", where=f"--on {on!a}",
+                why="a device gets a bundle and no code of yours; a reference is computed where PyTorch is",
+                next=f"leave out {option}, or --on; samples that an export was given travel in its bundle",
+            )  # fmt: skip
 
 
 def refuse_junit(path: Path) -> None:
@@ -130,20 +158,21 @@ def refuse_junit(path: Path) -> None:
         raise Refused("bad-output", f"cannot write {path}", where=f"--junit {path}", why=why, next=remedy)
 
 
-def write_junit(path: Path, verification: Verification) -> None:
+def write_junit(path: Path, value: Mapping[str, Any]) -> None:
     """The verdicts as JUnit XML: one test case per case and output of every hop."""
     from xml.etree import ElementTree as Xml
 
-    suites = Xml.Element("testsuites", name=f"exporter verify {verification.model}")
-    for hop in verification.hops:
-        name = f"{hop.hop} {hop.target or ''}".strip()
-        bad = sum(result.verdict.value != "PASS" for result in hop.results)
-        counts = {"tests": str(len(hop.results) + 1), "failures": str(bad + (hop.verdict.value != "PASS"))}
+    label = f" on {value['device']['label']}" if "device" in value else ""
+    suites = Xml.Element("testsuites", name=f"exporter verify {value['model']}{label}")
+    for hop in value["hops"]:
+        name, results = f"{hop['hop']} {hop['target'] or ''}".strip() + label, results_of(value, hop)
+        bad = sum(result["verdict"] != "PASS" for result in results)
+        counts = {"tests": str(len(results) + 1), "failures": str(bad + (hop["verdict"] != "PASS"))}
         suite = Xml.SubElement(suites, "testsuite", {"name": name, **counts})
-        _junit_case(suite, name, "verdict", hop.verdict.value, hop.reason)
-        for result in hop.results:
-            label = f"{result.case} {result.output}" + (f" {result.form}" if result.form else "")
-            _junit_case(suite, name, label, result.verdict.value, result.reason)
+        _junit_case(suite, name, "verdict", hop["verdict"], hop["reason"])
+        for result in results:
+            label_of = f"{result['case']} {result['output']}" + (f" {result['form']}" if result["form"] else "")
+            _junit_case(suite, name, label_of, result["verdict"], result["reason"])
     staging = path.with_name(f".{path.name}.part")
     Xml.ElementTree(suites).write(staging, encoding="unicode", xml_declaration=True)
     staging.replace(path)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from exporter.cli.console import console, errors, escape, listing, mark, table
+from exporter.cli.output import results_of
 from exporter.errors import ExporterError
 
 SHOWN, LAYERS_SHOWN = 8, 20  # of lists whose rest is in the JSON
@@ -79,7 +80,7 @@ def verified(value: Event) -> None:
     out.print(f"{mark(value['verdict'])}  {escape(value['model'])}  {escape(value['weights'])}")
     rows = table("verdict", "hop", "target", "ran", "error / eager's own", "worst case", "compared")
     for hop in value["hops"]:
-        rows.add_row(*_hop_row(hop, value["results"]))
+        rows.add_row(*_hop_row(hop, value))
     out.print(rows)
     for hop in value["hops"]:
         if hop["reason"]:
@@ -160,9 +161,9 @@ def _figure(value: float | None, unit: str) -> str:
     return "undefined" if value is None else f"{value:.4g} {unit}".strip()
 
 
-def _hop_row(hop: Event, results: Sequence[Event]) -> list[str]:
+def _hop_row(hop: Event, value: Event) -> list[str]:
     worst, precision = hop["worst"] or {}, hop["precision"] or {}
-    mine = [r for r in results if r["hop"] == hop["hop"] and r["target"] == hop["target"]]
+    mine = results_of(value, hop)
     amplification, asked = worst.get("amplification"), hop["facts"].get("decibels")
     cases = len({(r["case"], r["form"]) for r in mine})
     return [

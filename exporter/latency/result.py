@@ -131,6 +131,7 @@ class Measured:
         precision = Precision(self.subject.asked, self.subject.stored, self.ran.get("precision"))
         value: dict[str, Any] = {
             "name": self.subject.name,
+            "baseline": self.subject.baseline,
             "verdict": self.verdict.value,
             "reason": self.reason,
             "precision": precision.as_json(),

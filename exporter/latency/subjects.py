@@ -130,6 +130,15 @@ def _timed_case(manifest: Manifest, timed_targets: Sequence[TargetInfo] = ()) ->
     return next((case for case in normal if case.sizes == opt), normal[0])
 
 
+def looked_at(path_of: PathOf, manifest: Manifest, keys: Sequence[str]) -> tuple[CaseInfo, ...]:
+    """The cases that a profile of these targets opens: the one it times, and where an output is a score all of its
+    scale, whose usual size its error is counted in."""
+    case = _timed_case(manifest, [manifest.targets[key] for key in keys])
+    content = read_tensors(path_of(case.file))
+    scores = any(0 < content[f"reference/{tensor.name}"].size < FEW for tensor in manifest.outputs)
+    return tuple(c for c in manifest.cases if c == case or (scores and c.scale == case.scale))
+
+
 def _artifact_subject(
     path_of: PathOf,
     manifest: Manifest,

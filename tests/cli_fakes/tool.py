@@ -57,9 +57,9 @@ class Ended:
 
 
 def environment(**changes: str | None) -> dict[str, str]:
-    """This environment with the fakes on the path; a variable that is None is absent."""
+    """This environment with the fakes and this tree on the path; a variable that is None is absent."""
     value = {k: v for k, v in os.environ.items() if not k.startswith(("FAKES_", "PYTEST_"))}
-    value |= {"PYTHONPATH": str(SITE), "COLUMNS": "100", "PYTHONWARNINGS": "default"}
+    value |= {"PYTHONPATH": f"{SITE}{os.pathsep}{ROOT}", "COLUMNS": "100", "PYTHONWARNINGS": "default"}
     return {k: v for k, v in {**value, **changes}.items() if v is not None}
 
 

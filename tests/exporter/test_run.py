@@ -80,7 +80,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(tmp_pa
     after = SimpleNamespace(after=(), outputs=(Tensor("disparity", (1, "H", "W")),), model=SimpleNamespace(name="fake"))
     for output in (tmp_path, tmp_path / "absent" / "out.pfm", tmp_path / "out.doc"):
         with pytest.raises(Refused) as caught:
-            run._refuse_output(after, output)  # type: ignore[arg-type]
+            run.refuse_output(after, output)  # type: ignore[arg-type]
         assert caught.value.code == "bad-output" and "-o OUTPUT" in caught.value.next
-    run._refuse_output(after, tmp_path / "out.npz")  # type: ignore[arg-type]
-    run._refuse_output(after, tmp_path / "OUT.NPZ")  # type: ignore[arg-type]
+    run.refuse_output(after, tmp_path / "out.npz")  # type: ignore[arg-type]
+    run.refuse_output(after, tmp_path / "OUT.NPZ")  # type: ignore[arg-type]

@@ -1,0 +1,280 @@
+"""``--on DEVICE``: the commands, as they are called here, and what they found there.
+
+Each gives the object that the same command gives where it runs, and in it the device.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from exporter import registry
+from exporter.bundle import Bundle, Draft, editing
+from exporter.candidate import added, key_of
+from exporter.devices import received, shipping
+from exporter.devices.connection import Connection, install_line
+from exporter.devices.device import Device, found
+from exporter.devices.session import Session, holder, session
+from exporter.host import files
+from exporter.manifest import Manifest, TargetInfo, decode
+from exporter.manifest.limits import MAX_BYTES
+from exporter.preflight import Opening
+from exporter.run import refuse_output
+from exporter.samples import slug
+from exporter.stages import Progress, silent
+from exporter.use import use_page
+from exporter.verification import chosen, save_report
+
+MOST_OUTPUT = 4 << 30
+DIGEST = re.compile(r"-[0-9a-f]{12}(?=\.|$)")
+
+
+def verify(
+    on: str, path: Path, targets: Sequence[str], limits: Mapping[str, Any], progress: Progress = silent,
+    save: bool = False, opening: Opening | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Verifies a bundle's artifacts on a device.
+
+    Args:
+        on: the device's address.
+        path: the bundle's folder, here.
+        targets: only these; all of them when empty.
+        limits: ``timeout`` in seconds and ``memory`` in megabytes (None is what the device has) of each stage there.
+        progress: told what happens.
+        save: whether to keep the report in the bundle, under the device's name.
+        opening: how artifacts are opened there.
+
+    Raises:
+        Refused, Incomplete, StageFailed: what the device, or the way to it, refuses.
+    """
+    device, bundle = found(on), Bundle.open(path)
+    keys = chosen(bundle, targets)
+    request = {"targets": keys, **limits, **_opened(opening)}
+    with session(device, shipping.to_verify(bundle, keys), path, f"exporter verify {path.name}", progress) as held:
+        with _labelled(device, held) as label:
+            value = received.checked(held.work("verify", request), received.VERIFY)
+    value |= label
+    if save:
+        save_report(path, f"verify-{slug(held.label)}", value)
+    return dict(value)
+
+
+def profile(
+    on: str, path: Path, targets: Sequence[str], limits: Mapping[str, Any], progress: Progress = silent,
+    save: bool = False, opening: Opening | None = None, checkpoint: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Times a bundle's artifacts on a device; the arguments are those of :func:`verify`.
+
+    Args:
+        limits: ``seed``, ``threads``, ``seconds`` and ``layers``.
+        checkpoint: weights, so that eager can be timed where the device has PyTorch.
+    """
+    device, bundle = found(on), Bundle.open(path)
+    keys = chosen(bundle, targets)
+    request = {"targets": keys, "save": save, "checkpoint": "", **limits, **_opened(opening)}
+    with session(device, shipping.to_profile(bundle, keys), path, f"exporter profile {path.name}", progress) as held:
+        if checkpoint is not None:
+            request["checkpoint"] = checkpoint.name
+            held.lend(checkpoint, "checkpoint", checkpoint.name)
+        with _labelled(device, held) as label:
+            value = received.checked(held.work("profile", request), {"shown": received.PROFILE})
+    if save:
+        kept = received.checked(value["kept"], received.PROFILE) | label
+        save_report(path, f"profile-{slug(held.label)}", kept)
+    return {**value["shown"], **label}
+
+
+def run(
+    on: str, path: Path, target: str, given: Path, output: Path, dims: Sequence[str] = (), progress: Progress = silent,
+    opening: Opening | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Runs one real input through an artifact on a device; the output is written here.
+
+    Args:
+        on: the device's address.
+        path: the bundle's folder, here.
+        target: which of its artifacts.
+        given: a file, or a folder of pictures named after the inputs.
+        output: the file to write.
+        dims: ``NAME=COUNT`` of parts whose repetitions are chosen at run time.
+        progress: told what happens.
+        opening: how artifacts are opened there.
+    """
+    device, bundle = found(on), Bundle.open(path)
+    key = chosen(bundle, [target])[0]
+    refuse_output(bundle.manifest, output)
+    parts = _parts(given)
+    request = {"target": key, "dims": list(dims), "output": f"output{output.suffix.lower()}", **_opened(opening)}
+    request["input"] = parts[0].name if parts == [given] else "."
+    with session(device, shipping.to_run(bundle, key), path, f"exporter run {path.name}", progress) as held:
+        for part in parts:
+            held.lend(part, "input", part.name)
+        with _labelled(device, held) as label:
+            value = received.checked(held.work("run", request), received.RUN)
+        with _whole(output) as staging:
+            held.fetch(staging, MOST_OUTPUT, output=request["output"])
+    return {**value, **label}
+
+
+def compile_(
+    on: str, path: Path, target_name: str, precision: str, limits: Mapping[str, Any], progress: Progress = silent,
+    extra: Mapping[str, Any] | None = None, device_index: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Compiles a bundle's graph on a device, verifies it there, and brings the artifact back into the bundle.
+
+    Args:
+        on: the device's address.
+        path: the bundle's folder, here.
+        target_name: the target.
+        precision: the precision.
+        limits: ``timeout`` and ``memory`` of each stage there.
+        progress: told what happens.
+        extra: options of the target.
+        device_index: which accelerator of the device.
+    """
+    device, key = found(on), key_of(target_name, precision)
+    registry.target(target_name)
+    Bundle.open(path)
+    request = {"target": target_name, "precision": precision, "extra": dict(extra or {}), "device": device_index}
+    with editing(path, f"exporter compile --on {device.address}") as draft:
+        assert draft.old is not None
+        shipment = shipping.to_compile(draft.old, key, _apart(draft.old.manifest, key))
+        with session(device, shipment, path, f"exporter compile {path.name}", progress) as held:
+            with _labelled(device, held) as label:
+                value = received.checked(held.work("compile", {**request, **limits}), {"bytes": int})
+            shown = received.checked(value["shown"], received.EXPORT)
+            info = _brought(draft, held, key, value["bytes"])
+        manifest = replace(draft.old.manifest, targets=draft.old.manifest.targets | {key: info})
+        draft.derived("USE.md", use_page(manifest))
+        draft.commit(manifest)
+    return {**shown, **label, "verify": {**shown["verify"], **label}, "bundle": str(path)}
+
+
+def doctor(on: str, progress: Progress = silent) -> dict[str, Any]:
+    """What a device is, and what stands in the way there; nothing is copied but our own package."""
+    device = found(on)
+    with Connection(device) as line:
+        progress("connect", {"what": line.label})
+        line.open()
+        hello = line.hello
+        if hello["missing"]:
+            problem = f"{', '.join(hello['missing'])}: not installed there; {install_line(hello)}"
+            value: dict[str, Any] = {
+                "schema": "exporter.doctor/1", "ok": False, "problems": [problem], "elsewhere": [],
+                "machine": {"python": hello["python"]}, "versions": {},
+            }  # fmt: skip
+            return {**value, "device": {"address": str(device.address), "label": line.label}}
+        answer = line.ask("doctor")
+        value = received.checked(answer.get("value"), received.DOCTOR)
+        owner = answer.get("owner")
+    pip = f"{received.said(hello['executable'])} -m pip install "
+    problems = [text.replace("pip install ", pip) for text in value["problems"] if not text.startswith("tracing:")]
+    notes = [text.replace("pip install ", pip) for text in value["elsewhere"]]
+    value |= {"problems": problems, "elsewhere": notes, "ok": not problems}
+    value["machine"] |= {"interpreter": hello["executable"], "kept in": hello["folder"], "free_bytes": hello["free"],
+                         "in use": holder(owner) if owner else "by nobody"}  # fmt: skip
+    received.checked(answer, {"facts": dict, "moment": dict})
+    facts, moment = answer["facts"], answer["moment"]
+    return {**value, "device": {"address": str(device.address), "label": line.label, **facts, "before": moment}}
+
+
+# ---- what all of them do
+
+
+def _opened(opening: Opening | None) -> dict[str, Any]:
+    opening = opening or Opening()
+    return {"device": opening.device, "trust": opening.trusted, "options": dict(opening.extra or {})}
+
+
+@contextmanager
+def _labelled(device: Device, held: Session) -> Iterator[dict[str, Any]]:
+    """What the device is, and how it fared before and after what happens inside."""
+    facts = held.moment(everything=True)
+    before, label = facts.pop("moment"), dict[str, Any]()
+    yield label
+    address = {"address": str(device.address), "label": held.label}
+    label["device"] = {**address, **facts, "before": before, "after": held.moment()["moment"]}
+
+
+def _parts(given: Path) -> list[Path]:
+    """The files of an input, which is one, or a folder of them.
+
+    Raises:
+        Refused: ``missing-file``.
+    """
+    if given.is_dir():
+        return sorted(path for path in given.iterdir() if path.is_file())
+    if not given.is_file():
+        files.read(given)  # refuses it as it does anywhere
+    return [given]
+
+
+@contextmanager
+def _whole(output: Path) -> Iterator[Path]:
+    """A file beside the output, which takes its place when it is whole."""
+    handle, name = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent)
+    os.close(handle)
+    staging = Path(name)
+    try:
+        yield staging
+        staging.chmod(0o666 & ~_umask())
+        staging.replace(output)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _apart(manifest: Manifest, key: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(f"{manifest.key} {key}".encode()).hexdigest()
+
+
+def _brought(draft: Draft, held: Session, key: str, size: int) -> TargetInfo:
+    """The artifact that a device made, file by file into the draft. Which files there are says its manifest, which is
+    held to every rule for a stranger's; what they are called here does not."""
+    assert draft.old is not None
+    folder = draft.work / "brought"
+    folder.mkdir()
+    held.fetch(folder / "manifest.json", min(size, MAX_BYTES), file="manifest.json")
+    theirs = decode((folder / "manifest.json").read_bytes(), f"manifest.json on {held.label}")
+    if key not in theirs.targets or theirs.key != draft.old.manifest.key:
+        raise received.bad_answer(f"its bundle holds no {key} of this graph")
+    info, ours = theirs.targets[key], draft.old.manifest.files
+
+    def local(names: Mapping[str, str], place: str) -> dict[str, str]:
+        new = {role: name for role, name in names.items() if ours.get(name) != theirs.files[name]}
+        paths = {role: _fetched(held, theirs, name, folder / place) for role, name in new.items()}
+        return {**names, **added(draft, key if place == "files" else f"{key}/{place}", paths, folder / place)}
+
+    calibration = info.calibration
+    if calibration is not None and any(ours.get(name) != theirs.files[name] for name in calibration.files):
+        raise received.bad_answer("it calibrated on what it was not given")
+    return replace(info, files=local(info.files, "files"), graphs=local(info.graphs, "graphs"))
+
+
+def _fetched(held: Session, theirs: Manifest, name: str, folder: Path) -> Path:
+    """A file of the device, whole and by its digest, under a leaf that is a plain name."""
+    from exporter.graph import sha256
+
+    leaf = DIGEST.sub("", name.rpartition("/")[2])
+    path = folder / leaf
+    if path.exists():
+        raise received.bad_answer(f"two of its files are called {leaf!a}")
+    folder.mkdir(exist_ok=True)
+    info = theirs.files[name]
+    held.fetch(path, info.bytes, file=name)
+    if sha256(path) != info.sha256:
+        raise received.bad_answer(f"{leaf!a} is not what its manifest says")
+    return path

@@ -1,0 +1,131 @@
+"""A device behind the system's OpenSSH: its keys, its configuration, its agent and its jumps are ssh's own business."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from exporter.devices.address import Address
+from exporter.devices.device import FINDS_PYTHON
+from exporter.errors import ExporterError, Incomplete, Refused, StageFailed
+
+CONFIG = "EXPORTER_SSH_CONFIG"
+# Nothing is asked of anybody, nothing is forwarded, and no connection outlives the command.
+ALWAYS = ("BatchMode=yes", "ClearAllForwardings=yes", "ForwardAgent=no", "ForwardX11=no", "PermitLocalCommand=no",
+          "ControlMaster=no", "RequestTTY=no", "LogLevel=ERROR")  # fmt: skip
+# Where the user's configuration says nothing, or would wait for ever.
+UNLESS_SAID = {
+    "connecttimeout": ("ConnectTimeout", "15", ("none", "0")),
+    "serveraliveinterval": ("ServerAliveInterval", "5", ("0",)),
+    # A host that is not known is asked about where somebody could answer; here nobody can. A configuration that
+    # checks no keys at all is not followed: what is measured, and what is believed, is this device's.
+    "stricthostkeychecking": ("StrictHostKeyChecking", "yes", ("no", "off", "false")),
+}
+NO_REPLY = re.compile(
+    r"[Cc]ould not resolve|[Cc]onnection (refused|timed out|reset|closed)|[Nn]o route|unreachable|time.?out"
+)
+
+
+@dataclass(frozen=True)
+class Ssh:
+    """A device behind ``ssh``."""
+
+    address: Address
+
+    def words(self, *options: str) -> list[str]:
+        """An ``ssh`` command to the device, without what it is to run."""
+        config = os.environ.get(CONFIG)
+        words = ["ssh", *(["-F", config] if config else []), *(word for one in options for word in ("-o", one))]
+        words += ["-p", str(self.address.port)] if self.address.port is not None else []
+        words += ["-l", self.address.user] if self.address.user else []
+        return [*words, "--", self.address.host]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        if shutil.which("ssh") is None:
+            raise Incomplete(
+                "ssh-absent", "there is no ssh here", where=f"--on {self.address}",
+                why="a device is reached by the system's own OpenSSH, with its keys and its configuration",
+                next="apt-get install openssh-client, or the like of your system",
+            )  # fmt: skip
+        *words, separator, host = self.words(*ALWAYS, *self._unless_said())
+        # A session of its own: Ctrl-C is ours to pass on, in order.
+        return subprocess.Popen(
+            [*words, "-T", separator, host, f"exec sh -c '{FINDS_PYTHON}'"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+    def _unless_said(self) -> list[str]:
+        """Options for what the user's configuration leaves open, or open to anybody."""
+        *words, separator, host = self.words()
+        try:
+            shown = subprocess.run(
+                [*words, "-G", separator, host], capture_output=True, text=True, timeout=30, check=False,
+                stdin=subprocess.DEVNULL,
+            ).stdout  # fmt: skip
+        except subprocess.TimeoutExpired:
+            shown = ""
+        said = dict(line.partition(" ")[::2] for line in shown.lower().splitlines())
+        return [
+            f"{option}={value}"
+            for key, (option, value, open_) in UNLESS_SAID.items()
+            if said.get(key, open_[0]) in open_
+        ]
+
+    def refusal(self, status: int, said: str) -> ExporterError | None:
+        if status not in (255, -9):  # ssh's own, or ours of one that never spoke; others are of what ran there
+            return None
+        return _refused(self, said or "ssh ended without a word")
+
+    def removal(self, folder: str) -> str:
+        return shlex.join([*self.words(), f"rm -r {shlex.quote(folder)}"])
+
+
+def connected(address: Address) -> Ssh:
+    """The device at an address; nothing is tried yet."""
+    if not address.host:
+        raise Refused("bad-device", f"{address.kind!a} is no device: it names no host", where=f"--on {address}",
+                      why="ssh needs a host", next="--on ssh://user@host")  # fmt: skip
+    return Ssh(address)
+
+
+def _refused(device: Ssh, said: str) -> ExporterError:
+    where, by_hand = f"--on {device.address}", shlex.join(device.words())
+    if "HOST IDENTIFICATION HAS CHANGED" in said or "Offending" in said:
+        return Refused(
+            "bad-host-key", f"{device.address.host} shows another host key than the one that is known: {said}",
+            where=where, why="it may be another machine, or someone between: what it says could be anybody's",
+            next=f"ask who runs it if its key changed; then ssh-keygen -R {shlex.quote(_known_as(device.address))}",
+        )  # fmt: skip
+    if "Host key verification failed" in said or "host key is known" in said:
+        return Refused(
+            "bad-host-key", f"the host key of {device.address.host} is not known here: {said}", where=where,
+            why="nobody can be asked here whether this is the machine you mean",
+            next=f"{by_hand}, compare the key it shows, and accept it once",
+        )  # fmt: skip
+    if "Permission denied" in said or "Too many authentication failures" in said or "no mutual signature" in said:
+        return Refused(
+            "login-refused", f"{device.address.label} lets nobody in without being asked something: {said}",
+            where=where, why="a command that may run unattended never waits for a password",
+            next=f"ssh-copy-id{_port(device.address)} {_who(device.address)}, and for a key with a passphrase ssh-add",
+        )  # fmt: skip
+    how = "does not answer" if NO_REPLY.search(said) else "cannot be reached"
+    return StageFailed(
+        "device-unreachable", f"{device.address.label} {how}: {said}", where=where,
+        why="nothing was copied and nothing ran there; the bundle here is as it was", next=by_hand,
+    )  # fmt: skip
+
+
+def _known_as(address: Address) -> str:
+    return f"[{address.host}]:{address.port}" if address.port not in (None, 22) else address.host
+
+
+def _port(address: Address) -> str:
+    return f" -p {address.port}" if address.port is not None else ""
+
+
+def _who(address: Address) -> str:
+    return f"{address.user}@{address.host}" if address.user else address.host

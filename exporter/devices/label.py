@@ -1,0 +1,143 @@
+"""What a device is, and how it fares: read there, never changed. What cannot be read is None, and said to be absent."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from exporter.latency import environment
+
+ROOT = Path("/")
+# Names of the cores that boards and phones have, by implementer and part as the kernel tells them (util-linux, lscpu).
+CORES = {
+    0x41: {0xD03: "Cortex-A53", 0xD04: "Cortex-A35", 0xD05: "Cortex-A55", 0xD07: "Cortex-A57", 0xD08: "Cortex-A72",
+           0xD09: "Cortex-A73", 0xD0A: "Cortex-A75", 0xD0B: "Cortex-A76", 0xD0C: "Neoverse-N1", 0xD0D: "Cortex-A77",
+           0xD40: "Neoverse-V1", 0xD41: "Cortex-A78", 0xD42: "Cortex-A78AE", 0xD44: "Cortex-X1", 0xD46: "Cortex-A510",
+           0xD47: "Cortex-A710", 0xD48: "Cortex-X2", 0xD49: "Neoverse-N2", 0xD4D: "Cortex-A715", 0xD4E: "Cortex-X3",
+           0xD80: "Cortex-A520", 0xD81: "Cortex-A720"},
+    0x4E: {0x004: "Carmel"},
+}  # fmt: skip
+
+
+def facts(root: Path = ROOT) -> dict[str, Any]:
+    """What does not change while something runs.
+
+    Args:
+        root: where ``proc``, ``sys`` and ``etc`` lie.
+    """
+    known = environment.read(root=root)
+    return {
+        "model": _model(root),
+        "soc": _soc(root),
+        "cpu": known.cpu or _arm(root),
+        "cores": known.cores,
+        "memory_mb": known.memory_mb,
+        "os": _system(root),
+        "kernel": f"{known.kernel} {platform.machine()}",
+        "python": known.python,
+    }
+
+
+def moment(root: Path = ROOT) -> dict[str, Any]:
+    """What does: governor, clocks, temperatures, and whether anything holds the clocks down."""
+    known, cpus = environment.read(root=root), root / "sys/devices/system/cpu"
+    clocks = [_whole(path) for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    most = [_whole(path) for path in cpus.glob("cpu[0-9]*/cpufreq/cpuinfo_max_freq")]
+    return {
+        "governor": known.governor,
+        "mhz": max((clock for clock in clocks if clock), default=0) // 1000 or None,
+        "most_mhz": max((clock for clock in most if clock), default=0) // 1000 or None,
+        "celsius": known.celsius,
+        "zones": _zones(root),
+        "throttled": _throttled(root),
+        "load": known.load,
+    }
+
+
+def _text(path: Path) -> str:
+    """A file's text, without the NUL at the end of what a device tree holds; nothing where there is none."""
+    with suppress(OSError):
+        return path.read_bytes()[:4096].decode("utf-8", "replace").strip("\0 \n")
+    return ""
+
+
+def _whole(path: Path, base: int = 10) -> int | None:
+    with suppress(ValueError):
+        return int(_text(path), base)
+    return None
+
+
+def _model(root: Path) -> str | None:
+    tree = _text(root / "proc/device-tree/model")
+    dmi = " ".join(filter(None, (_text(root / f"sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name"))))
+    return tree or dmi or None
+
+
+def _soc(root: Path) -> str | None:
+    """The chip: the last, most general entry of what a board is compatible with, such as ``brcm,bcm2711``."""
+    names = [name for name in _text(root / "proc/device-tree/compatible").split("\0") if name]
+    told = " ".join(
+        filter(None, (_text(root / f"sys/devices/soc0/{name}") for name in ("family", "machine", "soc_id")))
+    )
+    hardware = re.search(r"^Hardware\s*:\s*(.+)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
+    return (names[-1] if names else "") or told or (hardware.group(1).strip() if hardware else None)
+
+
+def _arm(root: Path) -> str | None:
+    """The kinds of cores of an ARM processor, which has no name of its own."""
+    try:
+        text = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    makers = re.findall(r"^CPU implementer\s*:\s*0x([0-9a-f]+)", text, re.MULTILINE)
+    parts = re.findall(r"^CPU part\s*:\s*0x([0-9a-f]+)", text, re.MULTILINE)
+    kinds = list(dict.fromkeys(zip((int(m, 16) for m in makers), (int(p, 16) for p in parts), strict=False)))
+    names = [CORES.get(maker, {}).get(part) or f"implementer {maker:#x} part {part:#x}" for maker, part in kinds]
+    return " + ".join(names) or None
+
+
+def _system(root: Path) -> str | None:
+    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', _text(root / "etc/os-release"), re.MULTILINE)
+    if name:
+        return name.group(1)
+    android = os.environ.get("ANDROID_ROOT")
+    return (
+        "Android" + (f", Termux {os.environ['TERMUX_VERSION']}" if "TERMUX_VERSION" in os.environ else "")
+        if android
+        else None
+    )
+
+
+def _zones(root: Path) -> dict[str, float]:
+    """Every sensor by its name, in degrees Celsius."""
+    found: dict[str, float] = {}
+    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
+        value = _whole(zone / "temp")
+        if value is not None and 0 < value < 150_000:
+            found[_text(zone / "type") or zone.name] = value / 1000
+    return found
+
+
+def _throttled(root: Path) -> dict[str, int] | None:
+    """Counters and flags of clocks held down, by what reports them; None where nothing does."""
+    found: dict[str, int] = {}
+    flags = _whole(root / "sys/devices/platform/soc/soc:firmware/get_throttled", 16)
+    if flags is not None:  # a Raspberry Pi: bit 0 under-voltage, 1 frequency capped, 2 throttled; 16 to 18 ever since
+        found["firmware flags"] = flags
+    counts = [
+        _whole(path)
+        for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+    ]
+    if any(count is not None for count in counts):
+        found["core events"] = sum(count or 0 for count in counts)
+    cooling = [_whole(path) for path in (root / "sys/class/thermal").glob("cooling_device*/cur_state")]
+    if any(state is not None for state in cooling):
+        found["cooling devices active"] = sum(bool(state) for state in cooling)
+    quota = environment.throttling(root)
+    if quota is not None:
+        found["control group, microseconds held"] = quota.throttled_us
+    return found or None
