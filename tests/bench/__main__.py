@@ -23,6 +23,7 @@ from tests.bench import (
     preparing,
     quality,
     quantising,
+    remote,
     restoring,
     reuse,
     startup,
@@ -51,6 +52,7 @@ PARTS = {
         quantising,
         large,
         diagnosing,
+        remote,
     )
 }
 # Parts that leave bundles for the next.

@@ -1,0 +1,125 @@
+"""The one command that runs on a device, and the messages that follow it; here without any ssh between."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter.devices import bootstrap, connection, side
+from exporter.devices.address import Address
+from exporter.devices.bootstrap import CHUNK, Ended, Frames
+from exporter.devices.connection import Connection, Lost
+from exporter.devices.device import FINDS_PYTHON
+from exporter.errors import ExporterError, Refused
+from tests.cli_fakes.tool import ROOT
+
+
+class Here:
+    """A kind of device that is this machine: what ssh does, without it."""
+
+    def __init__(self, home: Path, python: str = sys.executable) -> None:
+        self.address, self.home = Address("here", python=python), home
+
+    def start(self) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        env = {**os.environ, "HOME": str(self.home), "TMPDIR": str(self.home), "PYTHONPATH": ""}
+        env.pop("XDG_CACHE_HOME", None)
+        return subprocess.Popen(["sh", "-c", FINDS_PYTHON], stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+
+    def refusal(self, status: int, said: str) -> ExporterError | None:
+        return None
+
+    def removal(self, folder: str) -> str:
+        return f"rm -r {folder}"
+
+
+# ------------------------------------------------------------------------------------------------------- messages
+
+
+def over(data: bytes, step: int = 1 << 20) -> Frames:
+    file = io.BytesIO(data)
+    return Frames(lambda most: file.read(min(most, step)), lambda _: None)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_messages_come_as_they_went(step: int) -> None:
+    out = bytearray()
+    sender = Frames(lambda _: b"", out.extend)
+    sender.send("put", b"\n0 0\n\x00" * 9, file="a\nb; c")
+    sender.send("end")
+    receiver = over(bytes(out), step)
+    assert receiver.receive() == ({"file": "a\nb; c", "kind": "put"}, b"\n0 0\n\x00" * 9)
+    assert receiver.receive() == ({"kind": "end"}, b"")
+    with pytest.raises(Ended):
+        receiver.receive()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\n", b"x y\n", b"-1 0\n", b"2\n{}", b"2 0\n{}", b"2 0\n[]", b'12 0\n{"kind": 12}', b"99999999999 0\n",
+     f"2 {CHUNK + 1}\n".encode(), b"2 5\n{}abc", b"1" * 100, b"3 0\n{}"],
+)  # fmt: skip
+def test_what_is_no_message_ends_it(data: bytes) -> None:
+    with pytest.raises(Ended):
+        over(data).receive()
+
+
+# ---------------------------------------------------------------------------------------------------- the command
+
+
+def test_our_package_is_taken_once_and_checked_each_time(tmp_path: Path) -> None:
+    for expected in (False, True):
+        with Connection(Here(tmp_path)) as line:
+            line.open()
+            assert line.hello["side"] is expected and line.hello["missing"] == []
+            assert line.ask("facts", all=True)["facts"]["python"] == sys.version.split()[0]
+    (place,) = (tmp_path / ".cache" / "exporter" / "devices" / "side").iterdir()
+    assert place.name == side.digest() == bootstrap.listed(place)
+    victim = place / "exporter" / "errors.py"
+    assert victim.read_bytes() == (ROOT / "exporter" / "errors.py").read_bytes()
+    victim.write_bytes(victim.read_bytes()[:100])
+    with Connection(Here(tmp_path)) as line:
+        line.open()
+        assert line.hello["side"] is False
+        line.ask("facts", all=False)
+    assert victim.read_bytes() == (ROOT / "exporter" / "errors.py").read_bytes()
+
+
+def test_our_package_is_the_same_bytes_every_time() -> None:
+    assert side.packed() == side.packed()
+
+
+def test_a_folder_of_the_user_there_shadows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("json", "numpy", "exporter", "hashlib"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one was imported')\n")
+    monkeypatch.chdir(tmp_path)
+    with Connection(Here(tmp_path)) as line:
+        line.open()
+        assert line.ask("facts", all=False)["moment"]
+
+
+def test_an_error_there_is_an_error_here(tmp_path: Path) -> None:
+    with Connection(Here(tmp_path)) as line:
+        line.open()
+        with pytest.raises(Refused, match="bad-manifest") as refused:
+            line.ask("lacking", data=b"{}", name="0" * 64, wanted=[], bytes=2)
+        assert "on here" in refused.value.where
+
+
+def test_a_device_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "SILENCE_SECONDS", 0.5)
+    with Connection(Here(tmp_path)) as line:
+        line.open()
+        process = line._process
+        os.kill(line.hello["pid"], 19)
+        try:
+            with pytest.raises(Lost):
+                line.ask("facts", all=False)
+        finally:
+            os.kill(line.hello["pid"], 18)
+    assert process.returncode is not None
