@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +22,7 @@ from exporter.spec import HostStep
 from exporter.stages import Stages
 from exporter.target import INTEGER, SCALED, UNPROVEN, WRITTEN, Availability, Options
 from exporter.verdict import Hop, Precision, Result, Verdict, worst
-from exporter.work import Work, kind_of, share
+from exporter.work import Work, kind_of, share, stored
 
 
 def _too_right(precision: str, rung: Rung, results: Sequence[Result]) -> str:
@@ -204,7 +203,7 @@ def artifact_hop(
     if info.way in INTEGER:
         rung = quantised_rung(info.budget)
     types = made.artifact.stored, target.computes(info.precision, info.way)
-    work = work_of(path_of, manifest)
+    work = stored.whole(path_of, manifest)
     advice = [*made.advice, *info.advice, *_moved_advice(info, available), *_int8_advice(info, manifest)]
     facts: dict[str, Any] = {"fingerprint": dict(made.artifact.fingerprint), "advice": list(dict.fromkeys(advice))}
     if info.way in SCALED and (kept := {**info.left, **info.kept}):
@@ -242,44 +241,6 @@ def judged_on(
         return None
     real = calibration is not None and calibration.real
     return frozenset({"sample"} if real and any(case["scale"] == "sample" for case in cases) else CALIBRATED)
-
-
-def work_of(path_of: PathOf, manifest: Manifest) -> dict[str, Work]:
-    """What every node of a bundle's graphs is that multiplies, as often as it runs.
-
-    The nodes of several graphs are named ``GRAPH.NODE``.
-
-    Nothing for a bundle that was made before they were counted.
-    """
-    opt, several = {dim.name: dim.opt for dim in manifest.dims}, len(manifest.graphs) > 1
-    found: dict[str, Work] = {}
-    for step in manifest.program:
-        file = manifest.graphs[step.graph].work
-        counts = _counts(path_of(file)) if file else {}
-        times = step.repeat if isinstance(step.repeat, int) else opt[step.repeat]
-        for node, of in counts.items():
-            name = f"{step.graph}.{node}" if several else node
-            before = found[name].multiplications if name in found else 0
-            found[name] = of._replace(multiplications=of.multiplications * times + before)
-    return found
-
-
-def _counts(path: Path) -> dict[str, Work]:
-    """What a bundle says of its graph's work; it may come from anyone."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(node): Work(str(operator), max(int(count), 0), str(module))
-            for node, (operator, count, module) in value.items()
-        }
-    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise Refused(
-            "bad-manifest",
-            f"{path.name} is no count of work: {error}",
-            where=f"file {path.name}",
-            why="a report of how much ran in which type must rest on something",
-            next="export the model again, or get the bundle again from where it was made",
-        ) from error
 
 
 def _moved_advice(info: TargetInfo, available: Availability) -> list[str]:

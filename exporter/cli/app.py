@@ -237,7 +237,16 @@ def profile(
     seed: Annotated[int, typer.Option(help="Seeds the order of blocks.")] = 0,
     save: Annotated[bool, typer.Option("--save", help="Keep the report, with every sample, in the bundle.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail unless STABLE.")] = False,
-    layers: Annotated[bool, typer.Option("--layers", help="Also time every layer, and name its graph nodes.")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also time every layer, and hold it against what this machine reaches.")
+    ] = False,
+    sustained: Annotated[
+        str, typer.Option(metavar="TIME", help="Then run each artifact without a pause: 60s, 5m. Heat, clocks, energy.")
+    ] = "",
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=A,B,..", help="Time sizes of a dim, or threads, against one another instead."),
+    ] = None,
     option: TargetOptions = None,
     on: On = "",
     device: Device = 0,
@@ -246,23 +255,26 @@ def profile(
 ) -> None:
     """Time a bundle's artifacts and eager PyTorch (where it is) against one another."""
     from exporter.cli import console, render
+    from exporter.latency.subjects import Extras
     from exporter.latency.subjects import profile as measure
+    from exporter.latency.sweep import Sweep
     from exporter.models.rebuild import Code
     from exporter.preflight import Opening
     from exporter.verification import refuse_missing_checkpoint
 
     refuse_missing_checkpoint(checkpoint)
     opening = Opening(device, trust_engine, _run_options(target or [], option))
+    extras = Extras(layers, output.seconds(sustained, "--sustained"), Sweep.parse(sweep or ()))
     with console.progress(json) as progress:
         if on:
             from exporter.devices import commands
 
             output.refuse_on(on, {"--model": model})
-            how = {"seed": seed, "threads": threads, "seconds": seconds, "layers": layers}
+            how = {"seed": seed, "threads": threads, "seconds": seconds, "extras": extras.as_json()}
             value = commands.profile(on, bundle, target or (), how, progress, save, opening, checkpoint)
         else:
             code = Code(checkpoint, model)
-            found = measure(bundle, target or (), code, seed, threads, seconds, progress, save, opening, layers)
+            found = measure(bundle, target or (), code, seed, threads, seconds, progress, save, opening, extras)
             value = found.as_json()
     output.show(value, json, render.profiled)
     raise typer.Exit(output.profile_code(value) or output.strict_code(strict, value))

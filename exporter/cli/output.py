@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as encoder
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -148,6 +149,21 @@ def refuse_on(on: str, given: Mapping[str, object]) -> None:
                 why="a device gets a bundle and no code of yours; a reference is computed where PyTorch is",
                 next=f"leave out {option}, or --on; samples that an export was given travel in its bundle",
             )  # fmt: skip
+
+
+def seconds(text: str, option: str) -> float:
+    """The seconds that ``60``, ``60s``, ``5m`` or ``1h`` are; 0 for an empty text.
+
+    Raises:
+        Refused: ``bad-usage``.
+    """
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]+)?)(s|m|h|)", text.strip())
+    if text and (found is None or float(found[1]) <= 0):
+        raise Refused(
+            "bad-usage", f"{option} {text} is no time", where=f"option {option}",
+            why="it is a number of seconds, or one with s, m or h behind it", next=f"{option} 60s",
+        )  # fmt: skip
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
 
 
 def refuse_junit(path: Path) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 from exporter.cli.console import console, errors, escape, listing, mark, table
 from exporter.cli.output import results_of
+from exporter.cli.render_layers import layer_lines, peak_lines
+from exporter.cli.render_sustained import sustained_lines, sweep_rows
 from exporter.errors import ExporterError
 
-SHOWN, LAYERS_SHOWN = 8, 20  # of lists whose rest is in the JSON
+SHOWN = 8  # of lists whose rest is in the JSON
 Event = Mapping[str, Any]
 
 
@@ -188,6 +190,10 @@ def profiled(value: Event) -> None:
     floor = value["noise_floor"]
     noise = f"two runs of the same thing differ by {(floor - 1) * 100:.1f} % here" if floor else "no noise floor"
     out.print(f"{mark(value['stability'])}  latency, {noise}")
+    if "sweep" in value:
+        listing(out, sweep_rows(value), ("subject", "median", "95 % interval", "inputs a second"))
+        _warnings(value)
+        return
     rows = table(
         "subject", "median", "95 % interval", "p95", "n", "load", "first run", "memory", "size", "threads", "ran"
     )
@@ -195,8 +201,12 @@ def profiled(value: Event) -> None:
         rows.add_row(*_subject_row(subject))
     out.print(rows)
     for subject in value["subjects"]:
-        for line in (*_device_lines(subject), *_layer_lines(subject)):
+        for line in (*_device_lines(subject), *layer_lines(subject)):
             out.print(line)
+    for line in peak_lines(value.get("peaks")):
+        out.print(line)
+    for line in sustained_lines(value.get("sustained", ())):
+        out.print(line)
     for ratio in value["ratios"]:
         low, high = ratio["interval"]
         out.print(
@@ -204,6 +214,11 @@ def profiled(value: Event) -> None:
             f"{escape(ratio['to'])}: {ratio['conclusion']}"
             + ("" if value["stability"] == "STABLE" else f" ({value['stability']}: its size is uncertain)")
         )
+    _warnings(value)
+
+
+def _warnings(value: Event) -> None:
+    out = console()
     for warning in value["warnings"]:
         out.print(f"  warning: {escape(str(warning.get('what', '')))}; {escape(str(warning.get('advice', '')))}")
 
@@ -221,21 +236,6 @@ def _device_lines(subject: Event) -> Iterator[str]:
         )
     for line in subject["advice"]:
         yield f"  note, {escape(subject['name'])}: {escape(line)}"
-
-
-def _layer_lines(subject: Event) -> Iterator[str]:
-    """The slowest layers, with the graph's nodes behind them; the JSON has all of them."""
-    layers = subject.get("layer_times", [])
-    total = sum(layer["ms"] for layer in layers)
-    if not total:
-        return
-    yield f"  layers of {escape(subject['name'])}, {total:.4g} ms in all:"
-    for layer in layers[:LAYERS_SHOWN]:
-        nodes = ", ".join(layer["nodes"]) or "of the runtime's own"
-        share = f"{layer['ms'] / total:6.1%}"
-        yield f"    {layer['ms']:9.4g} ms {share}  {layer['precision']:<5} {escape(layer['kind'])}: {escape(nodes)}"
-    if len(layers) > LAYERS_SHOWN:
-        yield f"    and {len(layers) - LAYERS_SHOWN} more: --json"
 
 
 def _subject_row(subject: Event) -> list[str]:

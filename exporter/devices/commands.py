@@ -72,7 +72,7 @@ def profile(
     """Times a bundle's artifacts on a device; the arguments are those of :func:`verify`.
 
     Args:
-        limits: ``seed``, ``threads``, ``seconds`` and ``layers``.
+        limits: ``seed``, ``threads``, ``seconds`` and ``extras`` (:meth:`exporter.latency.subjects.Extras.as_json`).
         checkpoint: weights, so that eager can be timed where the device has PyTorch.
     """
     device, bundle = found(on), Bundle.open(path)

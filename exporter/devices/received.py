@@ -6,7 +6,7 @@ terminal, its numbers are numbers, and no path of it is ever opened here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exporter.errors import KINDS, ExporterError, StageFailed, from_json
@@ -26,6 +26,14 @@ NUMBER = (int, float)
 MAYBE = (int, float, type(None))
 TEXT = (str, type(None))
 
+
+class Row:
+    """A list of so many parts, each of its own shape; or null."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+
+
 PRECISION = {"asked": str, "stored": str, "ran": TEXT}
 RESULT = {"hop": str, "target": TEXT, "form": TEXT, "case": str, "output": str, "verdict": WORD, "reason": TEXT,
           "relative_l2": MAYBE, "amplification": MAYBE, "elements": int}  # fmt: skip
@@ -35,9 +43,23 @@ VERIFY = {"schema": ("exporter.verify/1",), "model": str, "weights": str, "verdi
 SUBJECT = {"name": str, "verdict": WORD, "reason": TEXT, "precision": PRECISION, "median_ms": MAYBE, "p95_ms": MAYBE,
            "n": int, "load_ms": MAYBE, "first_run_ms": MAYBE, "peak_rss_mb": MAYBE, "threads": int, "bytes": MAYBE,
            "baseline": bool, "options": dict, "copies_ms": dict, "host_ms": MAYBE, "advice": [str]}  # fmt: skip
+LAYER = {"name": str, "kind": str, "nodes": [str], "ms": NUMBER, "precision": str, "gflops?": MAYBE, "gbs?": MAYBE,
+         "of_limit?": MAYBE, "bound?": TEXT}  # fmt: skip
+SHARES = {"operator": {"*": NUMBER}, "module": {"*": NUMBER}}
+WHOLE = {"flops": int, "bytes": int, "gflops": NUMBER, "gbs": NUMBER, "of_limit": MAYBE, "bound": TEXT,
+         "layers_without_limit": int}  # fmt: skip
+SUBJECT |= {"layer_times?": [LAYER], "shares?": SHARES, "roofline?": WHOLE}
+PEAKS = {"gflops_fp32": NUMBER, "copies": [{"bytes": int, "gbs": NUMBER}], "threads": int}
+ENERGY = {"source": str, "idle_watts": MAYBE, "watts": NUMBER, "joules": NUMBER, "above_idle": MAYBE}
+SUSTAINED = {"subject": str, "verdict": WORD, "reason": TEXT, "seconds": NUMBER, "runs": int,
+             "windows": [Row(NUMBER, NUMBER)], "moments": [Row(NUMBER, MAYBE, MAYBE)], "ratio": MAYBE,
+             "interval": Row(NUMBER, NUMBER), "conclusion": str, "slows_at_s": MAYBE, "throttled_ms": NUMBER,
+             "energy": [ENERGY], "no_energy": TEXT}  # fmt: skip
+SWEEP = {"by": dict, "points": [{"subject": str, "per_second": MAYBE}]}
 RATIO = {"of": str, "to": str, "median": NUMBER, "interval": [NUMBER], "conclusion": str}
 PROFILE = {"schema": ("exporter.profile/1",), "stability": STABILITY, "noise_floor": MAYBE, "subjects": [SUBJECT],
-           "ratios": [RATIO], "warnings": [{"what": str, "advice": str}], "environment": dict}  # fmt: skip
+           "ratios": [RATIO], "warnings": [{"what": str, "advice": str}], "environment": dict,
+           "peaks?": PEAKS, "sustained?": [SUSTAINED], "sweep?": SWEEP}  # fmt: skip
 STAGE = {"stage": str, "seconds": NUMBER, "cached": bool}
 EXPORT = {"schema": ("exporter.export/1",), "bundle": str, "verdict": WORD, "verify": VERIFY, "stages": [STAGE],
           "profile": (type(None),), "published": TEXT, "auto": (type(None),)}  # fmt: skip
@@ -69,16 +91,23 @@ def _cleaned(value: Any) -> Any:
 def checked(value: Any, shape: Any, place: str = "answer") -> Any:
     """The value, if it has the shape: a type, types or words to choose from, a list of one shape, named parts.
 
+    A part whose name ends in ``?`` may be missing; ``*`` stands for every part.
+
     Raises:
         StageFailed: ``bad-answer``.
     """
     if isinstance(shape, dict):
         if not isinstance(value, dict):
             raise bad_answer(f"{place} is no object")
-        for name, part in shape.items():
+        for name, part in _parts(value, shape):
             if name not in value:
                 raise bad_answer(f"{place} has no {name!r}")
             checked(value[name], part, f"{place}.{name}")
+    elif isinstance(shape, Row):
+        if value is not None and (not isinstance(value, list) or len(value) != len(shape.parts)):
+            raise bad_answer(f"{place} is no list of {len(shape.parts)}")
+        for index, (item, part) in enumerate(zip(value or (), shape.parts, strict=False)):
+            checked(item, part, f"{place}[{index}]")
     elif isinstance(shape, list):
         if not isinstance(value, list):
             raise bad_answer(f"{place} is no list")
@@ -87,6 +116,17 @@ def checked(value: Any, shape: Any, place: str = "answer") -> Any:
     elif not _fits(value, shape):
         raise bad_answer(f"{place} is {str(value)[:60]!a}")
     return value
+
+
+def _parts(value: Mapping[str, Any], shape: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The parts that a value must have, by name."""
+    for name, part in shape.items():
+        if name == "*":
+            yield from ((own, part) for own in value)
+        elif not name.endswith("?"):
+            yield name, part
+        elif name[:-1] in value:
+            yield name[:-1], part
 
 
 def _fits(value: Any, shape: Any) -> bool:

@@ -47,10 +47,10 @@ def to_verify(bundle: Bundle, keys: Sequence[str]) -> Shipment:
 
 
 def to_profile(bundle: Bundle, keys: Sequence[str]) -> Shipment:
-    """The artifacts with the one case that is timed."""
+    """The artifacts with the one case that is timed, and what each layer has to do."""
     made = _reduced(bundle, keys, looked_at(bundle.file, bundle.manifest, keys))
     cases = [case.file for case in made.cases]
-    return _shipment(bundle, made, [*cases, *made.yardsticks.values(), *_artifacts(made)])
+    return _shipment(bundle, made, [*cases, *made.yardsticks.values(), *_counts(made), *_artifacts(made)])
 
 
 def to_run(bundle: Bundle, key: str) -> Shipment:

@@ -44,13 +44,13 @@ def _verify(bundle: Path, _: Path, asked: Asked, progress: Progress) -> Asked:
 
 
 def _profile(bundle: Path, own: Path, asked: Asked, progress: Progress) -> Asked:
-    from exporter.latency.subjects import profile
+    from exporter.latency.subjects import Extras, profile
     from exporter.models.rebuild import Code
 
     code = Code(own / "checkpoint" / asked["checkpoint"] if asked["checkpoint"] else None)
     found = profile(
         bundle, asked["targets"], code, asked["seed"], asked["threads"], asked["seconds"], progress, False,
-        _opening(asked), asked["layers"],
+        _opening(asked), Extras.from_json(asked["extras"]),
     )  # fmt: skip
     return {"shown": found.as_json(), "kept": found.as_json(raw=True) if asked["save"] else None}
 

@@ -162,7 +162,7 @@ class Run:
             self._open(replace(first, name=self.twin, request={**first.request, "layers": False}))
 
     def _open(self, subject: Subject) -> None:
-        unit = self.units[subject.name] = Unit(subject, self.threads, self.seed)
+        unit = self.units[subject.name] = Unit(subject, subject.threads or self.threads, self.seed)
         if subject.skipped:
             unit.void(Verdict.SKIPPED, subject.skipped)
             return
@@ -170,7 +170,7 @@ class Run:
         self._guarded(unit, lambda: self._opened(unit))
 
     def _opened(self, unit: Unit) -> None:
-        unit.child = self.starter(unit.subject, self.threads, self.log_folder)
+        unit.child = self.starter(unit.subject, unit.threads, self.log_folder)
         unit.opened = unit.answer(OPEN_SECONDS)
         unit.require_right(unit.opened.get("check", {}), "in the first run")
         first_seconds = unit.opened["first_run_ns"] / 1e9
@@ -200,10 +200,11 @@ class Run:
             if number % max(1, count // 10) == 0:
                 self.progress(f"block {number + 1} of {count}")
             for name in names:
-                self._block(number, name, plan.paces[name])
+                self.block(number, name, plan.paces[name])
         return time.monotonic() - start
 
-    def _block(self, number: int, name: str, pace: Pace) -> None:
+    def block(self, number: int, name: str, pace: Pace) -> None:
+        """One block of one subject, and whether its last call was right."""
         unit = self.units[name]
         if unit.alive:
             self.order.append((number, name))

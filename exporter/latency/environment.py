@@ -111,7 +111,7 @@ def read(packages: Sequence[str] = (), root: Path = ROOT) -> Environment:
         memory_mb=_attempt(lambda: int(memory["MemTotal"].split()[0]) // 1024),
         free_mb=_attempt(lambda: int(memory["MemAvailable"].split()[0]) // 1024),
         on_battery=_on_battery(root / "sys/class/power_supply"),
-        celsius=_hottest(root / "sys/class"),
+        celsius=hottest(root),
         kernel=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         packages=installed(packages),
@@ -287,9 +287,21 @@ def _on_battery(supplies: Path) -> bool | None:
     return not any(known) if known else None
 
 
-def _hottest(classes: Path) -> float | None:
+def hottest(root: Path = ROOT) -> float | None:
+    """What the hottest sensor reads, in degrees Celsius."""
+    classes = root / "sys/class"
     sensors = [*classes.glob("thermal/thermal_zone*/temp"), *classes.glob("hwmon/hwmon*/temp*_input")]
     readings = [_number(path) for path in sensors]
     # In thousandths of a degree; absent sensors read as zero or nonsense.
     believable = [value / 1000 for value in readings if value is not None and 0 < value < 150_000]
     return max(believable, default=None)
+
+
+def clock_mhz(root: Path = ROOT) -> float | None:
+    """The mean clock of all cores, in MHz: as cpufreq tells it, else as ``/proc/cpuinfo`` does."""
+    told = [_number(path) for path in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    clocks = [value / 1000 for value in told if value]
+    if not clocks:
+        lines = (_attempt((root / "proc/cpuinfo").read_text, "utf-8", "replace") or "").splitlines()
+        clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+    return sum(clocks) / len(clocks) if clocks else None

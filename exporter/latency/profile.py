@@ -16,9 +16,11 @@ from exporter.latency import environment as surroundings
 from exporter.latency import stats
 from exporter.latency.children import Progress, Run, Starter, started
 from exporter.latency.environment import Environment, Warned
+from exporter.latency.layered import beyond
 from exporter.latency.result import TWIN, Measured, Profile, Ratio, Subject
 from exporter.latency.schedule import Schedule
 from exporter.latency.stats import Estimate
+from exporter.work.roofline import Peaks
 
 BUDGET_SECONDS = 6.0
 
@@ -34,6 +36,7 @@ def profile(
     packages: Sequence[str] = (),
     starter: Starter | None = None,
     conditions: Callable[[], Mapping[str, Any]] = dict,
+    peaks: Callable[[int], Peaks] | None = None,
 ) -> Profile:
     """Times subjects against one another.
 
@@ -48,6 +51,7 @@ def profile(
         packages: distributions whose versions belong into the result.
         starter: starts a child; tests fake it.
         conditions: reads clocks and throttling of the devices that subjects compute on, by target.
+        peaks: measures what this machine reaches at best with so many threads, before any subject is opened.
 
     Returns:
         A profile in which every subject asked for is listed.
@@ -60,6 +64,7 @@ def profile(
         raise ValueError(f"subjects need names of their own: {names}")
     threads = threads or surroundings.usable_cores()
     facts, before = surroundings.read(packages), conditions()
+    reached = None if peaks is None else peaks(threads)
     run = Run(starter or started, threads, log_folder, seed, progress or _quiet)
     try:
         run.open_all(subjects)
@@ -69,7 +74,7 @@ def profile(
         run.learn_facts()
     finally:
         run.end()
-    return _concluded(run, plan, facts, devices, budget_seconds=budget_seconds, seconds=seconds)
+    return _concluded(run, plan, facts, devices, budget_seconds=budget_seconds, seconds=seconds, peaks=reached)
 
 
 def _quiet(line: str) -> None:
@@ -84,6 +89,7 @@ def _concluded(
     *,
     budget_seconds: float,
     seconds: float,
+    peaks: Peaks | None,
 ) -> Profile:
     """What may be said of a run that is over."""
     measured = tuple(unit.measured() for name, unit in run.units.items() if name != run.twin)
@@ -92,7 +98,7 @@ def _concluded(
     twins = _ratio(twin, by_name[run.twin.removesuffix(TWIN)], plan.seed) if twin and run.twin else None
     ratios = _ratios(measured, stats.noise_floor(twins), plan.seed)
     warned = [*surroundings.warnings(facts, run.threads), *_on_budget(plan, budget_seconds), *_on_twin(twins, measured)]
-    warned += _on_devices(devices)
+    warned += [*_on_devices(devices), *_on_peaks(measured, peaks)]
     return Profile(
         subjects=measured,
         twin=twin,
@@ -106,6 +112,7 @@ def _concluded(
         budget_seconds=budget_seconds,
         seconds=seconds,
         devices=devices,
+        peaks=peaks,
     )
 
 
@@ -140,6 +147,17 @@ def _ratio(of: Measured, to: Measured, seed: int) -> Estimate | None:
         return None
     rounds = min(len(of.blocks), len(to.blocks))
     return stats.ratio_interval([of.figures[:rounds]], [to.figures[:rounds]], seed)
+
+
+def _on_peaks(measured: Sequence[Measured], peaks: Peaks | None) -> list[Warned]:
+    """Peaks that a layer exceeds were measured while something else had the processor."""
+    if peaks is None:
+        return []
+    layers = [n for m in measured for n in beyond(m.ran.get("layer_times", ()), m.subject.work, peaks)]
+    if not layers:
+        return []
+    what = f"{len(layers)} layers, {layers[0]} first, computed faster than this machine's measured peak"
+    return [Warned("peaks", what, "shares of the peaks mean little; stop other work, and repeat")]
 
 
 def _on_budget(plan: Schedule, budget: float) -> list[Warned]:

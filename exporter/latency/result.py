@@ -5,13 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.latency import stats
 from exporter.latency.environment import Environment, Warned
+from exporter.latency.layered import layered
 from exporter.latency.schedule import Schedule
 from exporter.latency.stats import Cause, Conclusion, Estimate, Percentile, Reason, Stability
 from exporter.verdict import Precision, Verdict, worst
+from exporter.work import Work
+from exporter.work.roofline import Peaks
+
+if TYPE_CHECKING:
+    from exporter.latency.sustained import Sustained
 
 SCHEMA = "exporter.profile/1"
 ARTIFACT = "exporter.latency.worker:artifact"
@@ -35,6 +41,9 @@ class Subject:
         advice: what was decided before it was opened.
         options: options of the target that were chosen for this run.
         bytes: the size of what is deployed, where that is a file.
+        work: of one run of each node, where layers are timed; and how often each graph runs.
+        threads: its own CPU threads, where they differ from the others'.
+        sizes: its own sizes of dims, where they differ from the others'.
     """
 
     name: str
@@ -48,6 +57,10 @@ class Subject:
     advice: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     bytes: int | None = None
+    work: Mapping[str, Work] = field(default_factory=dict)
+    often: Mapping[str, int] = field(default_factory=dict)
+    threads: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ class Measured:
         """A percentile of single calls with its bound, where there are calls enough."""
         return stats.percentile(self.calls_ns, p) if self.timed else None
 
-    def as_json(self, raw: bool = False) -> dict[str, Any]:
+    def as_json(self, raw: bool = False, peaks: Peaks | None = None) -> dict[str, Any]:
         """The subject as ``--json`` prints it; a figure that was not measured is null."""
         median, p95 = self.median, self.percentile(0.95)
         precision = Precision(self.subject.asked, self.subject.stored, self.ran.get("precision"))
@@ -146,6 +159,7 @@ class Measured:
             "first_run_ms": ms(self.opened.get("first_run_ns")),
             "peak_rss_mb": rounded(self.opened.get("peak_rss_bytes"), 2**20),
             "threads": self.threads,
+            "sizes": dict(self.subject.sizes),
             "layers": self.ran.get("layers", {}),
             "providers": self.ran.get("providers", {}),
             "errors": self.opened.get("check", {}).get("errors", {}),
@@ -158,16 +172,13 @@ class Measured:
             "bytes": self.subject.bytes,
         }
         if "layer_times" in self.ran:
-            value["layer_times"] = [_layer_json(layer) for layer in self.ran["layer_times"]]
+            ran_ns = median.value if median else None
+            value |= layered(self.ran["layer_times"], self.subject.work, self.subject.often, ran_ns, peaks)
         return value | ({"raw": self._raw()} if raw else {})
 
     def _raw(self) -> dict[str, Any]:
         blocks = [{"calls": block.calls, "ns": list(block.ns)} for block in self.blocks]
         return {"warm_ns": list(self.warm_ns), "blocks": blocks}
-
-
-def _layer_json(layer: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in layer.items() if name != "ns"} | {"ms": ms(layer["ns"])}
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,9 @@ class Profile:
         budget_seconds: what was allowed for blocks.
         seconds: what blocks took.
         devices: clocks and throttling of the subjects' devices before the first child and after the last block.
+        peaks: what this machine reaches at best, where layers were timed.
+        sustained: what each artifact did without a pause, where that was asked for.
+        sweep: what was varied, ``{"by": {name: values}, "points": [..]}``; the subjects are its points.
     """
 
     subjects: tuple[Measured, ...]
@@ -221,6 +235,9 @@ class Profile:
     budget_seconds: float
     seconds: float
     devices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    peaks: Peaks | None = None
+    sustained: tuple[Sustained, ...] = ()
+    sweep: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def noise_floor(self) -> float | None:
@@ -239,7 +256,7 @@ class Profile:
     @property
     def verdict(self) -> Verdict:
         """The worst verdict of the subjects: whether everything asked for was timed."""
-        return worst(measured.verdict for measured in self.subjects)
+        return worst(measured.verdict for measured in (*self.subjects, *(one.measured for one in self.sustained)))
 
     def as_json(self, raw: bool = False) -> dict[str, Any]:
         """The profile as ``--json`` prints it.
@@ -257,11 +274,17 @@ class Profile:
             "blocks": max((len(measured.blocks) for measured in self.subjects), default=0),
             "budget_seconds": self.budget_seconds,
             "seconds": rounded(self.seconds),
-            "subjects": [measured.as_json(raw) for measured in self.subjects],
+            "subjects": [measured.as_json(raw, self.peaks) for measured in self.subjects],
             "ratios": [ratio.as_json() for ratio in self.ratios],
             "environment": self.environment.as_json() | {"devices": self.devices},
             "warnings": [warned.as_json() for warned in self.warnings],
         }
+        if self.peaks is not None:
+            value["peaks"] = self.peaks.as_json()
+        if self.sweep:
+            value["sweep"] = self.sweep
+        if self.sustained:
+            value["sustained"] = [one.as_json() for one in self.sustained]
         if raw:
             twin = self.twin.as_json(raw) if self.twin else None
             value |= {"twin": twin, "order": [list(entry) for entry in self.order]}

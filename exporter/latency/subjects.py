@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -13,6 +14,8 @@ from exporter.bundle import Bundle, read_tensors
 from exporter.isolate import Limits
 from exporter.latency import profile as timing
 from exporter.latency.result import ARTIFACT, EAGER, Profile, Subject
+from exporter.latency.sustained import Sustained, sustained
+from exporter.latency.sweep import Sweep, check, explained, point_json, varied
 from exporter.manifest import CaseInfo, Manifest, TargetInfo
 from exporter.models.rebuild import Code, build_of, missing
 from exporter.parity.ladder import FEW, QUANTISED_RUNG, RUNGS, UNIT_ROUNDOFF
@@ -23,10 +26,37 @@ from exporter.program import program_of
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, silent
 from exporter.target import INTEGER
 from exporter.verification import chosen, save_report
+from exporter.work import stored
+from exporter.work.roofline import Peaks
 
 # Of a stream there is no single real step to time: noise is, which scales of real inputs do not fit, and its output is
 # asked to be no garbage.
 GROSS = 10.0
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a profile measures beside the latencies it compares.
+
+    Attributes:
+        layers: what each layer takes, against what this machine reaches.
+        sustain_seconds: how long each artifact then runs without a pause; 0 for not at all.
+        sweep: sizes and numbers of threads to go through, in place of comparing with eager.
+    """
+
+    layers: bool = False
+    sustain_seconds: float = 0.0
+    sweep: Sweep = field(default_factory=Sweep)
+
+    def as_json(self) -> dict[str, Any]:
+        """The extras, for a process elsewhere."""
+        sweep = {name: list(values) for name, values in self.sweep.values.items()}
+        return {"layers": self.layers, "sustain_seconds": self.sustain_seconds, "sweep": sweep}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Extras:
+        """The extras that :meth:`as_json` gave."""
+        return Extras(value["layers"], value["sustain_seconds"], Sweep(value["sweep"]))
 
 
 def profile(
@@ -39,7 +69,7 @@ def profile(
     progress: Progress = silent,
     save: bool = False,
     opening: Opening | None = None,
-    layers: bool = False,
+    extras: Extras | None = None,
 ) -> Profile:
     """Times a bundle's artifacts, and eager PyTorch where it can be rebuilt here, against one another.
 
@@ -53,7 +83,7 @@ def profile(
         progress: told what happens.
         save: whether to keep the report, with every timing, in the bundle.
         opening: how artifacts are opened: on which device, whether those of strangers are trusted, with which options.
-        layers: whether to time each layer too, apart from the figures that are compared.
+        extras: what to measure beside.
     """
     bundle = Bundle.open(path)
     keys = chosen(bundle, targets)
@@ -62,7 +92,7 @@ def profile(
         found = timed(
             bundle.file, bundle.manifest, keys, stages,
             code=code or Code(), seed=seed, threads=threads, budget_seconds=budget_seconds, opening=opening,
-            layers=layers,
+            extras=extras,
         )  # fmt: skip
     if save:
         save_report(path, "profile", found.as_json(raw=True))
@@ -80,27 +110,69 @@ def timed(
     threads: int,
     budget_seconds: float = timing.BUDGET_SECONDS,
     opening: Opening | None = None,
-    layers: bool = False,
+    extras: Extras | None = None,
 ) -> Profile:
-    """Times the targets of these keys beside eager, on the normal case at the opt sizes."""
-    opening = opening or Opening()
+    """Times the targets of these keys beside eager, on the normal case at the opt sizes.
+
+    Raises:
+        Refused: ``bad-sweep``.
+    """
+    opening, extras = opening or Opening(), extras or Extras()
+    check(extras.sweep, manifest, len(keys))
     case = _timed_case(manifest, [manifest.targets[key] for key in keys])
-    artifacts = [_artifact_subject(path_of, manifest, key, case, stages, opening, layers) for key in keys]
+    artifacts = [_artifact_subject(path_of, manifest, key, case, stages, opening, extras.layers) for key in keys]
+    measure = partial(
+        timing.profile, seed=seed, threads=threads, log_folder=stages.folder, budget_seconds=budget_seconds,
+        progress=lambda line: stages.progress("profile", {"what": line}),
+        packages=("exporter", "numpy", "polygraphy", *TOOLS),
+        conditions=partial(_conditions, manifest, keys, opening.device),
+    )  # fmt: skip
+    if extras.sweep.values:
+        return _swept(artifacts, extras.sweep, measure, path_of, manifest, case, stages.folder)
     devices = dict.fromkeys(subject.device for subject in artifacts)
     eager = [
         _eager_subject(path_of, manifest, code, case, device, opening.device, _multiplied(artifacts, device))
         for device in devices
     ]
-    return timing.profile(
-        [*eager, *artifacts],
-        seed=seed,
-        threads=threads,
-        log_folder=stages.folder,
-        budget_seconds=budget_seconds,
-        progress=lambda line: stages.progress("profile", {"what": line}),
-        packages=("exporter", "numpy", "polygraphy", *TOOLS),
-        conditions=partial(_conditions, manifest, keys, opening.device),
-    )
+    on_cpu = any(subject.device == "cpu" for subject in artifacts)
+    found = measure([*eager, *artifacts], peaks=partial(_peaks, stages) if extras.layers and on_cpu else None)
+    return replace(found, sustained=_sustained(artifacts, extras.sustain_seconds, seed, threads, stages))
+
+
+def _swept(
+    artifacts: Sequence[Subject], sweep: Sweep, measure: Callable[..., Profile], path_of: PathOf, manifest: Manifest,
+    case: CaseInfo, folder: Path,
+) -> Profile:  # fmt: skip
+    """The points of a sweep against one another; eager has no part in it."""
+    opt = {dim.name: dim.opt for dim in manifest.dims}
+    subjects = [point for artifact in artifacts for point in varied(artifact, sweep, path_of, manifest, case, folder)]
+    found = measure(subjects)
+    points = [point_json(measured, opt) for measured in found.subjects]
+    told = tuple(map(explained, found.subjects))
+    by = {name: list(values) for name, values in sweep.values.items()}
+    return replace(found, subjects=told, sweep={"by": by, "points": points})
+
+
+def _sustained(
+    artifacts: Sequence[Subject], seconds: float, seed: int, threads: int, stages: Stages
+) -> tuple[Sustained, ...]:
+    """Every artifact without a pause for so long, one after the other; none where nothing was asked."""
+    if not seconds:
+        return ()
+    return tuple(
+        sustained(
+            subject, seconds=seconds, threads=threads, seed=seed, log_folder=stages.folder,
+            progress=lambda line: stages.progress("sustain", {"what": line}),
+        )
+        for subject in artifacts
+    )  # fmt: skip
+
+
+def _peaks(stages: Stages, threads: int) -> Peaks:
+    from exporter.latency.peaks import peaks
+
+    stages.progress("profile", {"what": "what this machine reaches at best"})
+    return peaks(threads, stages.folder)
 
 
 def _multiplied(artifacts: Sequence[Subject], device: str) -> str:
@@ -169,11 +241,18 @@ def _artifact_subject(
         request |= made.as_request()
         advice = made.advice
     deployed = {*info.forms[:1], *target.beside}
+    work = stored.single(path_of, manifest) if layers and _at_opt(manifest, case) else {}
     sizes = [path_of(file).stat().st_size for role, file in info.files.items() if role.rpartition(".")[2] in deployed]
     return Subject(
         subject_name(info.target, info.precision), ARTIFACT, request, info.precision, info.stored, skipped=skipped,
         device=target.device, advice=advice, options=dict(opening.extra or {}), bytes=sum(sizes) or None,
+        work=work, often=stored.runs(manifest),
     )  # fmt: skip
+
+
+def _at_opt(manifest: Manifest, case: CaseInfo) -> bool:
+    """Whether a case has the sizes at which work was counted."""
+    return all(case.sizes.get(dim.name, dim.opt) == dim.opt for dim in manifest.dims)
 
 
 def subject_name(target: str, precision: str) -> str:

@@ -22,7 +22,7 @@ from exporter.parity.ladder import RUNGS
 from exporter.simplify import onnx_tests, passes
 from exporter.target import Options
 from exporter.verdict import Verdict, worst
-from exporter.work.count import multiplications
+from exporter.work.count import work
 
 if TYPE_CHECKING:
     import onnx
@@ -68,7 +68,7 @@ def _write_work(name: str, graph: Path, output: Path, request: Mapping[str, Any]
     """What each node takes at the sizes that the model is optimised for."""
     steps, options = program.Program.from_json(request["program"]), Options(**request["options"])
     sizes = {tensor: [options.bounds(entry)[1] for entry in shape] for tensor, shape in steps.shapes[name].items()}
-    output.write_text(json.dumps(multiplications(Graph(graph).linked(), sizes), sort_keys=True), encoding="utf-8")
+    output.write_text(json.dumps(work(Graph(graph).linked(), sizes), sort_keys=True), encoding="utf-8")
 
 
 def _simplified(

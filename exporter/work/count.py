@@ -1,13 +1,13 @@
-"""Work: how many multiplications each node of a graph takes, so that "how much of it ran in bf16" is a number.
+"""Work: how many multiplications each node of a graph takes, and how many bytes it reads and writes.
 
-Only what multiplies matrices counts, as in every count of FLOPs: convolutions, products, recurrent layers. What moves
-and adds is a hundredth of it in arithmetic, whatever it takes in time.
+Only what multiplies matrices counts as arithmetic, as in every count of FLOPs: convolutions, products, recurrent
+layers. What moves and adds is a hundredth of it in arithmetic; what it takes in time is its traffic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from math import ceil, prod
 
 import onnx
 import onnx_ir as ir
@@ -19,15 +19,15 @@ from exporter.work import Work
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
-def multiplications(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> dict[str, Work]:
-    """Multiplications per node, at the sizes of the inputs that are given; nodes that take none are left out.
+def work(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> dict[str, Work]:
+    """What each node takes, at the sizes of the inputs that are given.
 
     Args:
         model: a float32 graph whose nodes have names.
         sizes: the shape of every input.
 
     Returns:
-        By node name. A node whose shapes cannot be told is left out as well.
+        By node name. What hangs on shapes that cannot be told is left out.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -40,11 +40,23 @@ def multiplications(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) 
     for value in (*fixed.graph.output, *fixed.graph.value_info):
         value.type.tensor_type.ClearField("shape")
     del fixed.graph.value_info[:]
-    loaded = _folded(fixed)
-    counted = [(node, _COUNTS[node.op_type](node)) for node in loaded.graph if node.op_type in _COUNTS]
     scopes = {node.name: {p.key: p.value for p in node.metadata_props}.get(SCOPE) for node in model.graph.node}
-    names = [(node.name or "", node.op_type, count) for node, count in counted if count]
-    return {name: Work(operator, count, module_of(scopes.get(name))) for name, operator, count in names}
+    return {node.name: _taken(node, scopes.get(node.name)) for node in _folded(fixed).graph if node.name}
+
+
+def _taken(node: ir.Node, scope: str | None) -> Work:
+    count = _COUNTS[node.op_type](node) if node.op_type in _COUNTS else 0
+    return Work(node.op_type, count, module_of(scope), _sizes(node.inputs), _sizes(node.outputs))
+
+
+def _sizes(values: Sequence[ir.Value | None]) -> dict[str, int]:
+    """Bytes of the values whose shape and type are known."""
+    found = {}
+    for value in values:
+        shape, kind = _shape(value), None if value is None else value.dtype
+        if value is not None and value.name and shape is not None and kind is not None:
+            found[value.name] = ceil(prod(shape) * kind.itemsize)
+    return found
 
 
 def _folded(model: onnx.ModelProto) -> ir.Model:

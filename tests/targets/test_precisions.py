@@ -10,8 +10,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from exporter.bundle import Bundle
-from exporter.errors import Refused
-from exporter.hops import _counts
 from exporter.target import MIXED, QUANTISED
 from targets import openvino
 from tests.cli_fakes.tool import run
@@ -135,13 +133,3 @@ def test_a_processor_without_bf16_is_offered_no_mix_with_it(monkeypatch: pytest.
 def test_calibration_that_nothing_reads_is_refused(tmp_path: Path) -> None:
     found = run("mobile", "tiny", "--calibration", tmp_path, "-o", tmp_path / "it.bundle")
     assert "takes no scales from it" in found.refused("bad-calibration")
-
-
-@pytest.mark.parametrize(
-    "content", ["[]", "{", '{"n": 5}', '{"n": ["Gemm", "many", ""]}', '{"n": ["Gemm", 1]}', "null"]
-)
-def test_a_count_of_work_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "work.json").write_text(content)
-    with pytest.raises(Refused) as caught:
-        _counts(tmp_path / "work.json")
-    assert caught.value.code == "bad-manifest"

@@ -88,3 +88,13 @@ def test_any_value_is_taken_or_refused_in_four_parts(value: object) -> None:
             received.checked(value, shape)
         except ExporterError as error:
             assert all((error.what, error.where, error.why, error.next))
+
+
+def test_parts_that_may_be_missing_and_parts_of_any_name() -> None:
+    shape = {"a?": int, "b": {"*": int}, "c": [received.Row(int, str)], "d": received.Row(int)}
+    good = {"b": {"x": 1, "y": 2}, "c": [[1, "z"]], "d": None}
+    received.checked(good, shape)
+    received.checked({**good, "a": 1}, shape)
+    for wrong in ({"a": "1"}, {"b": {"x": "1"}}, {"c": [[1]]}, {"c": [None, 1]}, {"d": [1, 2]}):
+        with pytest.raises(StageFailed):
+            received.checked({**good, **wrong}, shape)

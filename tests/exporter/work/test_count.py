@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx.parser
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from exporter import define
 from exporter.parity.cases import Case, generated_inputs
-from exporter.work import Work, share
+from exporter.work import Work, count, share
 from tests.fakes.lab import specimen
 
 # Whole networks of convolutions and products. A recurrent layer PyTorch does not count, and is counted apart.
@@ -22,7 +23,7 @@ MODELS = ["conv-gated-ffn", "fusion-attention", "raft-conv-gru", "extractor-effi
 def test_the_count_is_that_of_pytorch(model: str, tmp_path: Path) -> None:
     it = specimen(model, tmp_path)
     counts = json.loads((tmp_path / "model.work.json").read_text())
-    ours = sum(count for _, count, _ in counts.values())
+    ours = sum(count for _, count, *_ in counts.values())
     module = define.eager(it.build)
     opt = generated_inputs(it.definition, Case("opt", "generated", "normal", it.definition.opt_sizes()))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -33,8 +34,10 @@ def test_the_count_is_that_of_pytorch(model: str, tmp_path: Path) -> None:
 def test_a_recurrent_layer_is_its_gates(tmp_path: Path) -> None:
     specimen("gtcrn", tmp_path)
     counts = json.loads((tmp_path / "model.work.json").read_text())
-    grus = {node: count for node, (operator, count, _) in counts.items() if operator == "GRU"}
-    assert all(module for operator, _, module in counts.values() if operator == "Conv"), "each is told by its module"
+    grus = {node: count for node, (operator, count, *_) in counts.items() if operator == "GRU"}
+    assert all(module for operator, _, module, *_ in counts.values() if operator == "Conv"), (
+        "each is told by its module"
+    )
     # The GRU of an attention over time: one sequence of 63 frames, 16 values in and 16 out.
     assert min(grus.values()) == 63 * 3 * 16 * (16 + 16)
 
@@ -42,3 +45,17 @@ def test_a_recurrent_layer_is_its_gates(tmp_path: Path) -> None:
 def test_what_a_runtime_does_not_tell_is_untold() -> None:
     work = {"a": Work("Conv", 60), "b": Work("MatMul", 30), "c": Work("GRU", 10)}
     assert share(work, {"a": "int8", "*GRU": "fp32"}) == {"int8": 0.6, "untold": 0.3, "fp32": 0.1}
+
+
+def test_traffic_is_the_bytes_of_every_tensor_of_a_node(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 10, opset_import: ["" : 18]>
+        net (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y) <float[4, 3, 3, 3] w = {0}> {
+            [conv] a = Conv(x, w)
+            [relu] y = Relu(a)
+        }""".replace("= {0}", f"= {{{', '.join(['1'] * 108)}}}")
+    )
+    found = count.work(model, {"x": (2, 3, 8, 8)})
+    assert found["conv"] == Work("Conv", 2 * 4 * 36 * 27, "", {"x": 4 * 2 * 192, "w": 4 * 108}, {"a": 4 * 2 * 144})
+    assert found["relu"] == Work("Relu", 0, "", {"a": 4 * 2 * 144}, {"y": 4 * 2 * 144})

@@ -1,0 +1,85 @@
+"""What this machine reaches at best: float32 matrix products and copies, measured, with a given number of threads.
+
+A peak is the best of many tries: whatever disturbs a try only ever makes it slower.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter.isolate import Channel, Limits, call
+from exporter.work.roofline import Peaks
+
+# Of a matrix product this large what is not arithmetic is nothing: 2 n^3 operations on 12 n^2 bytes.
+SIZE = 1024
+PRODUCT_SECONDS, COPY_SECONDS, TRY_SECONDS = 1.0, 0.4, 0.02
+# Bytes that are read and written together. The largest fits no cache of a machine that models are deployed on.
+TOUCHED = (1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28)
+TRUSTED_SECONDS = 120.0
+
+
+def peaks(threads: int, log_folder: Path) -> Peaks:
+    """Measures the peaks in a child whose matrix products have so many threads.
+
+    Raises:
+        StageFailed: the child did not live to tell.
+    """
+    # Each of the libraries that numpy may be built on listens to one of these.
+    env = {name: str(threads) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    outcome = call(
+        "exporter.latency.peaks:measured", {"threads": threads}, limits=Limits(seconds=TRUSTED_SECONDS),
+        log=log_folder / "peaks.log", stage="peaks", env=env,
+    )  # fmt: skip
+    found = outcome.require()
+    return Peaks(found["gflops"], {int(size): speed for size, speed in found["gbs"].items()}, threads)
+
+
+def measured(request: Mapping[str, Any], channel: Channel) -> dict[str, Any]:  # noqa: ARG001  # the shape of a child
+    """Child: ``{"gflops": 1e9 operations a second, "gbs": {bytes touched: 1e9 bytes a second}}``."""
+    threads = int(request["threads"])
+    return {"gflops": _product(), "gbs": {str(size): _copy(size, threads) for size in TOUCHED}}
+
+
+def _product() -> float:
+    """1e9 operations a second of a float32 matrix product, at best."""
+    left, right = (np.random.default_rng(seed).standard_normal((SIZE, SIZE), np.float32) for seed in range(2))
+    into = np.empty_like(left)
+    best = _best(partial(np.matmul, left, right, out=into), PRODUCT_SECONDS)
+    return 2 * SIZE**3 / best / 1e9
+
+
+def _copy(touched: int, threads: int) -> float:
+    """1e9 bytes a second, read and written, of copies by so many threads at once, at best."""
+    pairs = [(np.ones(touched // 8 // threads, np.float32), np.empty(touched // 8 // threads, np.float32))
+             for _ in range(threads)]  # fmt: skip
+    first, copy = pairs[0]
+    size = sum(source.nbytes + into.nbytes for source, into in pairs)
+    # So many in a row that handing them to the threads is no part of the figure.
+    times = max(1, int(TRY_SECONDS / _best(lambda: np.copyto(copy, first), TRY_SECONDS)))
+
+    def repeated(pair: tuple[np.ndarray, np.ndarray]) -> None:
+        source, into = pair
+        for _ in range(times):
+            np.copyto(into, source)
+
+    with ThreadPoolExecutor(threads) as pool:
+        best = _best(lambda: list(pool.map(repeated, pairs)), COPY_SECONDS)
+    return times * size / best / 1e9
+
+
+def _best(work: Callable[[], object], seconds: float) -> float:
+    """The shortest of as many tries as fit, in seconds; three at the least."""
+    spent: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(spent) < 3 or time.perf_counter() < until:
+        start = time.perf_counter()
+        work()
+        spent.append(time.perf_counter() - start)
+    return min(spent)

@@ -1,0 +1,63 @@
+"""The counts behind a roofline against PyTorch's own counter, and the copies against a benchmark in C."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from exporter import define
+from exporter.latency.peaks import TOUCHED, peaks
+from exporter.parity.cases import Case, generated_inputs
+from tests.bench.figure import ROOT, Figure, at_most
+from tests.fakes.lab import specimen
+
+# Networks of every family; PyTorch's counter knows no recurrent layer, so those without one.
+MODELS = (
+    "conv-gated-ffn", "mdta", "restormer", "extractor-efficientnet", "extractor-convnext", "extractor-vit",
+    "raft-conv-gru", "selective-conv-gru", "group-wise-correlation", "cost-aggregation",
+)  # fmt: skip
+ROUNDS, THREADS = 7, (1, 2)
+
+
+def figures(folder: Path) -> list[Figure]:
+    """How far the counts and the copies are from those of others."""
+    return [_counts(folder / "counts"), *(_copies(folder, threads) for threads in THREADS)]
+
+
+def _counts(folder: Path) -> Figure:
+    """Operations of whole models at their opt sizes, ours against ``torch.utils.flop_counter``."""
+    ratios = {model: _operations(model, folder / model) for model in MODELS}
+    worst = max(ratios, key=lambda model: abs(ratios[model] - 1))
+    note = f"{len(MODELS)} models of every family; the worst is `{worst}`, {ratios[worst]:.4f}x"
+    return at_most("operations counted, off PyTorch's own counter", 0.05, abs(ratios[worst] - 1), "", note=note)
+
+
+def _operations(model: str, folder: Path) -> float:
+    folder.mkdir(parents=True)
+    it = specimen(model, folder)
+    counts = json.loads((folder / "model.work.json").read_text())
+    inputs = generated_inputs(it.definition, Case("opt", "generated", "normal", it.definition.opt_sizes()))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        define.eager(it.build)(*(torch.from_numpy(inputs[tensor.name]) for tensor in it.definition.inputs))
+    return float(2 * sum(count for _, count, *_ in counts.values()) / counter.get_total_flops())
+
+
+def _copies(folder: Path, threads: int) -> Figure:
+    """The copies of :mod:`exporter.latency.peaks` against memcpy in C, in turns, at the size that fits no cache."""
+    folder.mkdir(exist_ok=True)
+    program = folder / "copy"
+    subprocess.run(["cc", "-O2", "-pthread", str(ROOT / "tests/bench/copy.c"), "-o", str(program)], check=True)
+    asked = [str(program), str(threads), str(TOUCHED[-1])]
+    ours, others = [], []
+    for _ in range(ROUNDS):
+        ours.append(peaks(threads, folder).memory)
+        others.append(float(subprocess.check_output(asked, text=True)))
+    # Of peaks the best is what counts: a disturbed try is only ever slower.
+    ratio = max(ours) / max(others)
+    note = f"{max(ours):.4g} against {max(others):.4g} GB/s, the best of {ROUNDS} each, in turns"
+    what = f"speed of copies, {threads} thread{'s' * (threads > 1)}, off a benchmark in C"
+    return at_most(what, 0.05, abs(ratio - 1), "", note=note)
