@@ -9,10 +9,10 @@ CHECKPOINT ?= $(wildcard $(DATA)/gtcrn/gtcrn_dns3.tar)
 SAMPLES ?= $(wildcard $(DATA)/gtcrn/noisy.wav)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint fmt type test test-all test-gpu contract faults bench cards zoo backend clean
+.PHONY: help setup demo lint fmt type test test-all test-gpu contract faults bench cards arm64 zoo backend clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready .venv-device/ready .trt-bindings/ready ## make .venv with everything, and .venv-device without PyTorch
 
@@ -76,6 +76,9 @@ bench: setup ## the figures, as ratios in one run; writes docs/performance.md
 
 cards: setup ## export every definition for every target; writes docs/models.md
 	$(BIN)/python -m tests.bench.cards
+
+arm64: .venv/ready ## an arm64 machine under qemu, for `--on arm64`
+	$(BIN)/python -m exporter.devices.emulation
 
 zoo: setup ## export models nobody here wrote; writes docs/zoo.md
 	$(BIN)/python -m tests.zoo

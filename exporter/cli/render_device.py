@@ -15,6 +15,8 @@ def described(device: Event) -> None:
     """What a device is, and its clocks and temperatures before and after; what it does not tell is absent."""
     out = console()
     names = ("model", "soc", "cpu", "cores", "memory_mb", "os", "kernel", "python")
+    if device.get("emulated"):
+        out.print(f"[bold yellow]emulated[/]  {escape(str(device['emulated']))}: answers count, no timing does")
     if "model" in device:
         told = [f"{_name(name)} {_text(device[name])}" for name in names if name in device]
         out.print(f"device  {escape(', '.join(told))}")

@@ -21,6 +21,7 @@ from exporter.devices import received, shipping
 from exporter.devices.connection import Connection, install_line
 from exporter.devices.device import Device, found
 from exporter.devices.session import Session, holder, session
+from exporter.errors import Refused
 from exporter.host import files
 from exporter.manifest import Manifest, TargetInfo, decode
 from exporter.manifest.limits import MAX_BYTES
@@ -76,6 +77,7 @@ def profile(
         checkpoint: weights, so that eager can be timed where the device has PyTorch.
     """
     device, bundle = found(on), Bundle.open(path)
+    _refuse_emulated(device)
     keys = chosen(bundle, targets)
     request = {"targets": keys, "save": save, "checkpoint": "", **limits, **_opened(opening)}
     with session(device, shipping.to_profile(bundle, keys), path, f"exporter profile {path.name}", progress) as held:
@@ -181,15 +183,30 @@ def doctor(on: str, progress: Progress = silent) -> dict[str, Any]:
                          "in use": holder(owner) if owner else "by nobody"}  # fmt: skip
     received.checked(answer, {"facts": dict, "moment": dict})
     facts, moment = answer["facts"], answer["moment"]
-    return {**value, "device": {"address": str(device.address), "label": line.label, **facts, "before": moment}}
+    return {**value, "device": {**_address(device, line.label), **facts, "before": moment}}
 
 
 # ---- what all of them do
 
 
+def _refuse_emulated(device: Device) -> None:
+    """Refuses to time what has no clock of its own."""
+    if device.emulated:
+        raise Refused(
+            "emulated-timings", f"{device.address.label} is emulated ({device.emulated}): its timings mean nothing",
+            where=f"--on {device.address}", why="what an emulator takes for an instruction, no processor does",
+            next="exporter verify BUNDLE --on arm64 for its answers; profile on a board, --on ssh://user@host",
+        )  # fmt: skip
+
+
 def _opened(opening: Opening | None) -> dict[str, Any]:
     opening = opening or Opening()
     return {"device": opening.device, "trust": opening.trusted, "options": dict(opening.extra or {})}
+
+
+def _address(device: Device, label: str) -> dict[str, str]:
+    emulated = {"emulated": device.emulated} if device.emulated else {}
+    return {"address": str(device.address), "label": label, **emulated}
 
 
 @contextmanager
@@ -198,8 +215,7 @@ def _labelled(device: Device, held: Session) -> Iterator[dict[str, Any]]:
     facts = held.moment(everything=True)
     before, label = facts.pop("moment"), dict[str, Any]()
     yield label
-    address = {"address": str(device.address), "label": held.label}
-    label["device"] = {**address, **facts, "before": before, "after": held.moment()["moment"]}
+    label["device"] = {**_address(device, held.label), **facts, "before": before, "after": held.moment()["moment"]}
 
 
 def _parts(given: Path) -> list[Path]:

@@ -36,6 +36,11 @@ class Device(Protocol):
 
     address: Address
 
+    @property
+    def emulated(self) -> str:
+        """What stands in for its processor; nothing where it is what it says. No timing of an emulated one counts."""
+        ...
+
     def start(self) -> subprocess.Popen[bytes]:
         """A process whose standard input and output are those of :data:`FINDS_PYTHON` there.
 

@@ -35,6 +35,7 @@ class Ssh:
     """A device behind ``ssh``."""
 
     address: Address
+    emulated: str = ""
 
     def words(self, *options: str) -> list[str]:
         """An ``ssh`` command to the device, without what it is to run."""

@@ -1,0 +1,133 @@
+"""Verifies every built-in model's artifacts on arm64's own kernels, emulated, and writes docs/arm64.md.
+
+``python -m tests.arm64 [NAME ...]``: all, or only these. Sizes are cut (``tests.fakes.lab.small_dims``): every rule of
+the cases, little arithmetic, since an emulator takes tens of times as long. What was found is kept in ``build/arm64``
+and gone on from; a change of ``exporter/``, ``targets/`` or of a definition begins anew. ``make arm64`` makes the
+machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from exporter import registry
+from exporter.devices import emulation
+from exporter.graph import sha256
+from tests.bench.figure import EXPORTER, ROOT
+from tests.fakes.lab import small_dims
+
+PAGE, KEPT = ROOT / "docs" / "arm64.md", ROOT / "build" / "arm64"
+TARGETS = ("mobile", "openvino")
+SECONDS = 7200
+
+INTRODUCTION = """\
+# On arm64
+
+Every built-in model's artifacts, exported here and verified by `exporter verify BUNDLE --on arm64`: the runtimes' own
+aarch64 wheels under qemu's user emulation ([devices.md](devices.md)). The kernels are those of a board, so the verdicts
+count; timings would mean nothing and are refused. Sizes are cut to about three times the usual, weights are seeded.
+Written by `python -m tests.arm64` from what the commands said.
+
+The number is the largest error over eager PyTorch's own, on arm64 and beside it on the machine that exported. The
+ladder allows 4 on mobile and 16 on OpenVINO ([parity.md](parity.md)).
+"""
+
+
+def main(names: Sequence[str]) -> int:
+    emulation.starter()
+    KEPT.mkdir(parents=True, exist_ok=True)
+    models = [name for name in registry.model_names() if not names or name in names]
+    found = {}
+    for index, name in enumerate(models):
+        kept = KEPT / f"{name}-{_digest(name)}.json"
+        if not kept.is_file():
+            print(f"{index + 1}/{len(models)} {name}", flush=True)
+            kept.write_text(json.dumps(_verified(name), indent=1))
+        found[name] = json.loads(kept.read_text())
+    page = _page(found)
+    if names:
+        print(page)
+    else:
+        PAGE.write_text(page, encoding="utf-8")
+    return 0
+
+
+def _digest(name: str) -> str:
+    """Of everything of ours that a verdict depends on, and of the machine."""
+    digest = hashlib.sha256(json.dumps(emulation.versions(), sort_keys=True).encode())
+    files = [path for folder in ("exporter", "targets") for path in (ROOT / folder).rglob("*.py")]
+    for path in sorted([*files, *registry.model_sources(name)]):
+        digest.update(sha256(path).encode())
+    return digest.hexdigest()[:12]
+
+
+def _verified(name: str) -> dict[str, Any]:
+    """What each target's artifact said here and there."""
+    dims = [word for dim in small_dims(registry.model(name)) for word in ("--dim", dim)]
+    with tempfile.TemporaryDirectory(prefix="arm64-") as folder:
+        bundle = str(Path(folder) / "it.bundle")
+        found = {}
+        for target in TARGETS:
+            here = _said(target, name, "-o", bundle, "--no-profile", *dims)
+            there = _said("verify", bundle, "--target", target, "--on", "arm64", "--timeout", str(SECONDS))
+            found[target] = {"here": _of(here.get("verify", here)), "there": _of(there)}
+    return found
+
+
+def _said(*words: str) -> dict[str, Any]:
+    began = time.monotonic()
+    done = subprocess.run((EXPORTER, *words, "--json"), cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        said: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        said = {"verdict": "NO ANSWER", "what": (done.stderr or done.stdout)[-300:]}
+    return {**said, "seconds": round(time.monotonic() - began, 1)}
+
+
+def _of(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict of the compiled hop, its largest error, and why it is no better."""
+    hop = next((hop for hop in said.get("hops", ()) if hop["hop"] == "compiled"), None)
+    if hop is None:
+        return {"verdict": "REFUSED" if "code" in said else said["verdict"], "worst": None, "why": said.get("what", "")}
+    worst = (hop.get("worst") or {}).get("amplification")
+    return {
+        "verdict": hop["verdict"],
+        "worst": worst,
+        "why": hop["reason"] or "",
+        "ran": (hop["precision"] or {}).get("ran"),
+    }
+
+
+def _page(found: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [INTRODUCTION]
+    for target in TARGETS:
+        passed = sum(it[target]["there"]["verdict"] == "PASS" for it in found.values())
+        lines.append(f"**{target}**: {passed} of {len(found)} PASS on arm64.")
+    heads = [f"{target}, {where}" for target in TARGETS for where in ("arm64", "here")]
+    lines += ["", f"| model | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    lines += [
+        f"| `{name}` | {' | '.join(_cell(it[t][w]) for t in TARGETS for w in ('there', 'here'))} |"
+        for name, it in found.items()
+    ]
+    others = [(n, t, it[t]["there"]) for n, it in found.items() for t in TARGETS if it[t]["there"]["verdict"] != "PASS"]
+    if others:
+        lines += ["", "## What did not pass", ""]
+        lines += [f"- `{n}` on {t}: {said['verdict']}: {' '.join(said['why'].split())}" for n, t, said in others]
+    machine = ", ".join(f"{name} {value}" for name, value in emulation.versions().items())
+    return "\n".join([*lines, "", f"With {machine}.", ""])
+
+
+def _cell(said: Mapping[str, Any]) -> str:
+    return f"{said['verdict']} {said['worst']:.2f}" if said.get("worst") is not None else str(said["verdict"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""The arm64 machine: how it is made, moved, and refused. That its kernels run is tested where it was made."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from exporter.devices import commands, emulation
+from exporter.devices.device import found
+from exporter.errors import Incomplete, Refused, StageFailed
+from tests.cli_fakes.tool import exported, run
+
+
+@pytest.fixture
+def no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EXPORTER_ARM64", str(tmp_path / "machine of mine"))
+    return tmp_path / "machine of mine"
+
+
+@pytest.fixture
+def fake_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulation, "_qemu", lambda: "qemu")
+    monkeypatch.setattr(emulation.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(emulation, "_run", lambda words: "aarch64 1.0")
+    monkeypatch.setattr(emulation, "_debian", lambda root, state: root.mkdir())
+    monkeypatch.setattr(emulation, "_wheels", lambda site, told: {"lost": "no wheel for arm64: none"})
+
+
+def silent(_: str) -> None: ...
+
+
+@pytest.mark.usefixtures("fake_tools")
+def test_a_machine_says_what_it_consists_of(no_machine: Path) -> None:
+    assert emulation.make(silent) == no_machine
+    known = emulation.versions()
+    assert known["core"] == emulation.CORE and known["lost"].startswith("no wheel") and "numpy" in known
+    text = (no_machine / "root/proc/cpuinfo").read_text()
+    assert "CPU part\t: 0xd0b" in text and "CPU implementer\t: 0x41" in text and "asimddp" in text
+    assert found("arm64").emulated.startswith(emulation.CORE)
+
+
+@pytest.mark.usefixtures("fake_tools")
+@pytest.mark.parametrize("step", ["_debian", "_wheels"])
+def test_one_that_cannot_be_made_anew_stays_as_it_was(
+    no_machine: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    emulation.make(silent)
+    (no_machine / "mark").touch()
+
+    def fails(*_: object) -> None:
+        raise emulation._failed("no network")
+
+    monkeypatch.setattr(emulation, step, fails)
+    with pytest.raises(StageFailed, match="no network"):
+        emulation.make(silent)
+    assert (no_machine / "mark").is_file() and emulation.starter() == no_machine / "python3"
+    assert [path.name for path in no_machine.parent.iterdir()] == [no_machine.name], "nothing half made stays"
+
+
+@pytest.mark.usefixtures("fake_tools")
+def test_one_that_runs_nothing_of_arm64_is_none(no_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulation, "_run", lambda words: "x86_64 1.0")
+    with pytest.raises(StageFailed, match="x86_64"):
+        emulation.make(silent)
+    assert not no_machine.exists()
+
+
+def test_the_starter_finds_its_own_place_whatever_it_is_called(tmp_path: Path) -> None:
+    place = tmp_path / "a place; of $mine's"
+    place.mkdir()
+    qemu = tmp_path / "qemu"
+    qemu.write_text('#!/bin/sh\nprintf "%s\\n" "$PYTHONPATH" "$QEMU_CPU" "$@"\n')
+    qemu.chmod(0o755)
+    emulation._write_starter(place / "python3", str(qemu))
+    said = subprocess.check_output([place / "python3", "-c", "a b"], text=True).splitlines()
+    assert said == [
+        f"{place}/site", emulation.CORE, "-0", f"{place}/python3", "-L", f"{place}/root",
+        f"{place}/root/usr/bin/python3.11", "-c", "a b",
+    ]  # fmt: skip
+
+
+def test_what_is_installed_there_is_what_our_metadata_asks_for() -> None:
+    base, mobile = emulation.requirements(""), emulation.requirements("mobile")
+    assert {"numpy", "polygraphy", "safetensors"} <= set(base) and "torch" not in base and "onnxruntime" not in base
+    assert "onnxruntime" in mobile and "numpy" not in mobile
+    assert "trace" not in emulation.runtimes()
+
+
+def test_without_a_machine_it_is_said_how_to_make_one(no_machine: Path) -> None:
+    with pytest.raises(Incomplete, match="there is no arm64 machine") as refused:
+        found("arm64")
+    assert refused.value.code == "emulator-absent" and "exporter.devices.emulation" in refused.value.next
+
+
+@pytest.mark.usefixtures("fake_tools", "no_machine")
+@pytest.mark.parametrize("address", ["arm64://board", "arm64://board?python=/usr/bin/python3"])
+def test_there_is_one_and_it_has_no_address(address: str) -> None:
+    emulation.make(silent)
+    with pytest.raises(Refused, match="there is one arm64 machine here"):
+        found(address)
+
+
+@pytest.mark.usefixtures("fake_tools", "no_machine")
+def test_what_is_emulated_is_never_timed() -> None:
+    emulation.make(silent)
+    with pytest.raises(Refused, match="its timings mean nothing") as refused:
+        commands.profile("arm64", exported("tiny", "mobile"), (), {})
+    assert refused.value.code == "emulated-timings"
+
+
+def _machine() -> bool:
+    return (emulation.place() / emulation.MADE).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _machine(), reason="no arm64 machine: make arm64")
+@pytest.mark.parametrize("target", ["mobile", "openvino"])
+def test_an_artifact_computes_the_same_on_arm64(target: str, tmp_path: Path) -> None:
+    bundle = exported("tiny", target)
+    value = run("verify", bundle, "--target", target, "--on", "arm64", "--json", patience=900).json
+    assert value["verdict"] == "PASS" and value["device"]["emulated"].startswith(emulation.CORE)
+    assert value["device"]["kernel"].endswith("aarch64")
