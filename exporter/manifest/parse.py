@@ -11,10 +11,10 @@ from exporter.manifest.limits import MAX_BYTES, MAX_DEPTH, MAX_NAME, MAX_VALUES
 from exporter.manifest.refusal import wrong
 
 
-def parse(data: bytes) -> Any:
-    if len(data) > MAX_BYTES:
-        wrong("", f"it has {len(data)} bytes; at most {MAX_BYTES} are read")
-    _measure(data)
+def parse(data: bytes, most_bytes: int = MAX_BYTES, most_values: int = MAX_VALUES) -> Any:
+    if len(data) > most_bytes:
+        wrong("", f"it has {len(data)} bytes; at most {most_bytes} are read")
+    _measure(data, most_values)
     try:
         return json.loads(
             data.decode("utf-8"),
@@ -29,7 +29,7 @@ def parse(data: bytes) -> Any:
         wrong("", f"it is not JSON: {error}")
 
 
-def _measure(data: bytes) -> None:
+def _measure(data: bytes, most_values: int) -> None:
     """Bounds depth and number of values before a parser allocates anything for them."""
     depth = values = 0
     inside = False
@@ -47,8 +47,8 @@ def _measure(data: bytes) -> None:
             values += 1
         if depth > MAX_DEPTH:
             wrong("", f"it is nested deeper than {MAX_DEPTH}")
-        if values > MAX_VALUES:
-            wrong("", f"it has more than {MAX_VALUES} values")
+        if values > most_values:
+            wrong("", f"it has more than {most_values} values")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,408 @@
+"""What differs between two sides, and what of it is a regression. Pure: values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from exporter.compare.side import Key, Side, Timing, floor_of
+from exporter.latency import stats
+from exporter.latency.result import rounded
+from exporter.latency.stats import Conclusion, Estimate
+from exporter.verdict import SEVERITY, Hop, Result, Verdict
+
+SCHEMA = "exporter.compare/1"
+NOTHING = "no difference shown"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What counts as a regression.
+
+    Attributes:
+        slowdown: a shown slow-down counts where it is larger than this part.
+        error: an error counts where it is more than so many times the larger of the other side's and eager's own.
+        asked_slowdown: whether latency was asked about, so that its absence is no answer.
+        asked_error: the same of parity.
+    """
+
+    slowdown: float = 0.05
+    error: float = 2.0
+    asked_slowdown: bool = False
+    asked_error: bool = False
+
+    @classmethod
+    def of(cls, slowdown: float | None, error: float | None) -> Bounds:
+        """Those that a user gave, and the usual ones in the place of None."""
+        usual = cls()
+        return cls(
+            usual.slowdown if slowdown is None else slowdown,
+            usual.error if error is None else error,
+            asked_slowdown=slowdown is not None,
+            asked_error=error is not None,
+        )
+
+
+class Change(str, Enum):
+    """What became of something from A to B."""
+
+    SAME = "same"
+    WORSE = "worse"
+    BETTER = "better"
+    GONE = "gone"
+    NEW = "new"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+BAD = frozenset({Change.WORSE, Change.GONE})
+
+
+@dataclass(frozen=True)
+class ResultDifference:
+    """One output of one case on one hop, on both sides."""
+
+    a: Result | None
+    b: Result | None
+    change: Change
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        either = self.b or self.a
+        assert either is not None
+        return {
+            **{name: getattr(either, name) for name in ("form", "case", "output")},
+            "change": self.change.value,
+            "a": _result_json(self.a),
+            "b": _result_json(self.b),
+        }
+
+
+@dataclass(frozen=True)
+class HopDifference:
+    """One edge on both sides, with what was compared on it."""
+
+    key: Key
+    a: Hop | None
+    b: Hop | None
+    change: Change
+    results: tuple[ResultDifference, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        hop, target, precision = self.key
+        return " ".join(filter(None, [hop, f"{target}/{precision}" if target else precision]))
+
+    @property
+    def reason(self) -> str:
+        """Why it is worse, in a line."""
+        if self.change is Change.GONE:
+            return f"{self.label} was judged in A and is not in B"
+        if self.a and self.b and _severity(self.b.verdict) < _severity(self.a.verdict):
+            return f"{self.label} was {self.a.verdict} and is {self.b.verdict}: {self.b.reason or 'no reason told'}"
+        gone = sum(each.change is Change.GONE for each in self.results)
+        worse = sum(each.change is Change.WORSE for each in self.results)
+        parts = [f"{gone} of {len(self.results)} results are gone"] if gone else []
+        parts += [f"{worse} of {len(self.results)} results are worse"] if worse else []
+        return f"{self.label}: {', '.join(parts)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        hop, target, precision = self.key
+        return {
+            "hop": hop,
+            "target": target or None,
+            "precision": precision or None,
+            "change": self.change.value,
+            "a": _hop_json(self.a),
+            "b": _hop_json(self.b),
+            "results": [each.as_json() for each in self.results],
+        }
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The latency of one artifact on both sides.
+
+    Attributes:
+        subject: what profiles call it.
+        how: ``live``, measured for this comparison side by side; ``stored``, from reports; nothing where it was not.
+        a, b: milliseconds per call with intervals.
+        ratio: how long B takes as a part of A.
+        conclusion: what that shows.
+        regression: whether it is a shown slow-down beyond the bound.
+        reason: why there is no ratio.
+        verdict: ``PASS`` where both could be timed; of B otherwise.
+        facts: what else is worth knowing of the measurement.
+    """
+
+    subject: str
+    how: str = ""
+    a: Estimate | None = None
+    b: Estimate | None = None
+    ratio: Estimate | None = None
+    conclusion: Conclusion = Conclusion.UNDECIDED
+    regression: bool = False
+    reason: str = ""
+    verdict: Verdict = Verdict.PASS
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        return {
+            "subject": self.subject,
+            "how": self.how or None,
+            "a": _estimate_json(self.a, "ms"),
+            "b": _estimate_json(self.b, "ms"),
+            "ratio": _estimate_json(self.ratio),
+            "conclusion": self.conclusion.value if self.ratio else None,
+            "regression": self.regression,
+            "verdict": self.verdict.value,
+            "reason": self.reason or None,
+            **self.facts,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that differs.
+
+    Attributes:
+        a, b: the sides.
+        bounds: what counts.
+        hops: parity, edge by edge.
+        timings: latency, artifact by artifact.
+        sizes, layers, operators, versions: both sides' values by name, where either has one.
+        facts: what should be the same and is not.
+        notes: what a reader should know.
+        missing: what could not be compared, and why; ``parity`` and ``latency`` are its keys.
+    """
+
+    a: Side
+    b: Side
+    bounds: Bounds
+    hops: tuple[HopDifference, ...]
+    timings: tuple[Timed, ...]
+    facts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def regressions(self) -> tuple[str, ...]:
+        """What is worse beyond what is allowed, in words."""
+        found = [hop.reason for hop in self.hops if hop.change in BAD]
+        for timed in self.timings:
+            if timed.regression and timed.ratio:
+                limit = f"{self.bounds.slowdown:.3g}"
+                found.append(
+                    f"{timed.subject} takes {said(timed.ratio)} the time, and {1 + float(limit):g}x is allowed"
+                )
+            elif timed.verdict not in (Verdict.PASS, Verdict.SKIPPED):
+                found.append(f"{timed.subject} could be timed in A and is {timed.verdict} in B: {timed.reason}")
+        return tuple(found)
+
+    @property
+    def conclusions(self) -> tuple[str, ...]:
+        """What is shown, in words, the worst first."""
+        changes = {hop.change for hop in self.hops}
+        shown = {timed.conclusion for timed in self.timings}
+        broken = any(timed.verdict not in (Verdict.PASS, Verdict.SKIPPED) for timed in self.timings)
+        said = {
+            "worse parity": bool(changes & BAD),
+            "cannot be timed": broken,
+            "slower": Conclusion.SLOWER in shown,
+            "faster": Conclusion.FASTER in shown,
+            "better parity": Change.BETTER in changes,
+        }
+        return tuple(word for word, is_so in said.items() if is_so)
+
+    @property
+    def verdict(self) -> str:
+        """What is shown, in a line; that nothing is, is an answer. Where nothing could be compared it is none."""
+        if self.conclusions:
+            return ", ".join(self.conclusions)
+        return "not compared" if len(self.missing) == 2 else NOTHING
+
+    @property
+    def exit_code(self) -> int:
+        """4 where B crashed or hung when it was timed, 1 for another regression, 3 where what was asked is missing."""
+        codes = {timed.verdict.exit_code for timed in self.timings if timed.verdict is not Verdict.SKIPPED}
+        if 4 in codes or self.regressions:
+            return 4 if 4 in codes else 1
+        asked = {"latency": self.bounds.asked_slowdown, "parity": self.bounds.asked_error}
+        return 3 if len(self.missing) == 2 or any(asked[part] for part in self.missing) else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of ``exporter compare --json``."""
+        a, b = self.a, self.b
+        return {
+            "schema": SCHEMA,
+            "verdict": self.verdict,
+            "regression": bool(self.regressions),
+            "regressions": list(self.regressions),
+            "missing": dict(self.missing),
+            "allowed": {"slowdown": self.bounds.slowdown, "error": self.bounds.error},
+            "model": b.model or a.model,
+            "a": {"name": a.name, "model": a.model, "weights": a.weights},
+            "b": {"name": b.name, "model": b.model, "weights": b.weights},
+            "parity": [hop.as_json() for hop in self.hops],
+            "latency": [timed.as_json() for timed in self.timings],
+            "sizes": both(a.sizes, b.sizes),
+            "layers": both(a.layers, b.layers),
+            "operators": both(a.operators, b.operators),
+            "versions": both(a.versions, b.versions),
+            "facts": {name: list(pair) for name, pair in self.facts.items()},
+            "notes": list(self.notes),
+        }
+
+
+def both(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Both sides' values by name; null where a side has none."""
+    return {name: [a.get(name), b.get(name)] for name in dict.fromkeys([*a, *b])}
+
+
+def compared(a: Side, b: Side, bounds: Bounds, timings: Sequence[Timed], notes: Sequence[str] = ()) -> Comparison:
+    """What differs between two sides.
+
+    Args:
+        a: what was.
+        b: what is.
+        bounds: what counts as a regression.
+        timings: the latencies, however they were had.
+        notes: what a reader should know of how.
+    """
+    hops = hop_differences(a, b, bounds.error) if a.hops and b.hops else ()
+    missing = dict[str, str]()
+    if not hops:
+        missing["parity"] = _never(not a.hops, not b.hops, "verified")
+    if not any(timed.ratio for timed in timings):
+        reasons = list(dict.fromkeys(timed.reason for timed in timings if timed.reason))
+        missing["latency"] = "; ".join(reasons) or _never(not a.timings, not b.timings, "profiled")
+    names = [name for name in dict.fromkeys([*a.facts, *b.facts]) if a.facts and b.facts]
+    facts = {name: (a.facts.get(name, "none"), b.facts.get(name, "none")) for name in names}
+    different = {name: pair for name, pair in facts.items() if pair[0] != pair[1]}
+    return Comparison(a, b, bounds, hops, tuple(timings), different, tuple(notes), missing)
+
+
+def _never(a: bool, b: bool, done: str) -> str:
+    """Which side lacks something."""
+    return f"neither side was ever {done}" if a and b else f"{'A' if a else 'B'} was never {done}"
+
+
+def hop_differences(a: Side, b: Side, factor: float) -> tuple[HopDifference, ...]:
+    """Every edge that either side has, in A's order."""
+    keys = dict.fromkeys([*a.hops, *b.hops])
+    return tuple(hop_difference(key, a.hops.get(key), b.hops.get(key), factor) for key in keys)
+
+
+def hop_difference(key: Key, a: Hop | None, b: Hop | None, factor: float) -> HopDifference:
+    """One edge. Where one side holds its verdict alone, without results, verdicts alone are compared."""
+    if a is None or b is None:
+        return HopDifference(key, a, b, Change.NEW if a is None else Change.GONE)
+    results: tuple[ResultDifference, ...] = ()
+    if a.results and b.results:
+        before, after = ({(r.form, r.case, r.output): r for r in hop.results} for hop in (a, b))
+        names = dict.fromkeys([*before, *after])
+        results = tuple(result_difference(before.get(name), after.get(name), factor) for name in names)
+    return HopDifference(key, a, b, _overall(_by_verdict(a.verdict, b.verdict), results), results)
+
+
+def _overall(verdicts: Change, results: Sequence[ResultDifference]) -> Change:
+    """Worse where anything is; better where something is and nothing is worse."""
+    changes = {verdicts, *(each.change for each in results)}
+    if changes & BAD:
+        return Change.WORSE
+    return Change.BETTER if Change.BETTER in changes else Change.SAME
+
+
+def result_difference(a: Result | None, b: Result | None, factor: float) -> ResultDifference:
+    """One result: by its verdict, then by its error. What is below eager's own rounding is all the same."""
+    if a is None or b is None:
+        return ResultDifference(a, b, Change.NEW if a is None else Change.GONE)
+    change = _by_verdict(a.verdict, b.verdict)
+    if change is Change.SAME and a.relative_l2 is not None and b.relative_l2 is not None:
+        own = max(a.noise or 0.0, b.noise or 0.0)
+        if b.relative_l2 > factor * max(a.relative_l2, own):
+            change = Change.WORSE
+        elif a.relative_l2 > factor * max(b.relative_l2, own):
+            change = Change.BETTER
+    return ResultDifference(a, b, change)
+
+
+def _severity(verdict: Verdict) -> int:
+    return SEVERITY.index(verdict)
+
+
+def _by_verdict(a: Verdict, b: Verdict) -> Change:
+    """A verdict that is no longer PASS, or a worse one than it was; better is PASS alone, unknown is never success."""
+    if _severity(b) < _severity(a):
+        return Change.WORSE
+    return Change.BETTER if b is Verdict.PASS and a is not b else Change.SAME
+
+
+def stored(subject: str, a: Timing | None, b: Timing | None, bounds: Bounds) -> Timed:
+    """The latencies of two reports. One process on each side, at different times: no less than their floor shows."""
+    if a is None or b is None:
+        why = f"{subject}: {_never(a is None, b is None, 'profiled')}"
+        return Timed(subject, reason=why, verdict=Verdict.SKIPPED)
+    if a.median is None or b.median is None:
+        side, timing = ("A", a) if a.median is None else ("B", b)
+        verdict = b.verdict if b.median is None and a.median is not None else Verdict.SKIPPED
+        why = f"{subject} has no figure in {side}: {timing.verdict} {timing.reason}".strip()
+        return Timed(subject, "stored", a.median, b.median, reason=why, verdict=verdict)
+    if a.threads != b.threads:
+        why = f"{subject} had {a.threads} threads in A and {b.threads} in B"
+        return Timed(subject, "stored", a.median, b.median, reason=why, verdict=Verdict.SKIPPED)
+    ratio = stats.unpaired_ratio(b.median, a.median)
+    facts = {"noise_floor": rounded(floor_of(a, b)), "stability": [a.stability, b.stability],
+             "reports": [a.report, b.report]}  # fmt: skip
+    return judged(Timed(subject, "stored", a.median, b.median, ratio, facts=facts), floor_of(a, b), bounds)
+
+
+def judged(timed: Timed, floor: float | None, bounds: Bounds) -> Timed:
+    """The same with what its ratio shows, and whether that is a regression."""
+    assert timed.ratio is not None
+    conclusion = stats.concluded(timed.ratio, floor)
+    worse = conclusion is Conclusion.SLOWER and timed.ratio.value > 1 + bounds.slowdown
+    return Timed(
+        timed.subject, timed.how, timed.a, timed.b, timed.ratio, conclusion, worse, timed.reason, timed.verdict,
+        timed.facts,
+    )  # fmt: skip
+
+
+def said(ratio: Estimate) -> str:
+    """A ratio with its interval."""
+    return f"{ratio.value:.3f}x ({ratio.low:.3f} to {ratio.high:.3f})"
+
+
+def _estimate_json(estimate: Estimate | None, unit: str = "") -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    suffix = f"_{unit}" if unit else ""
+    return {
+        f"median{suffix}": rounded(estimate.value),
+        f"interval{suffix}": [rounded(end) for end in estimate.interval],
+    }
+
+
+def _result_json(result: Result | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    names = ("relative_l2", "noise", "amplification", "max_abs", "elements", "reason")
+    return {"verdict": result.verdict.value} | {name: getattr(result, name) for name in names}
+
+
+def _hop_json(hop: Hop | None) -> dict[str, Any] | None:
+    if hop is None:
+        return None
+    worst = hop.worst_result
+    return {
+        "verdict": hop.verdict.value,
+        "reason": hop.reason,
+        "ran": hop.precision.ran if hop.precision else None,
+        "worst": None if worst is None else _result_json(worst) | {"case": worst.case, "output": worst.output},  # type: ignore[operator]
+    }
