@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from exporter.cli import output
-from exporter.cli.options import Json, OptionalPath, Targets
+from exporter.cli.options import Device, Json, OptionalPath, Targets, TrustEngine
 from exporter.errors import Refused
 
 Place = "BUNDLE, BUNDLE@REPORT, or a file of --json"
@@ -24,9 +24,17 @@ def compare(
     max_error: Annotated[
         str, typer.Option(metavar="TIMES", help="An error counts from so many times what it was; 2x where not said.")
     ] = "",
+    stored: Annotated[bool, typer.Option("--stored", help="Time nothing: compare what reports hold.")] = False,
     across_devices: Annotated[
-        bool, typer.Option("--across-devices", help="Compare latencies of different devices all the same.")
+        bool, typer.Option("--across-devices", help="Compare stored latencies of different devices all the same.")
     ] = False,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Time to measure each artifact for, at most.")] = 60.0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads; 1 is timed by the processor's clock; 0 is all cores.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Seeds the order of processes and blocks.")] = 0,
+    device: Device = 0,
+    trust_engine: TrustEngine = False,
     junit: Annotated[OptionalPath, typer.Option(help="Also write what was compared as JUnit XML.")] = None,
     markdown: Annotated[
         OptionalPath, typer.Option(metavar="FILE", help="Also write it as Markdown, for a pull request; - is stdout.")
@@ -35,14 +43,16 @@ def compare(
 ) -> None:
     """Compare two bundles, or two reports: parity, latency, size, layers, versions; 1 where B regressed."""
     from exporter.cli import console, render_comparison
-    from exporter.compare import Bounds
-    from exporter.compare import compare as compared
+    from exporter.comparison import Bounds, Measuring
+    from exporter.comparison import compare as compared
+    from exporter.preflight import Opening
 
     slowdown, error = _number("--max-slowdown", max_slowdown, "%"), _number("--max-error", max_error, "x")
     bounds = Bounds.of(None if slowdown is None else slowdown / 100, error)
     _refuse_places(junit, markdown, json)
+    measuring = None if stored else Measuring(seconds, threads, seed, Opening(device, trust_engine))
     with console.progress(json) as progress:
-        found = compared(a, b, target or (), bounds, across_devices, progress)
+        found = compared(a, b, target or (), bounds, across_devices, measuring, progress)
     value = found.as_json()
     if junit is not None:
         output.write_page(junit, render_comparison.junit(value))

@@ -157,7 +157,7 @@ def _latency(value: Value) -> list[Row]:
         a, b = (_timed(timed[side]) for side in ("a", "b"))
         if timed["ratio"]:
             low, high = timed["ratio"]["interval"]
-            told = [f"{timed['ratio']['median']:.3f}x", f"{low:.3f} to {high:.3f}", _shown(timed)]
+            told = [f"{timed['ratio']['value']:.3f}x", f"{low:.3f} to {high:.3f}", _shown(timed)]
         else:
             told = ["", "", str(timed["reason"] or timed["verdict"])]
         rows.append((timed["subject"], *a, *b, *told))
@@ -168,12 +168,12 @@ def _timed(side: Value | None) -> tuple[str, str]:
     if not side:
         return "", ""
     low, high = side["interval_ms"]
-    return f"{side['median_ms']:.4g} ms", f"{low:.4g} to {high:.4g}"
+    return f"{side['ms']:.4g} ms", f"{low:.4g} to {high:.4g}"
 
 
 def _ratio(timed: Value) -> str:
     low, high = timed["ratio"]["interval"]
-    return f"{timed['ratio']['median']:.3f}x ({low:.3f} to {high:.3f}): {timed['conclusion']}"
+    return f"{timed['ratio']['value']:.3f}x ({low:.3f} to {high:.3f}): {timed['conclusion']}"
 
 
 def _shown(timed: Value) -> str:
@@ -214,8 +214,20 @@ def _notes(value: Value) -> Iterator[str]:
             yield f"{result['change']}: {_label(hop)}, {result['case']} {result['output']}, {_sides(result)}"
         if len(worse) > SHOWN:
             yield f"and {len(worse) - SHOWN} more of {_label(hop)}: --json"
+    for timed in value["latency"]:
+        if timed["how"] == "live" and timed["ratio"]:
+            yield f"timed here, {timed['subject']}: {_measured(timed, value['allowed']['slowdown'])}"
     for line in value["notes"]:
         yield f"note: {line}"
+
+
+def _measured(timed: Value, slowdown: float) -> str:
+    """How an artifact was timed, and whether that was enough for an answer."""
+    clocks = {"processor": "the processor's clock", "wall": "the clock on the wall", "device": "the device's clock"}
+    threads = "1 thread" if timed["threads"] == 1 else f"{timed['threads']} threads"
+    how = f"{timed['pairs']} pairs of fresh processes, {threads}, by {clocks[timed['clock']]}, {timed['seconds']:.0f} s"
+    open_ = f"; whether it is beyond {slowdown:.3g} is not settled: more --seconds, or a calmer machine"
+    return how + ("" if timed["decided"] else open_)
 
 
 def _grid(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:

@@ -84,8 +84,8 @@ def timed(
 ) -> Profile:
     """Times the targets of these keys beside eager, on the normal case at the opt sizes."""
     opening = opening or Opening()
-    case = _timed_case(manifest, [manifest.targets[key] for key in keys])
-    artifacts = [_artifact_subject(path_of, manifest, key, case, stages, opening, layers) for key in keys]
+    case = timed_case(manifest, [manifest.targets[key] for key in keys])
+    artifacts = [artifact_subject(path_of, manifest, key, case, stages, opening, layers) for key in keys]
     devices = dict.fromkeys(subject.device for subject in artifacts)
     eager = [
         _eager_subject(path_of, manifest, code, case, device, opening.device, _multiplied(artifacts, device))
@@ -116,7 +116,7 @@ def _conditions(manifest: Manifest, keys: Sequence[str], device: int) -> dict[st
     return {name: conditions for name, conditions in found.items() if conditions}
 
 
-def _timed_case(manifest: Manifest, timed_targets: Sequence[TargetInfo] = ()) -> CaseInfo:
+def timed_case(manifest: Manifest, timed_targets: Sequence[TargetInfo] = ()) -> CaseInfo:
     """The normal case at the opt sizes: what the model is optimised for is what is timed.
 
     Where scales were taken from real inputs, a real input is timed, for every subject: on others that target's answers
@@ -130,15 +130,16 @@ def _timed_case(manifest: Manifest, timed_targets: Sequence[TargetInfo] = ()) ->
     return next((case for case in normal if case.sizes == opt), normal[0])
 
 
-def _artifact_subject(
+def artifact_subject(
     path_of: PathOf,
     manifest: Manifest,
     key: str,
     case: CaseInfo,
     stages: Stages,
     opening: Opening,
-    layers: bool,
+    layers: bool = False,
 ) -> Subject:
+    """One artifact of a bundle, to be timed on a case; compiled again first where it was not made for here."""
     info = manifest.targets[key]
     target = registry.target(info.target)
     available = target.available()

@@ -16,6 +16,7 @@ from types import ModuleType
 
 from exporter.latency import environment
 from tests.bench import (
+    comparing,
     diagnosing,
     iterations,
     large,
@@ -51,6 +52,7 @@ PARTS = {
         quantising,
         large,
         diagnosing,
+        comparing,
     )
 }
 # Parts that leave bundles for the next.

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from tests.cli_fakes.tool import copied, exported, quick, run
-from tests.exporter.compare.test_side import profiled, verified, written
+from tests.exporter.comparison.test_side import profiled, verified, written
 
 KEYS = {"schema", "verdict", "regression", "regressions", "missing", "allowed", "model", "a", "b", "parity", "latency",
         "sizes", "layers", "operators", "versions", "facts", "notes"}  # fmt: skip
@@ -23,13 +23,13 @@ def of_both(folder: Path, name: str, parity: dict[str, Any], latency: dict[str, 
 
 
 def test_a_bundle_is_no_different_from_its_copy(tmp_path: Path) -> None:
-    ended = quick("compare", exported(), copied(tmp_path), "--json", cwd=tmp_path)
+    ended = quick("compare", exported(), copied(tmp_path), "--stored", "--json", cwd=tmp_path)
     assert ended.code == 0 and ended.err == "" and set(ended.json) == KEYS, ended
     assert ended.json["schema"] == "exporter.compare/1" and ended.json["verdict"] == "no difference shown"
     assert {hop["change"] for hop in ended.json["parity"]} == {"same"}
     (counts,) = ended.json["operators"].values()
     assert counts[0] == counts[1] and sum(counts[0].values()) > 0
-    said = quick("compare", exported(), copied(tmp_path / "b"), cwd=tmp_path)
+    said = quick("compare", exported(), copied(tmp_path / "b"), "--stored", cwd=tmp_path)
     assert said.out.startswith("PASS  no difference shown  tiny: ") and "\x1b" not in said.out
 
 
@@ -47,10 +47,10 @@ def test_an_artifact_that_got_worse_is_1(tmp_path: Path) -> None:
 def test_a_real_artifact_that_got_worse_is_1(tmp_path: Path) -> None:
     """One bundle holds two targets, the other lost one: its results vanished."""
     both = Path(shutil.copytree(exported("tiny", "fake-good", "onnx-reference"), tmp_path / "both.bundle"))
-    ended = quick("compare", both, exported(), "--json", cwd=tmp_path)
+    ended = quick("compare", both, exported(), "--stored", "--json", cwd=tmp_path)
     assert ended.code == 1 and [hop["change"] for hop in ended.json["parity"]].count("gone") == 1
-    assert quick("compare", both, exported(), "--target", "fake-good", cwd=tmp_path).code == 0
-    assert quick("compare", exported(), both, cwd=tmp_path).code == 0, "a target more is no regression"
+    assert quick("compare", both, exported(), "--stored", "--target", "fake-good", cwd=tmp_path).code == 0
+    assert quick("compare", exported(), both, "--stored", cwd=tmp_path).code == 0, "a target more is no regression"
 
 
 @pytest.mark.parametrize(("asked", "code"), [((), 1), (("--max-slowdown", "60%"), 0), (("--max-slowdown", "0%"), 1)])
@@ -60,7 +60,7 @@ def test_a_slow_down_is_1_beyond_what_is_allowed(tmp_path: Path, asked: tuple[st
     ended = quick("compare", a, b, "--json", *asked, cwd=tmp_path)
     assert ended.code == code and ended.json["verdict"] == "slower" and ended.json["regression"] is bool(code)
     (timed,) = ended.json["latency"]
-    assert timed["how"] == "stored" and timed["ratio"]["median"] == 1.5 and timed["regression"] is bool(code)
+    assert timed["how"] == "stored" and timed["ratio"]["value"] == 1.5 and timed["regression"] is bool(code)
 
 
 def test_other_devices_are_refused_unless_told(tmp_path: Path) -> None:
@@ -113,6 +113,25 @@ def test_places_that_cannot_be_written_are_refused_before_the_work(tmp_path: Pat
     for option in ("--junit", "--markdown"):
         quick("compare", exported(), exported(), option, tmp_path / "no" / "it", cwd=tmp_path).refused("bad-output")
         quick("compare", exported(), exported(), option, tmp_path, cwd=tmp_path).refused("bad-output")
+
+
+def test_bundles_are_timed_here_side_by_side(tmp_path: Path) -> None:
+    """Real children, of a target that computes in numpy: what is claimed of it is the business of the bench."""
+    ended = run("compare", exported(), copied(tmp_path), "--json", "--max-slowdown", "900%", cwd=tmp_path)
+    assert ended.code == 0 and ended.err == "", ended
+    (timed,) = ended.json["latency"]
+    assert timed["how"] == "live" and timed["clock"] == "processor" and timed["threads"] == 1 and timed["pairs"] >= 4
+    assert len(timed["ratios"]) == timed["pairs"] and timed["a"]["ms"] > 0 and timed["decided"] is True
+    assert not ended.json["missing"]
+
+
+def test_an_artifact_that_crashes_when_it_is_timed_is_4(tmp_path: Path) -> None:
+    bundle = copied(tmp_path)
+    assert run("fake-crashes-later", "tiny", "-o", bundle, "--no-profile", cwd=tmp_path).code == 0
+    crash = {"FAKES_CRASH": "1"}
+    ended = run("compare", bundle, bundle, "--target", "fake-crashes-later", "--json", cwd=tmp_path, env=crash)
+    (timed,) = ended.json["latency"]
+    assert ended.code == 0 and timed["verdict"] == "SKIPPED" and "A: CRASHED" in timed["reason"], "it did so in A"
 
 
 def test_junit_has_a_case_per_result_and_a_failure_per_regression(tmp_path: Path) -> None:

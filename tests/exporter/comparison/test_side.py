@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from exporter.compare.side import Machine, sided
+from exporter.comparison.side import Machine, sided
 from exporter.errors import Refused
 from exporter.verdict import Verdict
 from tests.cli_fakes.tool import exported

@@ -182,6 +182,11 @@ def subject_key(name: str) -> str:
     return name if "/" in name else f"{name}/fp32"
 
 
+def subject_of(key: str) -> str:
+    """What a profile calls an artifact."""
+    return key.removesuffix("/fp32")
+
+
 def deployed(manifest: Manifest, key: str) -> int:
     """Bytes of the files that an application of this artifact needs: its first form and what must lie beside it."""
     info = manifest.targets[key]
@@ -220,7 +225,7 @@ def _of_reports(place: str, found: Mapping[str, Fields]) -> Side:
     subjects = [(name, value, each) for name, value in profiled for each in value.each("subjects")]
     subjects = [(name, value, each) for name, value, each in subjects if _is_artifact(each)]
     hops = _joined(hop for value in verified for hop in _hops(value))
-    layers = {_subject_of(key): counts for value in verified for key, counts in _layers(value)}
+    layers = {subject_of(f"{key[1]}/{key[2]}"): counts for value in verified for key, counts in _layers(value)}
     layers |= {each.text("name"): _counts(each, "layers") for _, _, each in subjects if each.counted("layers")}
     packages = [value.fields("environment").worded("packages") for _, value in profiled]
     return Side(
@@ -238,10 +243,6 @@ def _of_reports(place: str, found: Mapping[str, Fields]) -> Side:
 def _is_artifact(subject: Fields) -> bool:
     """Whether it is an artifact: eager is what artifacts are compared with, and no side's own."""
     return subject.text("name") not in ("", "eager") and not subject.text("name").startswith("eager on ")
-
-
-def _subject_of(key: Key) -> str:
-    return key[1] if key[2] == "fp32" else f"{key[1]}/{key[2]}"
 
 
 def _timing(report: str, profile: Fields, subject: Fields) -> Timing:
@@ -280,7 +281,8 @@ def _hops(value: Fields) -> list[Hop]:
         mark = result.form, result.case, result.output
         for index, hop in enumerate(made):
             # An older report does not say the precision: of two, one comes after the other.
-            same = (hop.hop, hop.target) == (result.hop, result.target) and asked in ("", _key(hop)[2])
+            own_precision = hop.precision.asked if hop.precision else ""
+            same = (hop.hop, hop.target) == (result.hop, result.target) and asked in ("", own_precision)
             if same and mark not in [(r.form, r.case, r.output) for r in own[index]]:
                 own[index].append(result)
                 break

@@ -1,23 +1,25 @@
 """Compare: two bundles, or two reports of one, side by side: parity, latency, sizes, layers, operators, versions.
 
-:mod:`~exporter.compare.side` reads a side, :mod:`~exporter.compare.difference` judges. ``docs/compare.md`` says what
-counts as a regression.
+:mod:`~exporter.comparison.side` reads a side, :mod:`~exporter.comparison.live` times artifacts side by side,
+:mod:`~exporter.comparison.difference` judges. ``docs/compare.md`` says what counts as a regression.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from exporter.compare.difference import Bounds, Comparison, Timed, compared, stored
-from exporter.compare.operators import with_operators
-from exporter.compare.side import Machine, Side, sided, subject_key
+from exporter.comparison.difference import Comparison, compared, stored
+from exporter.comparison.live import Measuring, live, runnable
+from exporter.comparison.operators import with_operators
+from exporter.comparison.side import Machine, Side, sided, subject_key, subject_of
+from exporter.comparison.values import Bounds, Timed
 from exporter.errors import Refused
 from exporter.isolate import Limits
 from exporter.stages import STAGE_SECONDS, Progress, Stages, scratch, silent
 from exporter.verification import chosen
 
-__all__ = ["Bounds", "Comparison", "compare"]
+__all__ = ["Bounds", "Comparison", "Measuring", "compare"]
 
 
 def compare(
@@ -26,6 +28,7 @@ def compare(
     targets: Sequence[str] = (),
     bounds: Bounds | None = None,
     across_devices: bool = False,
+    measuring: Measuring | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Compares what two places say of one model: ``b`` against ``a``.
@@ -35,7 +38,8 @@ def compare(
         b: what is.
         targets: only these; all of them when empty.
         bounds: what counts as a regression.
-        across_devices: whether latencies of different devices may be compared.
+        across_devices: whether stored latencies of different devices may be compared.
+        measuring: how artifacts that both sides hold are timed here, side by side; without it what is stored counts.
         progress: told what happens.
 
     Raises:
@@ -44,9 +48,16 @@ def compare(
     bounds = bounds or Bounds()
     before, after = (_only(sided(place), targets) for place in (a, b))
     _refuse_other_model(before, after)
-    timings, notes = _stored(before, after, bounds, across_devices)
     with scratch() as folder:
         stages = Stages(folder, Limits(seconds=STAGE_SECONDS), progress)
+        absent = runnable(before, after) if measuring else {}
+        kept = {subject_of(key) for key, reason in absent.items() if not reason}
+        # What is refused is refused before anything is timed.
+        timings, notes = _stored(before, after, bounds, across_devices, kept)
+        notes += [f"{key} was not timed here: {reason}" for key, reason in absent.items() if reason]
+        if measuring:
+            here = [key for key, reason in absent.items() if not reason]
+            timings = [*(live(before, after, key, bounds, measuring, stages) for key in here), *timings]
         before, after = (with_operators(side, stages) for side in (before, after))
     return compared(before, after, bounds, timings, notes)
 
@@ -84,11 +95,13 @@ def _refuse_other_model(a: Side, b: Side) -> None:
         )
 
 
-def _stored(a: Side, b: Side, bounds: Bounds, across: bool) -> tuple[list[Timed], list[str]]:
+def _stored(a: Side, b: Side, bounds: Bounds, across: bool, without: Collection[str]) -> tuple[list[Timed], list[str]]:
     """The latencies that reports hold, of every artifact that either side has, and what to know of them."""
     timings, notes = list[Timed](), list[str]()
     for name in dict.fromkeys([*a.timings, *b.timings]):
         before, after = a.timings.get(name), b.timings.get(name)
+        if name in without:
+            continue
         if before and after and before.machine != after.machine:
             if not across:
                 raise _other_device(name, a, b, before.machine, after.machine)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.compare.side import Side
+from exporter.comparison.side import Side
 from exporter.graph import Graph
 from exporter.isolate import Channel
 from exporter.stages import Stages
@@ -26,7 +26,7 @@ def with_operators(side: Side, stages: Stages) -> Side:
     graphs = {name: graph.simplified for name, graph in manifest.graphs.items()}
     graphs |= {f"{key} {name}": file for key in side.sizes for name, file in manifest.targets[key].graphs.items()}
     asked = {name: str(path_of(file)) for name, file in graphs.items()}
-    outcome = stages.attempt(f"operators of {side.name}", "exporter.compare.operators:counted", {"graphs": asked})
+    outcome = stages.attempt(f"operators of {side.name}", "exporter.comparison.operators:counted", {"graphs": asked})
     return replace(side, operators=outcome.require())
 
 

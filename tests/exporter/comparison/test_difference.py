@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.compare.difference import (
+from exporter.comparison.difference import (
     NOTHING,
     Bounds,
     Change,
@@ -21,7 +21,7 @@ from exporter.compare.difference import (
     result_difference,
     stored,
 )
-from exporter.compare.side import Machine, Side, Timing
+from exporter.comparison.side import Machine, Side, Timing
 from exporter.latency.stats import Conclusion, Estimate
 from exporter.verdict import Hop, Precision, Result, Verdict
 
@@ -177,5 +177,5 @@ def test_the_json_has_both_sides_of_everything() -> None:
     value = over(a, b, stored("fake", timing(), timing(3.0), Bounds())).as_json()
     assert value["sizes"] == {"fake": [10, 11]} and value["layers"] == {"fake": [None, {"fp32": 3}]}
     assert value["versions"] == {"numpy": ["1", None]} and value["facts"] == {"weights": ["x", "y"]}
-    assert value["latency"][0]["ratio"]["median"] == 1.5 and value["latency"][0]["conclusion"] == "slower"
+    assert value["latency"][0]["ratio"]["value"] == 1.5 and value["latency"][0]["conclusion"] == "slower"
     assert value["parity"][0]["results"][0]["a"]["relative_l2"] == 1e-7
