@@ -35,6 +35,8 @@ from exporter.verdict import Verdict
 SECONDS = 60.0
 # Rounds of a pair: more of them were seen to narrow nothing, since what is left is the processes' own offset.
 ROUNDS = 6
+# Of a slow model only as many rounds as fit into this, so that there are pairs enough.
+PAIR_SECONDS = 10.0
 # A process warms up for 20 runs and this long: the lower quartile is not pulled up by what warms up after it.
 WARM_SECONDS = 0.2
 A, B = "A", "B"
@@ -177,7 +179,7 @@ def _pair(a: Subject, b: Subject, number: int, measuring: Measuring, folder: Pat
         run.open_all(order, twin=False)
         alive = {name: unit.call_ns for name, unit in run.units.items() if unit.alive}
         if len(alive) == 2:
-            run.time_all(schedule.alternated(alive, ROUNDS, seed, measuring.clock))
+            run.time_all(schedule.alternated(alive, ROUNDS, PAIR_SECONDS, seed, measuring.clock))
             if number == 0:
                 run.learn_facts()
         return run.units[a.name].measured(), run.units[b.name].measured()

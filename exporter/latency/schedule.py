@@ -85,12 +85,21 @@ def interleaved(names: Sequence[str], rounds: int, seed: int) -> tuple[tuple[str
     return tuple(tuple(draw.sample(list(names), len(names))) for _ in range(rounds))
 
 
-def alternated(call_ns: Mapping[str, float], rounds: int, seed: int, clock: str) -> Schedule:
-    """So many rounds of a few subjects by one clock, whatever they take."""
+def alternated(call_ns: Mapping[str, float], rounds: int, seconds: float, seed: int, clock: str) -> Schedule:
+    """So many rounds of a few subjects by one clock; where calls are slow as many as fit, two at least.
+
+    Args:
+        call_ns: what a call of each subject took at the end of its warm-up.
+        rounds: how many there are where calls are short.
+        seconds: how long all of them may take.
+        seed: seeds the order.
+        clock: by which clock calls are timed.
+    """
     tick = PROCESSOR_TICK_NS if clock == PROCESSOR else 0.0
     paces = {name: pace(ns, tick, clock=clock) for name, ns in call_ns.items()}
-    seconds = rounds * sum((p.calls + p.settle) * call_ns[name] for name, p in paces.items()) / 1e9
-    return Schedule(seed, interleaved(list(call_ns), rounds, seed), paces, seconds)
+    one = sum((p.calls + p.settle) * call_ns[name] for name, p in paces.items()) / 1e9
+    count = max(2, min(rounds, math.floor(seconds / one)))
+    return Schedule(seed, interleaved(list(call_ns), count, seed), paces, count * one)
 
 
 def rounds_within(round_seconds: float, budget_seconds: float) -> int:
