@@ -20,7 +20,7 @@ from exporter.stages import STAGE_SECONDS, Progress, Stages, scratch, silent
 from exporter.use import use_page
 from exporter.verdict import Hop, Result, Verdict, worst
 
-# What --save calls its reports; each speaks of the artifacts that the bundle held then.
+# What --save calls its reports, or begins with; each speaks of the artifacts that the bundle held then.
 SAVED = ("verify", "profile")
 
 
@@ -201,7 +201,7 @@ def still_true(manifest: Manifest, before: Mapping[str, TargetInfo]) -> Manifest
         before: the targets that there were when those reports were saved.
     """
     replaced = any(manifest.targets.get(key, info) != info for key, info in before.items())
-    reports = {name: file for name, file in manifest.reports.items() if not (replaced and name in SAVED)}
+    reports = {name: file for name, file in manifest.reports.items() if not (replaced and name.startswith(SAVED))}
     return replace(manifest, reports=reports)
 
 

@@ -156,7 +156,8 @@ def _of_report(place: str, bundle: Bundle, name: str) -> Side:
 
 def _of_bundle(place: str, bundle: Bundle) -> Side:
     manifest = bundle.manifest
-    told = _of_reports(place, reports(bundle))
+    # What another device said is that device's: it is compared by name, BUNDLE@REPORT.
+    told = _of_reports(place, {name: value for name, value in reports(bundle).items() if not value.fields("device")})
     held = {*manifest.targets, ""}
     return Side(
         place,
@@ -251,7 +252,9 @@ def _timing(report: str, profile: Fields, subject: Fields) -> Timing:
         name for moment in ("before", "after") for _, said in environment.fields("devices").named(moment)
         if (name := said.text("name"))
     ))  # fmt: skip
-    machine = Machine(environment.text("cpu"), environment.count("usable_cores"), tuple(dict.fromkeys(devices)))
+    elsewhere = profile.fields("device").text("label")
+    names = dict.fromkeys([*devices, *([elsewhere] if elsewhere else [])])
+    machine = Machine(environment.text("cpu"), environment.count("usable_cores"), tuple(names))
     median, interval = subject.number("median_ms"), subject.interval("interval_ms")
     usable = median is not None and interval is not None and 0 < interval[0] <= median <= interval[1]
     return Timing(

@@ -82,6 +82,13 @@ def test_a_file_of_json_is_a_side(tmp_path: Path) -> None:
     assert side.hops and side.timings
 
 
+def test_another_device_is_part_of_what_timings_belong_to(tmp_path: Path) -> None:
+    there = profiled() | {"device": {"address": "ssh://pi", "label": "pi"}}
+    machine = sided(written(tmp_path, there)).timings["fake"].machine
+    assert machine != sided(written(tmp_path, profiled(), "here.json")).timings["fake"].machine
+    assert str(machine) == "a, 2 cores, pi"
+
+
 def test_results_belong_to_the_hop_of_their_precision(tmp_path: Path) -> None:
     low = RESULT | {"precision": "bf16", "relative_l2": 1e-3}
     value = verified(hop(), hop("bf16"), results=[low, RESULT | {"precision": "fp32"}])
