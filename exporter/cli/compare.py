@@ -24,6 +24,10 @@ def compare(
     max_error: Annotated[
         str, typer.Option(metavar="TIMES", help="An error counts from so many times what it was; 2x where not said.")
     ] = "",
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Fail where it is not settled whether a slow-down is beyond what is allowed."),
+    ] = False,
     stored: Annotated[bool, typer.Option("--stored", help="Time nothing: compare what reports hold.")] = False,
     across_devices: Annotated[
         bool, typer.Option("--across-devices", help="Compare stored latencies of different devices all the same.")
@@ -48,7 +52,7 @@ def compare(
     from exporter.preflight import Opening
 
     slowdown, error = _number("--max-slowdown", max_slowdown, "%"), _number("--max-error", max_error, "x")
-    bounds = Bounds.of(None if slowdown is None else slowdown / 100, error)
+    bounds = Bounds.of(None if slowdown is None else slowdown / 100, error, strict)
     _refuse_places(junit, markdown, json)
     measuring = None if stored else Measuring(seconds, threads, seed, Opening(device, trust_engine))
     with console.progress(json) as progress:

@@ -216,18 +216,21 @@ def _notes(value: Value) -> Iterator[str]:
             yield f"and {len(worse) - SHOWN} more of {_label(hop)}: --json"
     for timed in value["latency"]:
         if timed["how"] == "live" and timed["ratio"]:
-            yield f"timed here, {timed['subject']}: {_measured(timed, value['allowed']['slowdown'])}"
+            yield f"timed here, {timed['subject']}: {_measured(timed)}"
+        if timed["ratio"] and not timed["settled"]:
+            bound = f"{100 * value['allowed']['slowdown']:.3g}%"
+            yield f"not settled, {timed['subject']}: whether it is beyond {bound}; more --seconds may tell"
     for line in value["notes"]:
         yield f"note: {line}"
 
 
-def _measured(timed: Value, slowdown: float) -> str:
-    """How an artifact was timed, and whether that was enough for an answer."""
+def _measured(timed: Value) -> str:
+    """How an artifact was timed."""
     clocks = {"processor": "the processor's clock", "wall": "the clock on the wall", "device": "the device's clock"}
     threads = "1 thread" if timed["threads"] == 1 else f"{timed['threads']} threads"
-    how = f"{timed['pairs']} pairs of fresh processes, {threads}, by {clocks[timed['clock']]}, {timed['seconds']:.0f} s"
-    open_ = f"; whether it is beyond {slowdown:.3g} is not settled: more --seconds, or a calmer machine"
-    return how + ("" if timed["decided"] else open_)
+    return (
+        f"{timed['pairs']} pairs of fresh processes, {threads}, by {clocks[timed['clock']]}, {timed['seconds']:.0f} s"
+    )
 
 
 def _grid(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.comparison.side import Key, Side, Timing, floor_of
+from exporter.comparison.timing import settled
 from exporter.comparison.values import (
     BAD,
     Bounds,
@@ -55,10 +56,8 @@ class Comparison:
         found = [hop.reason for hop in self.hops if hop.change in BAD]
         for timed in self.timings:
             if timed.regression and timed.ratio:
-                limit = f"{self.bounds.slowdown:.3g}"
-                found.append(
-                    f"{timed.subject} takes {said(timed.ratio)} the time, and {1 + float(limit):g}x is allowed"
-                )
+                most = f"{1 + self.bounds.slowdown:.4g}x"
+                found.append(f"{timed.subject} takes {said(timed.ratio)} the time, and {most} is allowed")
             elif timed.verdict not in (Verdict.PASS, Verdict.SKIPPED):
                 found.append(f"{timed.subject} could be timed in A and is {timed.verdict} in B: {timed.reason}")
         return tuple(found)
@@ -87,10 +86,15 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """4 where B crashed or hung when it was timed, 1 for another regression, 3 where what was asked is missing."""
+        """4 where B crashed or hung when it was timed, 1 for another regression, 3 where what was asked is missing.
+
+        Where it must be settled whether a slow-down is beyond the bound, 1 as well where it is not.
+        """
         codes = {timed.verdict.exit_code for timed in self.timings if timed.verdict is not Verdict.SKIPPED}
         if 4 in codes or self.regressions:
             return 4 if 4 in codes else 1
+        if self.bounds.strict and not all(timed.facts.get("settled", True) for timed in self.timings):
+            return 1
         asked = {"latency": self.bounds.asked_slowdown, "parity": self.bounds.asked_error}
         return 3 if len(self.missing) == 2 or any(asked[part] for part in self.missing) else 0
 
@@ -222,10 +226,8 @@ def judged(timed: Timed, floor: float | None, bounds: Bounds) -> Timed:
     assert timed.ratio is not None
     conclusion = stats.concluded(timed.ratio, floor)
     worse = conclusion is Conclusion.SLOWER and timed.ratio.value > 1 + bounds.slowdown
-    return Timed(
-        timed.subject, timed.how, timed.a, timed.b, timed.ratio, conclusion, worse, timed.reason, timed.verdict,
-        timed.facts,
-    )  # fmt: skip
+    facts = {**timed.facts, "settled": settled(timed.ratio, bounds.slowdown)}
+    return replace(timed, conclusion=conclusion, regression=worse, facts=facts)
 
 
 def said(ratio: Estimate) -> str:

@@ -164,7 +164,6 @@ def compared(
         "seed": measuring.seed,
     }
     ratio = timing.located([pair.ratio for pair in pairs])
-    facts["decided"] = timing.decided(ratio, bounds.slowdown)
     timed = Timed(name, "live", _ms([p.a for p in pairs]), _ms([p.b for p in pairs]), ratio, facts=facts)
     return judged(timed, MIN_FLOOR, bounds)
 

@@ -53,7 +53,7 @@ def located(figures: Sequence[float]) -> Estimate:
     return Estimate(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach))
 
 
-def decided(ratio: Estimate, slowdown: float) -> bool:
+def settled(ratio: Estimate, slowdown: float) -> bool:
     """Whether the interval says on which side of the bound the ratio is."""
     return ratio.low > 1 + slowdown or ratio.high < 1 + slowdown
 
@@ -72,4 +72,4 @@ def enough(ratios: Sequence[float], slowdown: float, spent: float, seconds: floa
         return pairs > 1 and spent > PATIENCE * seconds
     if pairs >= LOOKS[-1] or spent >= seconds:
         return True
-    return pairs in LOOKS and decided(located(ratios), slowdown)
+    return pairs in LOOKS and settled(located(ratios), slowdown)

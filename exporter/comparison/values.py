@@ -22,15 +22,17 @@ class Bounds:
         error: an error counts where it is more than so many times the larger of the other side's and eager's own.
         asked_slowdown: whether latency was asked about, so that its absence is no answer.
         asked_error: the same of parity.
+        strict: whether a latency must be settled: its interval on one side of the bound.
     """
 
     slowdown: float = 0.05
     error: float = 2.0
     asked_slowdown: bool = False
     asked_error: bool = False
+    strict: bool = False
 
     @classmethod
-    def of(cls, slowdown: float | None, error: float | None) -> Bounds:
+    def of(cls, slowdown: float | None, error: float | None, strict: bool = False) -> Bounds:
         """Those that a user gave, and the usual ones in the place of None."""
         usual = cls()
         return cls(
@@ -38,6 +40,7 @@ class Bounds:
             usual.error if error is None else error,
             asked_slowdown=slowdown is not None,
             asked_error=error is not None,
+            strict=strict,
         )
 
 

@@ -121,7 +121,7 @@ def test_bundles_are_timed_here_side_by_side(tmp_path: Path) -> None:
     assert ended.code == 0 and ended.err == "", ended
     (timed,) = ended.json["latency"]
     assert timed["how"] == "live" and timed["clock"] == "processor" and timed["threads"] == 1 and timed["pairs"] >= 4
-    assert len(timed["ratios"]) == timed["pairs"] and timed["a"]["ms"] > 0 and timed["decided"] is True
+    assert len(timed["ratios"]) == timed["pairs"] and timed["a"]["ms"] > 0 and timed["settled"] is True
     assert not ended.json["missing"]
 
 

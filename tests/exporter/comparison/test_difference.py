@@ -132,6 +132,14 @@ def test_a_slow_down_counts_where_it_is_shown_and_larger_than_allowed(
     assert found.exit_code == code and bool(found.regressions) == bool(code)
 
 
+def test_strict_asks_for_an_interval_on_one_side_of_the_bound() -> None:
+    parity = side(hop(result()))
+    wide, narrow = (stored("fake", timing(width=w), timing(width=w), Bounds()) for w in (0.05, 0.01))
+    assert [timed.facts["settled"] for timed in (wide, narrow)] == [False, True]
+    assert [over(parity, parity, timed, strict=True).exit_code for timed in (wide, narrow)] == [1, 0]
+    assert over(parity, parity, wide).exit_code == 0, "no difference shown is an answer"
+
+
 def test_without_a_noise_floor_nothing_is_claimed() -> None:
     assert stored("fake", timing(), timing(9.0, floor=None), Bounds()).conclusion is Conclusion.UNDECIDED
     noisy = stored("fake", timing(), timing(2.6, floor=1.4), Bounds())
