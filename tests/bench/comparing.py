@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import statistics
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from exporter.comparison import Bounds, Measuring, compare
-from exporter.comparison.values import Timed
 from exporter.latency.stats import Conclusion
 from tests.bench.figure import EXPORTER, Figure, at_least, at_most
 
@@ -38,14 +39,18 @@ def net(blocks: int = 20):
 
 
 def figures(folder: Path) -> list[Figure]:
-    """A bundle against its copy, and against one whose artifacts do a tenth more work; both targets in turn."""
+    """A bundle against its copy, and against one whose artifacts do a tenth more work; both targets in turn.
+
+    It takes an hour or two. With ``EXPORTER_BENCH_TRIES=FILE`` every try is kept there, and a run that was ended goes on.
+    """
     before, after = _exported(folder, BLOCKS), _exported(folder, MORE)
     again = Path(shutil.copytree(before, folder / "again.bundle"))
-    same = list(_compared(before, again, SAME))
-    claimed = [timed for timed in same if timed.conclusion is not Conclusion.UNDECIDED]
-    failed = sum(timed.regression for timed in same)
-    planted = list(_compared(before, after, PLANTED))
-    found = sum(timed.regression for timed in planted)
+    kept = Path(os.environ.get("EXPORTER_BENCH_TRIES") or folder / "tries.jsonl")
+    planted = list(_compared(before, after, PLANTED, kept))
+    same = list(_compared(before, again, SAME, kept))
+    claimed = [timed for timed in same if timed["conclusion"] != Conclusion.UNDECIDED.value]
+    failed = sum(timed["regression"] for timed in same)
+    found = sum(timed["regression"] for timed in planted)
     bound = f"`--max-slowdown {Bounds().slowdown:.0%}`"
     return [
         at_most(
@@ -69,21 +74,27 @@ def _exported(folder: Path, blocks: int) -> Path:
     return path
 
 
-def _compared(a: Path, b: Path, count: int) -> Iterator[Timed]:
+def _compared(a: Path, b: Path, count: int, kept: Path) -> Iterator[dict[str, Any]]:
+    """So many tries, each as ``--json`` has it; those that are kept are not made again."""
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else []
+    done = {name: timed for name, timed in map(json.loads, lines)}
     for number in range(count):
-        target = TARGETS[number % len(TARGETS)]
-        found = compare(str(a), str(b), (target,), measuring=Measuring(seed=number))
-        (timed,) = found.timings
-        if timed.ratio is None:
-            raise AssertionError(f"{target} could not be timed: {timed.reason}")
-        print(f"-- {b.name} {number + 1} of {count}: {timed.as_json()}", file=sys.stderr, flush=True)
-        yield timed
+        target, name = TARGETS[number % len(TARGETS)], f"{a.stem} {b.stem} {number}"
+        if name not in done:
+            found = compare(str(a), str(b), (target,), measuring=Measuring(seed=number))
+            (timed,) = found.timings
+            if timed.ratio is None:
+                raise AssertionError(f"{target} could not be timed: {timed.reason}")
+            done[name] = timed.as_json()
+            with kept.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([name, done[name]]) + "\n")
+        yield done[name]
 
 
-def _cost(timings: list[Timed]) -> str:
+def _cost(timings: list[dict[str, Any]]) -> str:
     """The ratio over all tries, and what one took."""
-    ratios = [float(timed.ratio.value) for timed in timings if timed.ratio]
-    seconds, pairs = ([float(timed.facts[name]) for timed in timings] for name in ("seconds", "pairs"))
+    ratios = [timed["ratio"]["value"] for timed in timings]
+    seconds, pairs = ([timed[name] for timed in timings] for name in ("seconds", "pairs"))
     return (
         f"median ratio {statistics.median(ratios):.3f}, all within {min(ratios):.3f} to {max(ratios):.3f}; "
         f"{statistics.median(pairs):.0f} pairs of processes and {statistics.median(seconds):.0f} s each (median), at "
