@@ -41,7 +41,7 @@ def net(blocks: int = 20):
 def figures(folder: Path) -> list[Figure]:
     """A bundle against its copy, and against one whose artifacts do a tenth more work; both targets in turn.
 
-    It takes an hour or two. With ``EXPORTER_BENCH_TRIES=FILE`` every try is kept there, and a run that was ended goes on.
+    It takes an hour or two. ``EXPORTER_BENCH_TRIES=FILE`` keeps every try there, and a run that was ended goes on.
     """
     before, after = _exported(folder, BLOCKS), _exported(folder, MORE)
     again = Path(shutil.copytree(before, folder / "again.bundle"))
@@ -77,7 +77,7 @@ def _exported(folder: Path, blocks: int) -> Path:
 def _compared(a: Path, b: Path, count: int, kept: Path) -> Iterator[dict[str, Any]]:
     """So many tries, each as ``--json`` has it; those that are kept are not made again."""
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else []
-    done = {name: timed for name, timed in map(json.loads, lines)}
+    done = dict(map(json.loads, lines))
     for number in range(count):
         target, name = TARGETS[number % len(TARGETS)], f"{a.stem} {b.stem} {number}"
         if name not in done:
