@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from exporter import pipeline, registry
+from exporter import comparison, pipeline, registry
 from exporter.bundle import Bundle
+from exporter.comparison.difference import Comparison
+from exporter.comparison.live import SECONDS, Measuring
+from exporter.comparison.values import Bounds
 from exporter.errors import Incomplete
 from exporter.latency import subjects
 from exporter.models.rebuild import Code
@@ -107,6 +110,51 @@ def export(
             cache=cache,
         )
     )
+
+
+def compare(
+    a: AnyPath,
+    b: AnyPath,
+    *targets: str,
+    max_slowdown: float = Bounds.slowdown,
+    max_error: float = Bounds.error,
+    stored: bool = False,
+    across_devices: bool = False,
+    seconds: float = SECONDS,
+    threads: int = 1,
+    seed: int = 0,
+    device: int = 0,
+    trust_engine: bool = False,
+) -> Comparison:
+    """Compares two bundles, or two reports: ``b`` against ``a``. Artifacts that both hold are timed here, side by side.
+
+    Args:
+        a: what was: a bundle's folder, ``BUNDLE@REPORT``, or a JSON file of verify, profile or an export.
+        b: what is.
+        targets: only these; all of them when none is named.
+        max_slowdown: a shown slow-down beyond this part is a regression: 0.05 allows 1.05 times the time.
+        max_error: an error of more than so many times the larger of ``a``'s and eager's own is a regression.
+        stored: whether to time nothing, and to compare what reports hold.
+        across_devices: whether stored latencies of different devices may be compared.
+        seconds: how long to measure each artifact for, at most.
+        threads: CPU threads; 1 is timed by the processor's clock, several by the clock on the wall; 0 is all cores.
+        seed: seeds the order of processes and blocks.
+        device: which accelerator of the machine, where a target has several.
+        trust_engine: whether to open artifacts that bring code of their own and were built by someone else.
+
+    Returns:
+        What differs: parity hop by hop, latency in milliseconds with ratios and intervals, sizes in bytes, layers,
+        operators, versions; ``regressions`` in words, none where nothing got worse; what is ``missing``.
+
+    Raises:
+        Refused: no such bundle or report, a damaged one, two models, two devices.
+
+    Source:
+        What counts as a regression, and how artifacts are timed, is described in ``docs/compare.md``.
+    """
+    bounds = Bounds(max_slowdown, max_error)
+    measuring = None if stored else Measuring(seconds, threads, seed, Opening(device, trust_engine))
+    return comparison.compare(os.fspath(a), os.fspath(b), targets, bounds, across_devices, measuring)
 
 
 def open(path: AnyPath) -> OpenBundle:  # noqa: A001  # the name users say: exporter.open

@@ -30,7 +30,7 @@ from exporter.spec import ModelDef
 from exporter.stages import Progress, Stage, Stages, silent
 from exporter.target import OWN_SCALES, SCALED, Target
 from exporter.use import use_page
-from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
+from exporter.verification import Verification, refuse_missing_checkpoint, still_true, verification_of
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         )
         report = json.dumps(exported.as_json(), indent=1, sort_keys=True).encode()
         name = f"{EXPORT_REPORT}{target.name}-{request.precision}"
-        manifest = chosen.manifest
+        manifest = still_true(chosen.manifest, draft.old.manifest.targets if draft.old else {})
         manifest = replace(manifest, reports=manifest.reports | {name: draft.write(f"reports/{name}.json", report)})
         draft.derived("USE.md", use_page(manifest))
         draft.commit(manifest)
@@ -207,8 +207,9 @@ def compile_bundle(
         making = Making(draft, target, request, stages, str(path), budget)
         making = replace(making, calibrated=_held_calibration(making, manifest, held))
         made = finished(making, manifest, lowered, before)
-        draft.derived("USE.md", use_page(made.manifest))
-        draft.commit(made.manifest)
+        kept = still_true(made.manifest, manifest.targets)
+        draft.derived("USE.md", use_page(kept))
+        draft.commit(kept)
     return Exported(path, verification_of(made.manifest, made.hops), tuple(stages.done), None)
 
 

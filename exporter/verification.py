@@ -13,12 +13,15 @@ from exporter.bundle import Bundle, editing
 from exporter.errors import Refused, nearest
 from exporter.hops import artifact_hop
 from exporter.isolate import Limits
-from exporter.manifest import Manifest, Weights
+from exporter.manifest import Manifest, TargetInfo, Weights
 from exporter.models.rebuild import Code, build_of, missing
 from exporter.preflight import Opening
 from exporter.stages import STAGE_SECONDS, Progress, Stages, scratch, silent
 from exporter.use import use_page
-from exporter.verdict import Hop, Verdict, worst
+from exporter.verdict import Hop, Result, Verdict, worst
+
+# What --save calls its reports, or begins with; each speaks of the artifacts that the bundle held then.
+SAVED = ("verify", "profile")
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,13 @@ class Verification:
             "weights": self.weights,
             "verdict": self.verdict.value,
             "hops": [hop.as_json() for hop in self.hops],
-            "results": [
-                result.as_json() | {"precision": hop.precision.asked if hop.precision else None}
-                for hop in self.hops
-                for result in hop.results
-            ],
+            "results": [_with_precision(result, hop) for hop in self.hops for result in hop.results],
         }
+
+
+def _with_precision(result: Result, hop: Hop) -> dict[str, Any]:
+    """A result with the precision that was asked for: a target may be there in several."""
+    return result.as_json() | {"precision": hop.precision.asked if hop.precision else None}
 
 
 def refuse_missing_checkpoint(path: Path | None) -> None:
@@ -187,6 +191,18 @@ def _way_to(name: str, path: Path) -> str:
     """How a bundle comes to hold a target; a name that is none anywhere has no way."""
     real = name in registry.target_names()
     return f"exporter compile {path} --target {name}" if real else f"exporter inspect {path}"
+
+
+def still_true(manifest: Manifest, before: Mapping[str, TargetInfo]) -> Manifest:
+    """The manifest without the reports of ``--save`` that speak of an artifact which is another one now.
+
+    Args:
+        manifest: what is about to be committed.
+        before: the targets that there were when those reports were saved.
+    """
+    replaced = any(manifest.targets.get(key, info) != info for key, info in before.items())
+    reports = {name: file for name, file in manifest.reports.items() if not (replaced and name.startswith(SAVED))}
+    return replace(manifest, reports=reports)
 
 
 def save_report(path: Path, name: str, report: Mapping[str, Any]) -> None:

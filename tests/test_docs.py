@@ -157,6 +157,15 @@ def test_an_example_that_would_not_start_is_noticed(line: str) -> None:
     assert problem(line) is not None
 
 
+def test_the_recipes_of_compare_would_start() -> None:
+    page = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    recipes = "".join(part for language in ("shell", "yaml", "sh") for part in blocks(page, language))
+    joined = re.sub(r"\\\n +", "", recipes)
+    lines = [line.strip().removeprefix("- run: ") for line in joined.splitlines()]
+    compares = [line for line in lines if line.startswith("exporter compare ")]
+    assert len(compares) >= 6 and [problem(line) for line in compares] == [None] * len(compares)
+
+
 def test_the_readme_shows_every_command() -> None:
     shown = {shlex.split(line)[1] for line in shell_lines(README) if line.startswith("exporter ")}
     assert set(commands()) <= shown

@@ -12,6 +12,8 @@ import typer
 
 from exporter import registry
 from exporter.cli import output
+from exporter.cli.compare import compare
+from exporter.cli.options import BundlePath, Device, Json, OptionalPath, Targets, TrustEngine
 from exporter.errors import Refused
 
 app = typer.Typer(
@@ -23,24 +25,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds each stage may take.")]
 Memory = Annotated[Optional[int], typer.Option("--memory", help="Megabytes each stage may use.")]  # noqa: UP045
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
-Targets = Annotated[Optional[list[str]], typer.Option("--target", help="Only this target; may be repeated.")]  # noqa: UP045
 TargetOptions = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--option", metavar="NAME=VALUE", help="An option of the target alone: exporter targets."),
 ]
-Device = Annotated[int, typer.Option("--device", min=0, help="Which accelerator, where the machine has several.")]
 Model = Annotated[
     str, typer.Option("--model", help="MODEL of your own, as exported: a bundle never says which code to run.")
 ]
-TrustEngine = Annotated[
-    bool, typer.Option("--trust-engine", help="Open engines that this user's machine did not build.")
-]
 On = Annotated[str, typer.Option("--on", metavar="DEVICE", help="Do it on another device: ssh://user@host[:port].")]
-OptionalPath = Optional[Path]  # noqa: UP045  # typer reads it at run time, where Python 3.10 has no X | None in Annotated
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
 COLLECTIONS = ", ".join(f"{name}:NAME" for name in registry.collections())
@@ -209,7 +203,7 @@ def verify(
 
     opening, limits = Opening(device, trust_engine), _limits(timeout, memory)
     if junit is not None:
-        output.refuse_junit(junit)
+        output.refuse_unwritable("--junit", junit, "FILE.xml")
     with console.progress(json) as progress:
         if on:
             from exporter.devices import commands
@@ -346,6 +340,9 @@ def run(
         else:
             value = run_file(bundle, target, input, to, None, progress, dim or (), opening)
     output.show({"schema": "exporter.run/1", "output": str(to), **value}, json, render.ran)
+
+
+app.command(rich_help_panel=BUNDLES)(compare)
 
 
 @app.command(rich_help_panel=BUNDLES)

@@ -23,7 +23,12 @@ Progress = Callable[[str, Event], None]
 
 def escape(text: str) -> str:
     """Text that is neither markup nor a control code: what a model or a library says must not drive the terminal."""
-    return unmarked(re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text))
+    return unmarked(plain(text))
+
+
+def plain(text: str) -> str:
+    """Text without control codes, in one line."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text)
 
 
 class _Labelled:

@@ -166,12 +166,12 @@ def seconds(text: str, option: str) -> float:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
 
 
-def refuse_junit(path: Path) -> None:
+def refuse_unwritable(option: str, path: Path, example: str) -> None:
     """Refuses a place where no file can be written; asked before the work, not after it."""
     if not path.parent.is_dir() or path.is_dir():
         why = "it is a folder" if path.is_dir() else "its folder does not exist"
-        remedy = "--junit FILE.xml" if path.is_dir() else f"mkdir -p {path.parent}"
-        raise Refused("bad-output", f"cannot write {path}", where=f"--junit {path}", why=why, next=remedy)
+        remedy = f"{option} {example}" if path.is_dir() else f"mkdir -p {path.parent}"
+        raise Refused("bad-output", f"cannot write {path}", where=f"{option} {path}", why=why, next=remedy)
 
 
 def write_junit(path: Path, value: Mapping[str, Any]) -> None:
@@ -185,16 +185,22 @@ def write_junit(path: Path, value: Mapping[str, Any]) -> None:
         bad = sum(result["verdict"] != "PASS" for result in results)
         counts = {"tests": str(len(results) + 1), "failures": str(bad + (hop["verdict"] != "PASS"))}
         suite = Xml.SubElement(suites, "testsuite", {"name": name, **counts})
-        _junit_case(suite, name, "verdict", hop["verdict"], hop["reason"])
+        junit_case(suite, name, "verdict", hop["verdict"], hop["reason"])
         for result in results:
             label_of = f"{result['case']} {result['output']}" + (f" {result['form']}" if result["form"] else "")
-            _junit_case(suite, name, label_of, result["verdict"], result["reason"])
+            junit_case(suite, name, label_of, result["verdict"], result["reason"])
+    write_page(path, Xml.tostring(suites, encoding="utf-8", xml_declaration=True))
+
+
+def write_page(path: Path, content: bytes) -> None:
+    """Writes a file beside its place, and puts it there whole."""
     staging = path.with_name(f".{path.name}.part")
-    Xml.ElementTree(suites).write(staging, encoding="unicode", xml_declaration=True)
+    staging.write_bytes(content)
     staging.replace(path)
 
 
-def _junit_case(suite: Any, group: str, name: str, verdict: str, reason: str | None) -> None:
+def junit_case(suite: Any, group: str, name: str, verdict: str, reason: str | None) -> None:
+    """One test case: skipped, failed with its verdict, or passed."""
     from xml.etree import ElementTree as Xml
 
     case = Xml.SubElement(suite, "testcase", classname=group, name=name)

@@ -144,17 +144,27 @@ class Unit:
 class Run:
     """The children of one profile."""
 
-    def __init__(self, starter: Starter, threads: int, log_folder: Path, seed: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        starter: Starter,
+        threads: int,
+        log_folder: Path,
+        seed: int,
+        progress: Progress,
+        warm_seconds: float = WARM_SECONDS,
+    ) -> None:
         self.starter, self.threads, self.log_folder = starter, threads, log_folder
-        self.seed, self.progress = seed, progress
+        self.seed, self.progress, self.warm_seconds = seed, progress, warm_seconds
         self.units: dict[str, Unit] = {}
         self.twin: str | None = None
         self.order: list[tuple[int, str]] = []
 
-    def open_all(self, subjects: Sequence[Subject]) -> None:
+    def open_all(self, subjects: Sequence[Subject], twin: bool = True) -> None:
         """Opens one after the other, each paused before the next one starts; then the twin of the first artifact."""
         for subject in subjects:
             self._open(subject)
+        if not twin:
+            return
         alive = (s for s in subjects if not s.baseline and self.units[s.name].alive)
         first = next(alive, None)
         if first is not None:
@@ -174,7 +184,7 @@ class Run:
         unit.opened = unit.answer(OPEN_SECONDS)
         unit.require_right(unit.opened.get("check", {}), "in the first run")
         first_seconds = unit.opened["first_run_ns"] / 1e9
-        command = {"do": "warm", "runs": WARM_RUNS, "seconds": WARM_SECONDS, "most_seconds": WARM_MOST_SECONDS}
+        command = {"do": "warm", "runs": WARM_RUNS, "seconds": self.warm_seconds, "most_seconds": WARM_MOST_SECONDS}
         warm = unit.ask(command, HUNG_SECONDS + HUNG_FACTOR * first_seconds)
         unit.warm_ns = list(warm["ns"])
 
@@ -215,7 +225,7 @@ class Run:
         expected = (pace.calls + pace.settle) * unit.call_ns / 1e9
         timeout = HUNG_SECONDS + HUNG_FACTOR * expected
         before = surroundings.throttling()
-        command = {"do": "block", "calls": pace.calls, "settle": pace.settle, "each": pace.each}
+        command = {"do": "block", "calls": pace.calls, "settle": pace.settle, "each": pace.each, "clock": pace.clock}
         answer = unit.ask(command, timeout)
         unit.throttled_us += surroundings.throttled_us(before, surroundings.throttling())
         unit.require_right(unit.ask({"do": "check"}, timeout), "while it was timed")

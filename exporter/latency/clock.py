@@ -25,6 +25,21 @@ class Monotonic:
         return time.perf_counter_ns()
 
 
+class Processor:
+    """What this process, all its threads together, spent on a processor.
+
+    Waiting for a processor that others hold is left out, and so is sleeping: a call of one thread takes what it would
+    take where nothing else runs, however many others want its core meanwhile.
+    """
+
+    def ns(self) -> int:
+        """Nanoseconds since the process began; never goes back."""
+        return time.process_time_ns()
+
+
+WALL, PROCESSOR = "wall", "processor"
+
+
 def resolution_ns(clock: Clock, tries: int = 50) -> int:
     """The smallest step the clock was seen to make, the cost of reading it included.
 

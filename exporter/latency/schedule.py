@@ -12,11 +12,17 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from exporter.latency.clock import PROCESSOR, WALL
+
 BLOCK_NS = 40_000_000
 # So long a subject runs after a switch before its clock starts, at least one call. Measured on two cores with two
 # threads: for 40 ms after a child is let go the kernel may keep both threads on one core, and up to half of the calls
 # take twice as long; after 60 ms hardly any does. Caches and clocks settle sooner.
 SETTLE_NS = 60_000_000
+# By the processor's clock nothing of that counts; what is left are caches that the other subject filled.
+COOL_NS = 10_000_000
+# One step of the processor's clock, which the kernel has to be asked for.
+PROCESSOR_TICK_NS = 1_000
 # A call longer than this hides what is left of that.
 SETTLED_NS = 1_000_000_000
 # Under this, two readings of the clock are a visible part of a call: time the block as a whole, without percentiles.
@@ -38,11 +44,13 @@ class Pace:
         calls: timed calls in a block.
         settle: untimed calls before them.
         each: whether every call is timed alone; otherwise the block as a whole.
+        clock: by which clock (:mod:`exporter.latency.clock`).
     """
 
     calls: int
     settle: int
     each: bool
+    clock: str = WALL
 
 
 @dataclass(frozen=True)
@@ -62,18 +70,36 @@ class Schedule:
     expected_seconds: float
 
 
-def pace(call_ns: float, tick_ns: float = 0.0, block_ns: float = BLOCK_NS) -> Pace:
+def pace(call_ns: float, tick_ns: float = 0.0, block_ns: float = BLOCK_NS, clock: str = WALL) -> Pace:
     """How a block of a subject runs whose call takes ``call_ns`` on a clock with steps of ``tick_ns``."""
     call_ns = max(1.0, call_ns)
     calls = max(1, round(block_ns / call_ns))
-    settle = 0 if call_ns >= SETTLED_NS else max(1, round(SETTLE_NS / call_ns))
-    return Pace(calls, settle, each=call_ns >= max(SHORT_CALL_NS, TICKS_PER_CALL * tick_ns))
+    settling = COOL_NS if clock == PROCESSOR else SETTLE_NS
+    settle = 0 if call_ns >= SETTLED_NS else max(1, round(settling / call_ns))
+    return Pace(calls, settle, call_ns >= max(SHORT_CALL_NS, TICKS_PER_CALL * tick_ns), clock)
 
 
 def interleaved(names: Sequence[str], rounds: int, seed: int) -> tuple[tuple[str, ...], ...]:
     """So many rounds, each a random order of all names; the same seed gives the same order on every machine."""
     draw = random.Random(seed)  # noqa: S311 (an order, not a secret)
     return tuple(tuple(draw.sample(list(names), len(names))) for _ in range(rounds))
+
+
+def alternated(call_ns: Mapping[str, float], rounds: int, seconds: float, seed: int, clock: str) -> Schedule:
+    """So many rounds of a few subjects by one clock; where calls are slow as many as fit, two at least.
+
+    Args:
+        call_ns: what a call of each subject took at the end of its warm-up.
+        rounds: how many there are where calls are short.
+        seconds: how long all of them may take.
+        seed: seeds the order.
+        clock: by which clock calls are timed.
+    """
+    tick = PROCESSOR_TICK_NS if clock == PROCESSOR else 0.0
+    paces = {name: pace(ns, tick, clock=clock) for name, ns in call_ns.items()}
+    one = sum((p.calls + p.settle) * call_ns[name] for name, p in paces.items()) / 1e9
+    count = max(2, min(rounds, math.floor(seconds / one)))
+    return Schedule(seed, interleaved(list(call_ns), count, seed), paces, count * one)
 
 
 def rounds_within(round_seconds: float, budget_seconds: float) -> int:

@@ -208,6 +208,15 @@ def ratio_interval(
     return median_interval([list(child) for child in ratios], seed, resamples)
 
 
+def unpaired_ratio(of: Estimate, to: Estimate) -> Estimate:
+    """How long ``of`` takes as a part of ``to``, from figures that were taken apart from one another.
+
+    Nothing that was slow for both cancels, and nothing is known of how the two vary together: the interval reaches from
+    the fastest of one against the slowest of the other to the reverse.
+    """
+    return Estimate(of.value / to.value, of.low / to.high, of.high / to.low)
+
+
 def noise_floor(twins: Estimate | None) -> float | None:
     """The factor below which a ratio is noise: the far end of the A/A pair's interval, and never under 1 %."""
     return None if twins is None else max(MIN_FLOOR, twins.high, 1 / twins.low)

@@ -119,8 +119,8 @@ def timed(
     """
     opening, extras = opening or Opening(), extras or Extras()
     check(extras.sweep, manifest, len(keys))
-    case = _timed_case(manifest, [manifest.targets[key] for key in keys])
-    artifacts = [_artifact_subject(path_of, manifest, key, case, stages, opening, extras.layers) for key in keys]
+    case = timed_case(manifest, [manifest.targets[key] for key in keys])
+    artifacts = [artifact_subject(path_of, manifest, key, case, stages, opening, extras.layers) for key in keys]
     measure = partial(
         timing.profile, seed=seed, threads=threads, log_folder=stages.folder, budget_seconds=budget_seconds,
         progress=lambda line: stages.progress("profile", {"what": line}),
@@ -188,7 +188,7 @@ def _conditions(manifest: Manifest, keys: Sequence[str], device: int) -> dict[st
     return {name: conditions for name, conditions in found.items() if conditions}
 
 
-def _timed_case(manifest: Manifest, timed_targets: Sequence[TargetInfo] = ()) -> CaseInfo:
+def timed_case(manifest: Manifest, timed_targets: Sequence[TargetInfo] = ()) -> CaseInfo:
     """The normal case at the opt sizes: what the model is optimised for is what is timed.
 
     Where scales were taken from real inputs, a real input is timed, for every subject: on others that target's answers
@@ -205,21 +205,22 @@ def _timed_case(manifest: Manifest, timed_targets: Sequence[TargetInfo] = ()) ->
 def looked_at(path_of: PathOf, manifest: Manifest, keys: Sequence[str]) -> tuple[CaseInfo, ...]:
     """The cases that a profile of these targets opens: the one it times, and where an output is a score all of its
     scale, whose usual size its error is counted in."""
-    case = _timed_case(manifest, [manifest.targets[key] for key in keys])
+    case = timed_case(manifest, [manifest.targets[key] for key in keys])
     content = read_tensors(path_of(case.file))
     scores = any(0 < content[f"reference/{tensor.name}"].size < FEW for tensor in manifest.outputs)
     return tuple(c for c in manifest.cases if c == case or (scores and c.scale == case.scale))
 
 
-def _artifact_subject(
+def artifact_subject(
     path_of: PathOf,
     manifest: Manifest,
     key: str,
     case: CaseInfo,
     stages: Stages,
     opening: Opening,
-    layers: bool,
+    layers: bool = False,
 ) -> Subject:
+    """One artifact of a bundle, to be timed on a case; compiled again first where it was not made for here."""
     info = manifest.targets[key]
     target = registry.target(info.target)
     available = target.available()

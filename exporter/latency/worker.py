@@ -4,7 +4,7 @@ Both kinds of subject, a compiled artifact and eager PyTorch, differ only in how
 
     child  -> {"load_ns", "first_run_ns", "peak_rss_bytes", "check", "check_ns", "tick_ns"}    when open
     parent -> {"do": "warm", "runs", "seconds", "most_seconds"}                   child -> {"ns": [...]}
-    parent -> {"do": "block", "calls", "settle", "each"}                          child -> {"ns": [...]}
+    parent -> {"do": "block", "calls", "settle", "each", "clock"}                 child -> {"ns": [...]}
     parent -> {"do": "check"}                                                     child -> {"ok", "reason", "errors"}
     parent -> {"do": "facts"}                                                     child -> {"precision", "layers", ...}
     parent -> {"do": "quit"}, or no more messages                                 the child returns
@@ -28,7 +28,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from exporter.errors import Incomplete, Refused
-from exporter.latency.clock import Clock, Monotonic, resolution_ns, time_device, time_each, time_total
+from exporter.latency.clock import (
+    PROCESSOR,
+    WALL,
+    Clock,
+    Monotonic,
+    Processor,
+    resolution_ns,
+    time_device,
+    time_each,
+    time_total,
+)
 from exporter.target import DeviceCall, Layer
 
 if TYPE_CHECKING:
@@ -180,20 +190,20 @@ class Session:
         if do == "warm":
             return self.warm(command["runs"], command["seconds"], command["most_seconds"])
         if do == "block":
-            return self.block(command["calls"], command["settle"], command["each"])
+            return self.block(command["calls"], command["settle"], command["each"], command.get("clock", WALL))
         if do == "check":
             return self.check()
         assert do == "facts", do
         return self._opened.facts() | self._device_facts()
 
-    def _spent(self, calls: int, each: bool) -> list[float]:
+    def _spent(self, calls: int, each: bool, clock: str = WALL) -> list[float]:
         """Nanoseconds of every call, or of all; by the device's own clock where there is one."""
         if isinstance(self._call, DeviceCall):
             own, total = time_device(self._call, calls, self._clock)
             self._host_ns = total / calls
             return own if each else [sum(own)]
         timed = time_each if each else time_total
-        spent, self._last = timed(self._call, calls, self._clock)
+        spent, self._last = timed(self._call, calls, Processor() if clock == PROCESSOR else self._clock)
         return [float(ns) for ns in spent]
 
     def _device_facts(self) -> dict[str, Any]:
@@ -217,7 +227,7 @@ class Session:
             total += one[0]
         return {"ns": spent[:: max(1, len(spent) // WARM_RECORD)], "runs": len(spent)}
 
-    def block(self, calls: int, settle: int, each: bool) -> dict[str, Any]:
+    def block(self, calls: int, settle: int, each: bool, clock: str = WALL) -> dict[str, Any]:
         """Times a block; the collector of garbage does not run in it."""
         self._opened.spoil(self._last)
         gc.collect()
@@ -225,7 +235,7 @@ class Session:
         try:
             for _ in range(settle):
                 self._last = self._call()
-            spent = self._spent(calls, each)
+            spent = self._spent(calls, each, clock)
         finally:
             gc.enable()
         return {"ns": spent}

@@ -16,6 +16,7 @@ from types import ModuleType
 
 from exporter.latency import environment
 from tests.bench import (
+    comparing,
     diagnosing,
     iterations,
     large,
@@ -55,6 +56,7 @@ PARTS = {
         large,
         diagnosing,
         remote,
+        comparing,
     )
 }
 # Parts that leave bundles for the next.

@@ -90,8 +90,8 @@ def test_an_opened_bundle(tmp_path: Path) -> None:
         bundle.run("mobile", tmp_path / "no.npz", tmp_path / "out.txt")
 
 
-@pytest.mark.parametrize("name", ["export", "open", "OpenBundle.verify", "OpenBundle.profile", "OpenBundle.runner",
-                                  "OpenBundle.run"])  # fmt: skip
+@pytest.mark.parametrize("name", ["export", "open", "compare", "OpenBundle.verify", "OpenBundle.profile",
+                                  "OpenBundle.runner", "OpenBundle.run"])  # fmt: skip
 def test_every_function_says_what_it_takes_and_raises(name: str) -> None:
     function = exporter
     for part in name.split("."):

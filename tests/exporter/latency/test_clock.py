@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from exporter.latency import clock
@@ -49,3 +51,14 @@ def test_the_step_of_a_clock_is_seen(tick: int) -> None:
 
 def test_the_real_clock_is_fine_enough() -> None:
     assert 0 < clock.resolution_ns(clock.Monotonic()) < 100_000
+
+
+def test_the_processors_clock_stands_still_while_the_process_waits() -> None:
+    processor, wall = clock.Processor(), clock.Monotonic()
+    before = processor.ns(), wall.ns()
+    time.sleep(0.05)
+    asleep = processor.ns() - before[0], wall.ns() - before[1]
+    assert asleep[0] < 0.5 * asleep[1]
+    start = processor.ns()
+    while processor.ns() - start < 5_000_000:  # it goes on with work, or this never ends
+        pass

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from exporter.latency import schedule
+from exporter.latency.clock import PROCESSOR, WALL
 
 MS = 1e6
 
@@ -76,3 +77,19 @@ def test_nothing_to_time_needs_no_time() -> None:
     plan = schedule.scheduled({}, budget_seconds=6.0, seed=0)
     assert plan.expected_seconds == 0
     assert all(names == () for names in plan.rounds)
+
+
+def test_two_subjects_take_turns_however_short_their_calls_are() -> None:
+    plan = schedule.alternated({"A": 4 * MS, "B": 4 * MS}, 6, 10.0, 3, PROCESSOR)
+    assert len(plan.rounds) == 6 and {frozenset(names) for names in plan.rounds} == {frozenset(("A", "B"))}
+    assert len(set(plan.rounds)) == 2, "both orders come up"
+    assert plan.paces["A"] == schedule.Pace(10, 2, True, PROCESSOR)
+    assert not schedule.alternated({"A": 0.1 * MS}, 6, 10.0, 3, PROCESSOR).paces["A"].each, "its clock is coarser"
+    assert schedule.alternated({"A": 0.1 * MS}, 6, 10.0, 3, WALL).paces["A"].each
+
+
+def test_a_slow_model_has_fewer_rounds_and_two_at_least() -> None:
+    def rounds(ms: float) -> int:
+        return len(schedule.alternated({"A": ms * MS, "B": ms * MS}, 6, 10.0, 0, PROCESSOR).rounds)
+
+    assert (rounds(400), rounds(1500), rounds(60_000)) == (6, 3, 2)

@@ -115,6 +115,10 @@ def test_a_claim_needs_the_whole_interval_beyond_the_floor(low: float, high: flo
     assert stats.concluded(Estimate((low + high) / 2, low, high), 1.02) is conclusion
 
 
+def test_figures_that_were_taken_apart_claim_no_more_than_their_ends_do() -> None:
+    assert stats.unpaired_ratio(Estimate(3.0, 2.0, 4.0), Estimate(1.0, 0.5, 2.0)) == Estimate(3.0, 1.0, 8.0)
+
+
 def test_the_floor_is_the_far_end_of_the_pair_on_either_side() -> None:
     assert stats.noise_floor(Estimate(1.0, 0.95, 1.02)) == pytest.approx(1 / 0.95)
     assert stats.noise_floor(Estimate(1.0, 0.99, 1.04)) == 1.04

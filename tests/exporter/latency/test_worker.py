@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from exporter.errors import Incomplete, Refused
 from exporter.latency import worker
+from exporter.latency.clock import PROCESSOR, WALL
 from exporter.latency.worker import Opened, Session, judged, relative_l2
 
 REFERENCE = {"y": np.array([1.0, -2.0, 3.0])}
@@ -93,6 +94,16 @@ def test_a_block_times_its_calls_and_not_those_that_settle(session: Session, mod
     assert session.block(calls=4, settle=3, each=True) == {"ns": [1001] * 4}
     assert model.calls - before == 7
     assert session.block(calls=10, settle=0, each=False) == {"ns": [10_001]}
+
+
+def test_a_block_is_timed_by_the_clock_that_was_asked_for(
+    session: Session, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = FakeClock()
+    monkeypatch.setattr(worker, "Processor", lambda: other)
+    asked = {"do": "block", "calls": 4, "settle": 0, "each": True}
+    assert session.obey(asked | {"clock": PROCESSOR}) == {"ns": [1] * 4}, "the model's work is on the other clock"
+    assert session.obey(asked | {"clock": WALL}) == session.obey(asked) == {"ns": [1001] * 4}
 
 
 def test_the_collector_does_not_run_inside_a_block(session: Session, model: Model) -> None:
