@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from exporter import registry
-from exporter.cli.app import _settings as settings
+from exporter.cli.options import settings
 from exporter.errors import KINDS, ExporterError
 from exporter.models import placed
 from exporter.verdict import Verdict

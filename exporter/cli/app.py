@@ -6,14 +6,26 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from exporter import registry
-from exporter.cli import output
+from exporter.cli import options, output
 from exporter.cli.compare import compare
-from exporter.cli.options import BundlePath, Device, Json, OptionalPath, Targets, TrustEngine
+from exporter.cli.options import (
+    BundlePath,
+    Device,
+    Json,
+    Memory,
+    Model,
+    On,
+    OptionalPath,
+    TargetOptions,
+    Targets,
+    Timeout,
+    TrustEngine,
+)
 from exporter.errors import Refused
 
 app = typer.Typer(
@@ -25,52 +37,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds each stage may take.")]
-Memory = Annotated[Optional[int], typer.Option("--memory", help="Megabytes each stage may use.")]  # noqa: UP045
-TargetOptions = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--option", metavar="NAME=VALUE", help="An option of the target alone: exporter targets."),
-]
-Model = Annotated[
-    str, typer.Option("--model", help="MODEL of your own, as exported: a bundle never says which code to run.")
-]
-On = Annotated[str, typer.Option("--on", metavar="DEVICE", help="Do it on another device: ssh://user@host[:port].")]
-
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
 COLLECTIONS = ", ".join(f"{name}:NAME" for name in registry.collections())
 EXPORTS, BUNDLES, LISTS = "Export a model", "Work on a bundle", "Look around"
-
-
-def _limits(timeout: float, memory: int | None) -> Any:
-    from exporter.isolate import Limits
-
-    if not 0 < timeout < float("inf") or (memory is not None and memory <= 0):
-        given = f"--memory {memory}" if 0 < timeout < float("inf") else f"--timeout {timeout:g}"
-        why = "a limit is a positive number: of seconds, or of megabytes"
-        raise Refused("bad-option", f"{given} leaves no stage any room", why=why, next="--timeout 1800 --memory 8000")
-    return Limits(seconds=timeout, memory_bytes=memory * 2**20) if memory else Limits(seconds=timeout)
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` texts; a value that reads as a number or truth value is one."""
-    import json
-
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        key, found, text = pair.partition("=")
-        if not found or not key:
-            raise Refused("bad-option", f"--set {pair} is not KEY=VALUE", next="--set KEY=VALUE")
-        try:
-            settings[key] = json.loads(text)
-        except ValueError:
-            settings[key] = text
-    return settings
-
-
-def _target_options(target: str, pairs: list[str] | None, when: str = "") -> dict[str, Any]:
-    from exporter.target_options import target_options
-
-    return target_options(registry.target(target), pairs, when) if pairs else {}
 
 
 def _export_command(target: str) -> Callable[..., None]:
@@ -120,10 +89,10 @@ def _export_command(target: str) -> Callable[..., None]:
 
         request = Request(
             model=model, target=target, output=folder, checkpoint=checkpoint, precision=precision,
-            dims=tuple(dim or ()), inputs=tuple(input_ or ()), settings=_settings(setting or []), samples=samples,
-            calibration=calibration, budget=tuple(budget or ()), seed=seed, threads=threads, replace=replace,
-            profile=profile, extra=_target_options(target, option), device=device, limits=_limits(timeout, memory),
-            cache=not no_cache,
+            dims=tuple(dim or ()), inputs=tuple(input_ or ()), settings=options.settings(setting or []),
+            samples=samples, calibration=calibration, budget=tuple(budget or ()), seed=seed, threads=threads,
+            replace=replace, profile=profile, extra=options.target_options(target, option), device=device,
+            limits=options.limits(timeout, memory), cache=not no_cache,
         )  # fmt: skip
         with console.progress(json) as progress:
             exported = run(request, progress)
@@ -134,16 +103,6 @@ def _export_command(target: str) -> Callable[..., None]:
 
     export.__doc__ = f"Export MODEL for {target}."
     return export
-
-
-def _run_options(targets: list[str], pairs: list[str] | None) -> dict[str, Any]:
-    """Options chosen anew at this run, of the one target that was named."""
-    if not pairs:
-        return {}
-    if len(targets) != 1:
-        why = "an option is one target's own: another may not have it, or mean another thing by it"
-        raise Refused("bad-option", "--option needs one --target", why=why, next=f"--target TARGET --option {pairs[0]}")
-    return _target_options(targets[0].partition("/")[0], pairs, "run")
 
 
 for _target in registry.target_names():
@@ -166,7 +125,7 @@ def compile_(
     from exporter import pipeline
     from exporter.cli import console, render
 
-    extra, limits = _target_options(target, option), _limits(timeout, memory)
+    extra, limits = options.target_options(target, option), options.limits(timeout, memory)
     with console.progress(json) as progress:
         if on:
             from exporter.devices import commands
@@ -201,14 +160,14 @@ def verify(
     from exporter.preflight import Opening
     from exporter.verification import verify as check
 
-    opening, limits = Opening(device, trust_engine), _limits(timeout, memory)
+    opening, limits = Opening(device, trust_engine), options.limits(timeout, memory)
     if junit is not None:
         output.refuse_unwritable("--junit", junit, "FILE.xml")
     with console.progress(json) as progress:
         if on:
             from exporter.devices import commands
 
-            output.refuse_on(on, {"--samples": samples, "--checkpoint": checkpoint, "--model": model})
+            options.refuse_on(on, {"--samples": samples, "--checkpoint": checkpoint, "--model": model})
             there = {"timeout": timeout, "memory": memory}
             value = commands.verify(on, bundle, target or (), there, progress, save, opening)
         else:
@@ -257,13 +216,13 @@ def profile(
     from exporter.verification import refuse_missing_checkpoint
 
     refuse_missing_checkpoint(checkpoint)
-    opening = Opening(device, trust_engine, _run_options(target or [], option))
-    extras = Extras(layers, output.seconds(sustained, "--sustained"), Sweep.parse(sweep or ()))
+    opening = Opening(device, trust_engine, options.run_options(target or [], option))
+    extras = Extras(layers, options.seconds(sustained, "--sustained"), Sweep.parse(sweep or ()))
     with console.progress(json) as progress:
         if on:
             from exporter.devices import commands
 
-            output.refuse_on(on, {"--model": model})
+            options.refuse_on(on, {"--model": model})
             how = {"seed": seed, "threads": threads, "seconds": seconds, "extras": extras.as_json()}
             value = commands.profile(on, bundle, target or (), how, progress, save, opening, checkpoint)
         else:
@@ -300,7 +259,7 @@ def diagnose(
     from exporter.models.rebuild import Code
     from exporter.preflight import Opening
 
-    limits, opening = _limits(timeout, memory), Opening(device, trust_engine)
+    limits, opening = options.limits(timeout, memory), Opening(device, trust_engine)
     with console.progress(json) as progress:
         code = Code(checkpoint, model)
         found = find(bundle, target, case, simplify_pass, folder, code, limits, progress, opening)
@@ -384,8 +343,8 @@ def init(
     from exporter.request import Request
 
     request = Request(
-        model=model, target="", dims=tuple(dim or ()), inputs=tuple(input_ or ()), settings=_settings(setting or []),
-        samples=samples, limits=_limits(timeout, memory),
+        model=model, target="", dims=tuple(dim or ()), inputs=tuple(input_ or ()),
+        settings=options.settings(setting or []), samples=samples, limits=options.limits(timeout, memory),
     )  # fmt: skip
     with console.progress(json) as progress:
         path, name = scaffold(request, file, progress)

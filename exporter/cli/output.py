@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as encoder
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -138,32 +137,6 @@ def results_of(value: Mapping[str, Any], hop: Mapping[str, Any]) -> list[Mapping
     """The results of one hop: of one target in one precision, where there are several."""
     mine = hop["hop"], hop["target"], (hop["precision"] or {}).get("asked")
     return [r for r in value["results"] if (r["hop"], r["target"], r["precision"]) == mine]
-
-
-def refuse_on(on: str, given: Mapping[str, object]) -> None:
-    """Refuses options that need what no device has: the model's own code, or PyTorch for a reference."""
-    for option, value in given.items():
-        if value:
-            raise Refused(
-                "bad-option", f"{option} is for this machine, and --on {on!a} is another", where=f"--on {on!a}",
-                why="a device gets a bundle and no code of yours; a reference is computed where PyTorch is",
-                next=f"leave out {option}, or --on; samples that an export was given travel in its bundle",
-            )  # fmt: skip
-
-
-def seconds(text: str, option: str) -> float:
-    """The seconds that ``60``, ``60s``, ``5m`` or ``1h`` are; 0 for an empty text.
-
-    Raises:
-        Refused: ``bad-usage``.
-    """
-    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]+)?)(s|m|h|)", text.strip())
-    if text and (found is None or float(found[1]) <= 0):
-        raise Refused(
-            "bad-usage", f"{option} {text} is no time", where=f"option {option}",
-            why="it is a number of seconds, or one with s, m or h behind it", next=f"{option} 60s",
-        )  # fmt: skip
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
 
 
 def refuse_unwritable(option: str, path: Path, example: str) -> None:

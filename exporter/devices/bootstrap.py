@@ -47,7 +47,7 @@ class Frames:
     ) -> None:
         self._read, self._write, self._parse = read, write, parse
         self._lock = threading.Lock()
-        self._held = b""
+        self._held = bytearray()
 
     def send(self, kind: str, data: bytes = b"", **value: Any) -> None:
         """Sends one message whole, whichever thread asks for it."""
@@ -78,13 +78,16 @@ class Frames:
             if len(self._held) > most:
                 raise Ended("what came is no message")
             self._more()
-        found, _, self._held = self._held.partition(b"\n")
-        return found
+        return self._taken(self._held.index(b"\n") + 1)[:-1]
 
     def _exactly(self, count: int) -> bytes:
         while len(self._held) < count:
             self._more()
-        found, self._held = self._held[:count], self._held[count:]
+        return self._taken(count)
+
+    def _taken(self, count: int) -> bytes:
+        found = bytes(self._held[:count])
+        del self._held[:count]
         return found
 
     def _more(self) -> None:
