@@ -80,7 +80,8 @@ def profile(
     _refuse_emulated(device)
     keys = chosen(bundle, targets)
     request = {"targets": keys, "save": save, "checkpoint": "", **limits, **_opened(opening)}
-    with session(device, shipping.to_profile(bundle, keys), path, f"exporter profile {path.name}", progress) as held:
+    shipment = shipping.to_profile(bundle, keys, bool(limits["extras"]["layers"]))
+    with session(device, shipment, path, f"exporter profile {path.name}", progress) as held:
         if checkpoint is not None:
             request["checkpoint"] = checkpoint.name
             held.lend(checkpoint, "checkpoint", checkpoint.name)

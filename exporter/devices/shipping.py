@@ -46,11 +46,11 @@ def to_verify(bundle: Bundle, keys: Sequence[str]) -> Shipment:
     return _shipment(bundle, made, [*cases, *made.yardsticks.values(), *_counts(made), *_artifacts(made)])
 
 
-def to_profile(bundle: Bundle, keys: Sequence[str]) -> Shipment:
-    """The artifacts with the one case that is timed, and what each layer has to do."""
+def to_profile(bundle: Bundle, keys: Sequence[str], layers: bool = False) -> Shipment:
+    """The artifacts with the one case that is timed; where layers are timed, with what each has to do."""
     made = _reduced(bundle, keys, looked_at(bundle.file, bundle.manifest, keys))
-    cases = [case.file for case in made.cases]
-    return _shipment(bundle, made, [*cases, *made.yardsticks.values(), *_counts(made), *_artifacts(made)])
+    cases, counts = [case.file for case in made.cases], _counts(made) if layers else []
+    return _shipment(bundle, made, [*cases, *made.yardsticks.values(), *counts, *_artifacts(made)])
 
 
 def to_run(bundle: Bundle, key: str) -> Shipment:
