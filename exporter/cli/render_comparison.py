@@ -51,7 +51,7 @@ def junit(value: Value) -> bytes:
     """The same as JUnit XML: a test case per hop and result, and per artifact that was timed."""
     from xml.etree import ElementTree as Xml
 
-    suites = Xml.Element("testsuites", name=f"exporter compare {value['model']}")
+    suites = Xml.Element("testsuites", name=_xml(f"exporter compare {value['model']}"))
     cases = {"parity": list(_parity_cases(value)), "latency": list(_latency_cases(value))}
     for name, found in cases.items():
         failures = sum(verdict not in ("PASS", "SKIPPED") for _, _, verdict, _ in found)
@@ -59,9 +59,14 @@ def junit(value: Value) -> bytes:
         counts = {"tests": str(len(found)), "failures": str(failures), "skipped": str(skipped)}
         suite = Xml.SubElement(suites, "testsuite", {"name": name, **counts})
         for group, label, verdict, reason in found:
-            junit_case(suite, group, label, verdict, reason)
+            junit_case(suite, _xml(group), _xml(label), verdict, _xml(reason))
     content: bytes = Xml.tostring(suites, encoding="utf-8", xml_declaration=True)
     return content
+
+
+def _xml(text: str) -> str:
+    """Text that XML can hold."""
+    return plain(text).replace("\ufffe", "?").replace("\uffff", "?")
 
 
 Case = tuple[str, str, str, str]

@@ -20,6 +20,7 @@ from exporter.comparison.values import (
 from exporter.latency import stats
 from exporter.latency.result import rounded
 from exporter.latency.stats import Conclusion, Estimate
+from exporter.manifest.text import scrubbed
 from exporter.verdict import Hop, Result, Verdict
 
 SCHEMA = "exporter.compare/1"
@@ -99,9 +100,9 @@ class Comparison:
         return 3 if len(self.missing) == 2 or any(asked[part] for part in self.missing) else 0
 
     def as_json(self) -> dict[str, Any]:
-        """The object of ``exporter compare --json``."""
+        """The object of ``exporter compare --json``; the text of reports, which anyone may have written, is clean."""
         a, b = self.a, self.b
-        return {
+        value = {
             "schema": SCHEMA,
             "verdict": self.verdict,
             "regression": bool(self.regressions),
@@ -120,6 +121,15 @@ class Comparison:
             "facts": {name: list(pair) for name, pair in self.facts.items()},
             "notes": list(self.notes),
         }
+        return {name: _clean(part) for name, part in value.items()}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return scrubbed(value)
+    if isinstance(value, dict):
+        return {scrubbed(key): _clean(part) for key, part in value.items()}
+    return [_clean(part) for part in value] if isinstance(value, list) else value
 
 
 def both(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -148,13 +148,15 @@ def test_junit_has_a_case_per_result_and_a_failure_per_regression(tmp_path: Path
 
 
 def test_markdown_says_the_verdict_first_and_holds_no_foreign_markup(tmp_path: Path) -> None:
-    evil = verified() | {"model": "a|b<img src=x>@all\x1b[31m"}
+    evil = verified() | {"model": "a|b<img src=x>@all\x1b[31m\ud800\uffff"}
     a, b = written(tmp_path, evil, "a.json"), written(tmp_path, evil, "b.json")
     ended = quick("compare", a, b, "--markdown", "-", cwd=tmp_path)
     assert ended.out.startswith("### PASS: no difference shown\n")
     assert "<img" not in ended.out and "@all" not in ended.out and "\x1b" not in ended.out and "a\\|b" in ended.out
     rows = [line for line in ended.out.splitlines() if line.startswith("| ")]
     assert len({line.replace("\\|", "").count("|") for line in rows[:3]}) == 1
-    again = quick("compare", a, b, "--markdown", tmp_path / "it.md", "--json", cwd=tmp_path)
+    words = ("--markdown", tmp_path / "it.md", "--junit", tmp_path / "it.xml", "--json")
+    again = quick("compare", a, b, *words, cwd=tmp_path)
+    assert "img" in str(Xml.parse(tmp_path / "it.xml").getroot().get("name")), "whatever a model is called, it is XML"
     assert json.loads(again.out)["schema"] == "exporter.compare/1"
     assert (tmp_path / "it.md").read_text(encoding="utf-8") == ended.out
