@@ -247,3 +247,16 @@ def test_help(tmp_path: Path, words: list[str]) -> None:
     ended = quick(*words, cwd=tmp_path)
     assert ended.code in (0, 2) and "Traceback" not in ended.out + ended.err
     assert ended.code == 0 or words == []
+
+
+def test_results_of_two_precisions_of_a_target_are_told_apart(tmp_path: Path) -> None:
+    from exporter.cli.output import results_of, write_junit
+
+    result = {"hop": "compiled", "target": "t", "form": None, "case": "c", "output": "y", "reason": None}
+    results = [{**result, "precision": "fp32", "verdict": "PASS"}, {**result, "precision": "bf16", "verdict": "FAIL"}]
+    hop = {"hop": "compiled", "target": "t", "verdict": "PASS", "reason": None}
+    hops = [{**hop, "precision": {"asked": name}} for name in ("fp32", "bf16")]
+    value = {"model": "m", "hops": hops, "results": results}
+    assert [results_of(value, hop) for hop in hops] == [[results[0]], [results[1]]]
+    write_junit(tmp_path / "r.xml", value)
+    assert re.findall(r'failures="(\d)"', (tmp_path / "r.xml").read_text()) == ["0", "1"]
