@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import subprocess
@@ -123,3 +124,18 @@ def test_a_device_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyt
         finally:
             os.kill(line.hello["pid"], 18)
     assert process.returncode is not None
+
+
+def test_it_ends_when_nobody_speaks_any_more(tmp_path: Path) -> None:
+    """Even where all that it says still finds a reader, and it is in the middle of something."""
+    with (tmp_path / "exporter-device.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with Connection(Here(tmp_path)) as line:
+            line.open()
+            line.tell("lock", by="me", what="waits for ever")
+            value, _ = line._frames.receive()
+            assert value["stage"] == "wait"
+            assert line._process.stdin is not None
+            line._process.stdin.close()
+            line._quiet.set()
+            assert line._process.wait(30) == 1
