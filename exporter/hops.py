@@ -14,6 +14,7 @@ from exporter.budget import CALIBRATED, Budget, judged, spent
 from exporter.errors import Refused
 from exporter.isolate import Outcome
 from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
+from exporter.parity import facts as facts_of
 from exporter.parity.judge import judge
 from exporter.parity.ladder import QUANTISED_RUNG, RUNGS, Rung
 from exporter.parity.measure import Measurement
@@ -315,6 +316,7 @@ def _judged(
     expected = [(case["name"], output) for case in cases for output in common["outputs"]]
     results: list[Result] = []
     known, ran, differing, metrics = dict(facts), set[str](), dict[str, str](), list[Mapping[str, Any]]()
+    known["rung"] = rung.as_json()
     if rung.decibels is not None:
         known["decibels"] = rung.decibels
     stored, computed = types
@@ -338,8 +340,9 @@ def _judged(
             told = told or nodes
             differing |= _differing(work, nodes, computed, dict.fromkeys(kept, rest))
         known[form or "ran"] = seen
-        known |= _drift_facts(measured)
-        known |= _undecided_facts(measured)
+        known |= facts_of.drift(measured)
+        known |= facts_of.undecided(measured)
+        known.setdefault("histograms", facts_of.histograms(measured))
         metrics += outcome.value["metrics"]
         if outcome.value["metrics"]:
             known.setdefault("metrics", outcome.value["metrics"])
@@ -428,18 +431,6 @@ def _mismatch(
         right = asked <= kinds <= asked | rest
     double = DOUBLE if "fp64" in kinds - asked else ""
     return "" if ran and right else f"asked for {precision}, {'+'.join(sorted(ran))} ran{double}"
-
-
-def _drift_facts(measured: Sequence[Measurement]) -> dict[str, Any]:
-    """The drift curves of sequences: the error after each step, and eager's own."""
-    curves = {m.case: {"output": m.output, "error": m.drift, "eager": m.drift_noise} for m in measured if m.drift}
-    return {"drift": curves} if curves else {}
-
-
-def _undecided_facts(measured: Sequence[Measurement]) -> dict[str, Any]:
-    """How many whole numbers were left out, since they hang on rounding alone, of how many."""
-    left = sum(m.undecided for m in measured)
-    return {"undecided": {"left": left, "of": sum(m.elements for m in measured if m.integer)}} if left else {}
 
 
 def case_files(path_of: PathOf, manifest: Manifest) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from exporter.models.rebuild import Code, build_of, missing
 from exporter.preflight import Opening
 from exporter.stages import STAGE_SECONDS, Progress, Stages, scratch, silent
 from exporter.use import use_page
-from exporter.verdict import Hop, Verdict, worst
+from exporter.verdict import Hop, Result, Verdict, worst
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,13 @@ class Verification:
             "weights": self.weights,
             "verdict": self.verdict.value,
             "hops": [hop.as_json() for hop in self.hops],
-            "results": [result.as_json() for hop in self.hops for result in hop.results],
+            "results": [_with_precision(result, hop) for hop in self.hops for result in hop.results],
         }
+
+
+def _with_precision(result: Result, hop: Hop) -> dict[str, Any]:
+    """A result with the precision that was asked for: a target may be there in several."""
+    return result.as_json() | {"precision": hop.precision.asked if hop.precision else None}
 
 
 def refuse_missing_checkpoint(path: Path | None) -> None:

@@ -12,6 +12,8 @@ import typer
 
 from exporter import registry
 from exporter.cli import output
+from exporter.cli.options import BundlePath, Json, OptionalPath
+from exporter.cli.report import report
 from exporter.errors import Refused
 
 app = typer.Typer(
@@ -23,10 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds each stage may take.")]
 Memory = Annotated[Optional[int], typer.Option("--memory", help="Megabytes each stage may use.")]  # noqa: UP045
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")]
 Targets = Annotated[Optional[list[str]], typer.Option("--target", help="Only this target; may be repeated.")]  # noqa: UP045
 TargetOptions = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -39,7 +39,6 @@ Model = Annotated[
 TrustEngine = Annotated[
     bool, typer.Option("--trust-engine", help="Open engines that this user's machine did not build.")
 ]
-OptionalPath = Optional[Path]  # noqa: UP045  # typer reads it at run time, where Python 3.10 has no X | None in Annotated
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
 COLLECTIONS = ", ".join(f"{name}:NAME" for name in registry.collections())
@@ -302,6 +301,9 @@ def run(
     with console.progress(json) as progress:
         value = run_file(bundle, target, input, to, None, progress, dim or (), Opening(device, trust_engine))
     output.show({"schema": "exporter.run/1", "output": str(to), **value}, json, render.ran)
+
+
+app.command(rich_help_panel=BUNDLES)(report)
 
 
 @app.command(rich_help_panel=BUNDLES)
