@@ -156,6 +156,7 @@ def artifact_hop(
     extra_yardsticks: Mapping[str, Path] | None = None,
     opening: Opening | None = None,
     where: object = BUNDLE,
+    previews: Path | None = None,
 ) -> Hop:
     """The compiled hop of one target: every form over every case.
 
@@ -168,6 +169,7 @@ def artifact_hop(
         extra_yardsticks: by precision, eager's own error over those.
         opening: how the user wants it opened.
         where: the bundle's place, for the command that finishes what is not compiled.
+        previews: where to leave what a person looks at of its answers to real inputs, if there are any.
     """
     info = manifest.targets[key]
     target = registry.target(info.target)
@@ -199,6 +201,8 @@ def artifact_hop(
     outcomes = []
     for form in info.forms:
         request = {**common, "target": info.target, "form": form, "cases": cases}
+        if previews is not None and form == info.forms[0]:
+            request |= {"previews": {"file": str(previews), "prefix": f"{key}/"}}
         stage = f"verify {key}" + (f" {form}" if len(info.forms) > 1 else "")
         outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
     rung = RUNGS["low" if lowered else target.rung]
@@ -229,6 +233,11 @@ def artifact_hop(
         scales=judged_on(info.way, info.calibration, cases),
         budget=info.budget,
     )
+
+
+def previews_of(key: str) -> str:
+    """The name of the report that holds what a person looks at of a target's answers."""
+    return f"previews-{key.replace('/', '-')}"
 
 
 def judged_on(

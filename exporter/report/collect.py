@@ -1,4 +1,4 @@
-"""A bundle to plain values: its manifest, and what the reports in it say. Nothing is run."""
+"""A bundle to plain values: its manifest, and what the reports in it say. No artifact is run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from exporter.bundle import Bundle
 from exporter.report import timings
+from exporter.report.examples import gathered
 from exporter.report.reading import Fields, reports
 from exporter.report.values import Judged, Page, Profiled
 from exporter.verdict import Hop, Precision, Result, Verdict
@@ -36,6 +37,7 @@ def collected(bundle: Bundle) -> Page:
         missing=tuple(key for key in manifest.targets if key not in known),
         profiles=_distinct([timings.profiled(name, value) for name, value in profiled]),
         stages={name: tuple(value.each("stages")) for name, value in exports.items()},
+        examples=gathered(bundle),
     )
 
 

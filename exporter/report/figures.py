@@ -58,6 +58,21 @@ def size(count: float | None) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
+def megabytes(value: float | None) -> str:
+    """Memory, in MB."""
+    return NONE if value is None else f"{value:,.0f} MB"
+
+
+def whole(value: float) -> str:
+    """A count on an axis."""
+    return f"{value:,.0f}"
+
+
+def share_tick(part: float) -> str:
+    """A part of the whole on an axis."""
+    return f"{100 * part:.3g}%"
+
+
 def share(part: float) -> str:
     """A part of the whole, in percent."""
     return f"{part:.1%}" if part < 0.9995 else "100%"

@@ -89,6 +89,11 @@ def details(summary: Content, *content: Content) -> Markup:
     return tag("details", tag("summary", summary), *content)
 
 
+def charts(drawn: Sequence[tuple[str, Markup]]) -> Markup:
+    """Charts beside one another, each with what it shows under it."""
+    return tag("div", *(tag("figure", chart, tag("figcaption", said)) for said, chart in drawn), class_="charts")
+
+
 def pairs(rows: Sequence[tuple[Content, Content]]) -> Markup:
     """Names with their values."""
     return tag("dl", *(joined(tag("dt", name), tag("dd", value)) for name, value in rows))

@@ -17,7 +17,7 @@ class Markup(str):
     __slots__ = ()
 
 
-Content: TypeAlias = "str | int | None"
+Content: TypeAlias = "str | int | float | None"
 
 
 def text(value: Content) -> Markup:

@@ -19,7 +19,7 @@ STYLE = Path(__file__).with_name("style.css")
 
 def document(page: Page) -> str:
     """The whole page."""
-    sections = [section(page) for section in SECTIONS]
+    sections = [made for section in SECTIONS if (made := section(page)) is not None]
     style = STYLE.read_text(encoding="utf-8")
     title = f"{page.manifest.model.name}: {page.verdict}"
     head = tag(

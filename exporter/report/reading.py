@@ -71,8 +71,9 @@ class Fields:
         return (found[0], found[1]) if len(found) == len(self._list(name)) == 2 else None
 
     def named(self, name: str) -> Iterator[tuple[str, Fields]]:
-        """The objects of an object."""
-        yield from ((key, Fields(value)) for key, value in self.fields(name)._value.items() if isinstance(value, dict))
+        """The objects of an object (of this one where no name is given), by name."""
+        held = self.fields(name)._value if name else self._value
+        yield from ((key, Fields(value)) for key, value in held.items() if isinstance(value, dict))
 
     def counted(self, name: str) -> dict[str, float]:
         """The numbers of an object, by name."""

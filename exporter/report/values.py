@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exporter.manifest import Manifest
+from exporter.report.examples import Examples
 from exporter.report.reading import Fields
 from exporter.verdict import Hop, Verdict, worst
 
@@ -97,6 +98,7 @@ class Page:
         missing: the targets, ``target/precision``, that no report judges.
         profiles: saved ones first; one for each machine and set of subjects.
         stages: what an export spent on each stage, by report.
+        examples: what people look at of real inputs.
     """
 
     manifest: Manifest
@@ -105,6 +107,12 @@ class Page:
     missing: tuple[str, ...]
     profiles: tuple[Profiled, ...]
     stages: Mapping[str, tuple[Fields, ...]] = field(default_factory=dict)
+    examples: Examples = field(default_factory=Examples)
+
+    @property
+    def artifacts_first(self) -> list[Judged]:
+        """The hops, those to artifacts before those of the graphs they are made from."""
+        return sorted(self.hops, key=lambda judged: judged.hop.hop != "compiled")
 
     @property
     def verdict(self) -> Verdict:

@@ -16,7 +16,7 @@ from exporter.verdict import Result, Verdict
 
 def errors(page: Page) -> Section:
     """The section."""
-    held = [judged for judged in page.hops if judged.hop.results]
+    held = [judged for judged in page.artifacts_first if judged.hop.results]
     if not held:
         command = f"exporter verify {bundle_word(page.manifest)} --save"
         return Section("errors", "Error against noise", missing("No report holds errors per case.", command))
@@ -26,8 +26,8 @@ def errors(page: Page) -> Section:
         _key("noise", "eager PyTorch's own in that precision"), " and ", _key("bound", "what is allowed"),
         ". The axis is logarithmic and the same in all tables.",
     )  # fmt: skip
-    # What decides a user's question stays open: the artifacts. The graph hops explain them, and can be unfolded.
-    return Section("errors", "Error against noise", joined(why, *(_hop(judged, scale) for judged in reversed(held))))
+    # Artifacts stay open; the graph hops explain them, and can be unfolded.
+    return Section("errors", "Error against noise", joined(why, *(_hop(judged, scale) for judged in held)))
 
 
 def _key(kind: str, meaning: str) -> Markup:

@@ -97,10 +97,10 @@ def _strip(timing: Timing, scale: Scale) -> Markup:
 
 
 def _costs(timing: Timing) -> list[Content]:
-    memory = figures.NONE if timing.memory is None else f"{timing.memory:.0f} MB"
     p95 = "too few calls" if timing.p95 is None else figures.time(timing.p95)
     return [
-        timing.label, p95, f"{timing.n:,}", figures.time(timing.load), figures.time(timing.first), memory,
+        timing.label, p95, f"{timing.n:,}", figures.time(timing.load), figures.time(timing.first),
+        figures.megabytes(timing.memory),
         figures.size(timing.bytes), timing.threads,
     ]  # fmt: skip
 

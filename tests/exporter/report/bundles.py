@@ -78,20 +78,35 @@ def export(**more: Any) -> dict[str, Any]:
     return {"schema": "exporter.export/1", "bundle": "/somewhere/tiny.bundle", "stages": stages, **parts, **more}
 
 
-def published(path: Path, reports: Mapping[str, Any] | None = None, **changes: Any) -> Bundle:
-    """A bundle with these reports, and with these fields of its manifest changed; texts are written as they are."""
+def published(
+    path: Path,
+    reports: Mapping[str, Any] | None = None,
+    case: bytes | None = None,
+    previews: bytes | None = None,
+    **changes: Any,
+) -> Bundle:
+    """A bundle with these reports, and with these fields of its manifest changed; texts are written as they are.
+
+    With ``case``, the file of a case, that case is a real input; ``previews`` are what artifacts gave for it.
+    """
     held = {"export-some-fp32": export()} if reports is None else reports
     with editing(path, "a test") as draft:
         names = {
             name: draft.write(name, b"the file " + name.encode())
             for name in ("graphs/traced.onnx", "graphs/simplified.onnx", "cases/opt.safetensors", "targets/some/m.bin")
         }
+        if case is not None:
+            names["cases/opt.safetensors"] = draft.write("cases/opt.safetensors", case)
         written = {
             name: draft.write(f"reports/{index}.json", (v if isinstance(v, str) else json.dumps(v)).encode())
             for index, (name, v) in enumerate(held.items())
         }
-        traced, simplified, case, artifact = names.values()
-        whole = manifest(files={}, traced=traced, simplified=simplified, case=case, artifact=artifact)
+        if previews is not None:
+            written["previews-some-fp32"] = draft.write("reports/previews.safetensors", previews)
+        traced, simplified, held_case, artifact = names.values()
+        whole = manifest(files={}, traced=traced, simplified=simplified, case=held_case, artifact=artifact)
+        if case is not None:
+            whole = replace(whole, cases=(replace(whole.cases[0], name="sample-a", scale="sample"),))
         return draft.commit(replace(whole, reports=written, **changes))
 
 

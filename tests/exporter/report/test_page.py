@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,38 +68,59 @@ def test_it_is_a_document_that_a_screen_reader_finds_its_way_in(bundle: Bundle) 
     assert all(th.get("scope") in ("col", "row") for th in page.named("th"))
 
 
-def test_whatever_a_bundle_says_stays_text(tmp_path: Path) -> None:
-    whole = manifest()
-    named = HOSTILE.replace("\u202e", "")
-    changes = {
-        "model": replace(whole.model, family=named, licence=named, source=named),
-        "weights": replace(whole.weights, source=named),
-        "tools": {named: named},
-    }
-    bad = Hop("compiled", "some", Verdict.FAIL, HOSTILE, Precision("fp32", HOSTILE, HOSTILE),
-              (result("compiled", "some", HOSTILE, output=HOSTILE, form=HOSTILE, reason=HOSTILE, notes=(HOSTILE,)),),
-              {"advice": [HOSTILE], "by": HOSTILE, "log": HOSTILE, "budget": HOSTILE})  # fmt: skip
+def hostile_reports() -> dict[str, Any]:
+    """Reports in which everything that is text is hostile."""
+    curve = {"output": HOSTILE, "error": [1e-7, 2e-7], "eager": [1e-7]}
+    facts = {
+        "advice": [HOSTILE], "by": HOSTILE, "log": HOSTILE, "budget": HOSTILE, "work": {HOSTILE: 0.5, "fp32": 0.5},
+        "bin": {"layers": {HOSTILE: 3}, "providers": {HOSTILE: 4}}, "kept": {HOSTILE: HOSTILE},
+        "drift": {HOSTILE: curve},
+        "modules": {HOSTILE: HOSTILE}, "rung": {"name": HOSTILE, "bound": 4.0, "error": 0.1},
+        "histograms": {HOSTILE: {"first_power": -12, "step": 0.5, "exact": 3, "counts": [0, 1, 2]}},
+        "metrics": [{"name": HOSTILE, "unit": HOSTILE, "cases": {HOSTILE: {"against": HOSTILE, "note": HOSTILE}}}],
+    }  # fmt: skip
+    one = result("compiled", "some", HOSTILE, output=HOSTILE, form=HOSTILE, reason=HOSTILE, notes=(HOSTILE,))
+    bad = Hop("compiled", "some", Verdict.FAIL, HOSTILE, Precision("fp32", HOSTILE, HOSTILE), (one,), facts)
+    layer = {"ms": 1.0, "kind": HOSTILE, "precision": HOSTILE, "nodes": [HOSTILE]}
     subjects = (
-        subject("some", 1.0, advice=[HOSTILE], reasons=[{"text": HOSTILE}]),
+        subject("some", 1.0, advice=[HOSTILE], reasons=[{"text": HOSTILE}], layer_times=[layer]),
         subject(HOSTILE, None, reason=HOSTILE),
     )
-    warned = [{"what": HOSTILE, "advice": HOSTILE}]
     ratios = [{"of": HOSTILE, "to": HOSTILE, "median": 1.0, "interval": [1, 2], "conclusion": HOSTILE}]
-    reports = {
+    said = {"stability": HOSTILE, "warnings": [{"what": HOSTILE, "advice": HOSTILE}], "reasons": [{"text": HOSTILE}]}
+    found = profile(*subjects, cpu=HOSTILE, ratios=ratios, **said)
+    found["environment"] |= {"packages": {HOSTILE: HOSTILE}, "governor": HOSTILE,
+                             "devices": {HOSTILE: {HOSTILE: {HOSTILE: HOSTILE}}}}  # fmt: skip
+    stages = [{"stage": HOSTILE, "seconds": 1.0, "peak_rss_mb": 1.0, "cached": True}]
+    return {
         "verify": verification([bad]),
-        "profile": profile(*subjects, cpu=HOSTILE, stability=HOSTILE, warnings=warned, ratios=ratios,
-                           reasons=[{"text": HOSTILE}]),
-    }  # fmt: skip
-    bundle = published(tmp_path / "b", reports, **changes)
+        "profile": found,
+        "profile-two": profile(subject(HOSTILE, 2.0), cpu=f"two {HOSTILE}"),
+        "export-some-fp32": export(stages=stages, verify=None, profile=None),
+    }
+
+
+def test_whatever_a_bundle_says_stays_text(tmp_path: Path) -> None:
+    whole, named = manifest(), HOSTILE.replace("\u202e", "")
+    bundle = published(
+        tmp_path / "b",
+        hostile_reports(),
+        model=replace(whole.model, family=named, licence=named, source=named, options={named: named}),
+        weights=replace(whole.weights, source=named, licence=named),
+        tools={named: named},
+    )
     page = html(bundle)
     assert "<script" not in page and "onload=x>" not in page and "\u202e" not in page
-    assert page.count("&lt;script&gt;alert(1)") > 15
+    assert page.count("&lt;script&gt;alert(1)") > 60
     known = {
         *("html", "head", "meta", "link", "title", "style", "body", "header", "nav", "main", "section", "footer"),
-        *("h1", "h2", "h3", "h4", "p", "ul", "li", "a", "b", "small", "code", "div", "details", "summary"),
-        *("table", "caption", "thead", "tbody", "tr", "th", "td", "svg", "line", "rect", "circle", "text", "g"),
+        *("h1", "h2", "h3", "h4", "p", "ul", "li", "a", "b", "small", "code", "pre", "div", "details", "summary"),
+        *("table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "figure", "figcaption"),
+        *("svg", "line", "rect", "circle", "text", "g", "polyline", "title", "desc"),
     }
     assert {name for name, _ in Elements(page).found} <= known
+    ids = [attributes["id"] for _, attributes in Elements(page).found if "id" in attributes]
+    assert len(ids) == len(set(ids)) and all(re.fullmatch(r"[a-z0-9-]+", each or "") for each in ids)
 
 
 def test_a_bundle_that_was_never_profiled_says_so_and_how(tmp_path: Path) -> None:
