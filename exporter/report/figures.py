@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 NONE = "–"
+SMALL = 1e-3  # what is smaller is written as a power of ten
 
 
 def plain(value: float | None, digits: int = 3) -> str:
@@ -12,10 +13,13 @@ def plain(value: float | None, digits: int = 3) -> str:
     if value is None:
         return NONE
     written = f"{value:.{digits}g}"
+    if 0.0 < abs(value) < SMALL:
+        written = f"{value:.{digits - 1}e}"
     if "e" not in written:
         return written
     mantissa, _, exponent = written.partition("e")
-    return f"{mantissa}e{int(exponent)}"
+    # Zeros at the end say nothing that a few digits do not.
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
 
 
 def time(milliseconds: float | None, digits: int = 3) -> str:

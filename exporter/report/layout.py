@@ -43,9 +43,14 @@ def word(verdict: str) -> Markup:
     return tag("b", verdict or "?", class_=f"word {TONES.get(verdict, 'bad')}")
 
 
-def code(command: str) -> Markup:
-    """A command or a name."""
-    return tag("code", command)
+def code(name: str) -> Markup:
+    """A name, a digest."""
+    return tag("code", name)
+
+
+def command(line: str) -> Markup:
+    """A command to type, in one line."""
+    return tag("code", line, class_="command")
 
 
 def paragraph(*content: Content, kind: str | None = None) -> Markup:
@@ -53,10 +58,9 @@ def paragraph(*content: Content, kind: str | None = None) -> Markup:
     return tag("p", *content, class_=kind)
 
 
-def missing(what: str, command: str = "", then: str = "") -> Markup:
+def missing(what: str, line: str) -> Markup:
     """What is not there, with the command that makes it."""
-    how = joined(" ", code(command), then) if command else Markup("")
-    return tag("p", tag("b", "Not measured. ", class_="word open"), what, how, class_="missing")
+    return tag("p", tag("b", "Not measured. ", class_="word open"), what, " ", command(line), class_="missing")
 
 
 def bullets(lines: Sequence[Content]) -> Markup:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from exporter.report.charts.scale import Scale
 from exporter.report.markup import Markup, joined, tag
 
-WIDTH, HEIGHT = 360, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 32
+WIDTH, HEIGHT = 360, 208
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 22, 32
 MOST_POINTS = 240
 Written = Callable[[float], str]
 
@@ -63,7 +63,7 @@ def _grid(axes: Axes) -> Markup:
         parts.append(tag("text", axes.x_written(tick), x=f"{x:g}", y=bottom + 14, text_anchor=anchor))
     labels = (
         tag("text", axes.x_label, x=WIDTH - RIGHT, y=HEIGHT - 4, text_anchor="end", class_="label"),
-        tag("text", axes.y_label, x=2, y=TOP - 1, class_="label"),
+        tag("text", axes.y_label, x=2, y=10, class_="label"),
     )
     return joined(*parts, *labels)
 

@@ -46,14 +46,15 @@ def strip(*marks: Markup, height: int = HEIGHT) -> Markup:
 def axis(scale: Scale, written: Callable[[float], str], most: int = 5) -> Markup:
     """The axis over a column of strips."""
     ticks = scale.ticks(most)
-    labels = [_label(scale, tick, written(tick)) for tick in ticks]
+    # Every other one is left out where the strip is narrow.
+    labels = [_label(scale, tick, written(tick), "minor" if index % 2 else None) for index, tick in enumerate(ticks)]
     return tag("svg", *labels, class_="strip axis", width="100%", height=16, aria_hidden="true")
 
 
-def _label(scale: Scale, value: float, written: str) -> Markup:
+def _label(scale: Scale, value: float, written: str, kind: str | None) -> Markup:
     at = place(scale, value)
     anchor = "start" if at < 8 else "end" if at > 92 else "middle"
-    return tag("text", written, x=_percent(at), y=12, text_anchor=anchor)
+    return tag("text", written, x=_percent(at), y=12, text_anchor=anchor, class_=kind)
 
 
 def grid(scale: Scale, height: int = HEIGHT, most: int = 5) -> Markup:

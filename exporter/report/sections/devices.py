@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter.report import figures
-from exporter.report.layout import Column, Section, bundle_word, paragraph, table, word
+from exporter.report.layout import Column, Section, bundle_word, command, paragraph, table, word
 from exporter.report.markup import Content, joined, tag
 from exporter.report.values import Page, Timing
 
@@ -13,8 +13,8 @@ def devices(page: Page) -> Section:
     machines = list(dict.fromkeys(profile.machine for profile in page.profiles))
     if len(machines) < 2:
         known = f"Timed on {machines[0]} alone. " if machines else "Timed on no machine. "
-        command = tag("code", f"exporter profile {bundle_word(page.manifest)} --save")
-        return Section("devices", "Devices", paragraph(known, "On another device, ", command, " adds it here."))
+        line = command(f"exporter profile {bundle_word(page.manifest)} --save")
+        return Section("devices", "Devices", paragraph(known, "On another device, ", line, " adds it here."))
     held: dict[str, dict[str, Timing]] = {}
     for profile in reversed(page.profiles):
         for timing in profile.timings:

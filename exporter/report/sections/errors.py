@@ -51,10 +51,12 @@ def _values(held: Sequence[Judged]) -> list[float]:
 
 def _hop(judged: Judged, scale: Scale) -> Markup:
     columns = (
-        Column("case"), Column("output"), Column("verdict"), Column("error", "number"), Column("eager's own", "number"),
-        Column("ratio", "number"), Column("largest", "number"), Column("elements", "number"),
+        Column("case"),
+        Column("output"),
+        Column("verdict"),
         Column(strip.axis(scale, figures.plain), "chart"),
-    )  # fmt: skip
+        *(Column(name, "number") for name in ("error", "eager's own", "ratio", "largest", "elements")),
+    )
     several = len({result.form for result in judged.hop.results}) > 1
     rows = [_row(judged, result, scale, several) for result in judged.hop.results]
     shown = table(judged.title, columns, rows, "errors")
@@ -68,12 +70,12 @@ def _row(judged: Judged, result: Result, scale: Scale, several: bool) -> list[Co
         case,
         result.output,
         joined(said, *(tag("small", f" {note}") for note in result.notes)),
+        _strip(judged, result, scale),
         figures.plain(result.relative_l2),
         figures.plain(yardstick_of(result)),
         figures.factor(result.amplification),
         figures.plain(result.max_abs),
         f"{result.elements:,}",
-        _strip(judged, result, scale),
     ]
 
 

@@ -33,10 +33,10 @@ def _profile(page: Page, profile: Profiled) -> Markup:
     floor = facts.number("noise_floor")
     noise = f"two runs of the same thing differ by {(floor - 1):.1%} there" if floor else "no noise floor was measured"
     parts = [
-        tag("h3", profile.machine),
+        tag("h3", profile.machine, tag("small", f" {profile.report}")),
         paragraph(word(facts.text("stability")), f" {noise}. Seed {facts.count('seed')}, "
                   f"{facts.count('blocks')} blocks of each subject, interleaved."),
-        bullets([reason.text("text") for reason in facts.each("reasons")]),
+        bullets([*(reason.text("text") for reason in facts.each("reasons")), *_against(timings)]),
         _medians(profile),
         table("What else it costs", COSTS, [_costs(timing) for timing in timings if timing.median is not None]),
         bullets([*(_ratio(ratio, facts) for ratio in facts.each("ratios")), *map(_warning, facts.each("warnings"))]),
@@ -51,8 +51,8 @@ def _profile(page: Page, profile: Profiled) -> Markup:
 def _medians(profile: Profiled) -> Markup:
     scale = durations(_ends(profile.timings))
     columns = (
-        Column("subject"), Column("stability"), Column("median", "number"), Column("95 % interval", "number"),
-        Column("ran"), Column(strip.axis(scale, figures.tick), "chart"),
+        Column("subject"), Column("stability"), Column(strip.axis(scale, figures.tick), "chart"),
+        Column("median", "number"), Column("95 % interval", "number"), Column("ran"),
     )  # fmt: skip
     caption = "Time of one call: single calls as they are distributed, the median, its interval"
     return table(caption, columns, [_row(timing, scale) for timing in profile.timings], "latency")
@@ -68,18 +68,21 @@ def _ends(timings: Sequence[Timing]) -> list[float]:
     return found
 
 
+def _against(timings: Sequence[Timing]) -> list[str]:
+    """What speaks against a subject's figure."""
+    return [f"{timing.label}: {reason}" for timing in timings if timing.median is not None for reason in timing.against]
+
+
 def _row(timing: Timing, scale: Scale) -> list[Content]:
     if timing.median is None:
-        said = joined(word(timing.verdict), f" {timing.reason}")
-        return [timing.label, said, figures.NONE, figures.NONE, figures.NONE, ""]
-    against = [tag("small", f" {'; '.join(timing.against)}")] if timing.against else []
+        return [timing.label, word(timing.verdict), timing.reason, figures.NONE, figures.NONE, figures.NONE]
     return [
         timing.label,
-        joined(word(timing.stability), *against),
+        word(timing.stability),
+        _strip(timing, scale),
         tag("b", figures.time(timing.median)),
         figures.times(*timing.interval) if timing.interval else figures.NONE,
         timing.ran or figures.NONE,
-        _strip(timing, scale),
     ]
 
 

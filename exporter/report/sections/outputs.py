@@ -147,7 +147,7 @@ def _maps(case: str, versions: Sequence[Version]) -> Markup:
         label = _label(version)
         alt = f"Disparity of {label}, {case}, {low:.3g} (dark) to {high:.3g} (bright) pixels"
         data = png.indexed(colours.numbers(values, low, high), palette)
-        drawn.append(Drawn(label, _img(data, alt, values.shape), f" ({low:.3g} to {high:.3g} px)", data))
+        drawn.append(Drawn(label, _img(data, alt, values.shape, "map"), f" ({low:.3g} to {high:.3g} px)", data))
     return _figures(drawn)
 
 

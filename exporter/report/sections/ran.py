@@ -71,4 +71,4 @@ def _kept(judged: Judged) -> Markup:
         return Markup("")
     rows = [[node, modules.get(node, ""), reason] for node, reason in kept.items()]
     caption = f"{judged.title}: nodes that stay out of {judged.key[2]}"
-    return details(f"{figures.counted(len(kept), 'node')} stay out of {judged.key[2]}", table(caption, KEPT, rows))
+    return details(f"{judged.title}: {figures.counted(len(kept), 'node')} kept out", table(caption, KEPT, rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter.report import figures
-from exporter.report.layout import Column, Section, bullets, bundle_word, code, missing, paragraph, table, word
+from exporter.report.layout import Column, Section, bullets, bundle_word, command, missing, paragraph, table, word
 from exporter.report.markup import Content, Markup, joined, tag
 from exporter.report.values import Judged, Page, Timing
 from exporter.verification import weights_line
@@ -94,10 +94,11 @@ def _unfinished(page: Page) -> list[Markup]:
     bundle, found = bundle_word(page.manifest), list[Markup]()
     for key in page.missing:
         info = page.manifest.targets[key]
-        # A bundle that was never compiled says itself how it is finished.
-        command = f"exporter verify {bundle} --target {key} --save"
-        if info.status != "compiled":
-            command = info.finish(f"{page.manifest.model.name}.bundle") or command
-        state = "not compiled yet" if info.status != "compiled" else "compiled, and no report in the bundle judges it"
-        found.append(joined(word("SKIPPED"), f" {key}: {state}. ", code(command)))
+        line, state = (
+            f"exporter verify {bundle} --target {key} --save",
+            "compiled, and no report in the bundle judges it",
+        )
+        if info.status != "compiled":  # it says itself how it is finished
+            line, state = info.finish(f"{page.manifest.model.name}.bundle") or line, "not compiled yet"
+        found.append(joined(word("SKIPPED"), f" {key}: {state}. ", command(line)))
     return found
