@@ -27,8 +27,8 @@ def collected(bundle: Bundle) -> Page:
     # What was verified again replaces what the export found: it is never older.
     verified = [*_within(exports, "verify"), *_of_kind(found, VERIFY).items()]
     hops = _joined(judged for name, value in verified for judged in judged_in(name, value))
-    held = [judged for judged in hops if not judged.hop.target or "/".join(judged.key[1:]) in manifest.targets]
-    known = {"/".join(judged.key[1:]) for judged in held if judged.hop.hop == "compiled"}
+    held = [judged for judged in hops if not judged.hop.target or judged.artifact in manifest.targets]
+    known = {judged.artifact for judged in held if judged.hop.hop == "compiled"}
     profiled = [*_of_kind(found, PROFILE).items(), *_within(exports, "profile")]
     return Page(
         manifest=manifest,
@@ -49,19 +49,20 @@ def _within(exports: Mapping[str, Fields], part: str) -> list[tuple[str, Fields]
     return [(name, value.fields(part)) for name, value in exports.items() if value.fields(part)]
 
 
-def _place(judged: Judged) -> tuple[int, str, str]:
+def _place(judged: Judged) -> tuple[int, str, str, str]:
     kind, target, precision = judged.key
-    return (ORDER.index(kind) if kind in ORDER else len(ORDER)), target, precision
+    return (ORDER.index(kind) if kind in ORDER else len(ORDER)), target, precision, judged.device
 
 
 def _joined(found: Iterable[Judged]) -> list[Judged]:
-    """Each edge once: the last that was found, unless it only repeats a verdict without what was compared."""
-    kept: dict[tuple[str, str, str], Judged] = {}
+    """Each edge once on each device: the last found, unless it only repeats a verdict without what was compared."""
+    kept: dict[tuple[str, ...], Judged] = {}
     for judged in found:
-        before = kept.get(judged.key)
+        place = *judged.key, judged.device
+        before = kept.get(place)
         repeats = before is not None and not judged.hop.results and judged.hop.verdict is before.hop.verdict
         if not repeats:
-            kept[judged.key] = judged
+            kept[place] = judged
     return list(kept.values())
 
 
@@ -69,7 +70,10 @@ def judged_in(report: str, value: Fields) -> list[Judged]:
     """The hops of a verification, each with its results."""
     hops = value.each("hops")
     results = _by_hop(hops, value.each("results"))
-    return [Judged(_hop(each, own), each.fields("facts"), report) for each, own in zip(hops, results, strict=True)]
+    device = timings.device_of(value)
+    return [
+        Judged(_hop(each, own), each.fields("facts"), report, device) for each, own in zip(hops, results, strict=True)
+    ]
 
 
 def _by_hop(hops: Sequence[Fields], results: Sequence[Fields]) -> list[list[Result]]:

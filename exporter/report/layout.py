@@ -88,9 +88,9 @@ def _row(columns: Sequence[Column], row: Sequence[Content]) -> Markup:
     )
 
 
-def details(summary: Content, *content: Content) -> Markup:
-    """What is shown on demand, and in print."""
-    return tag("details", tag("summary", summary), *content)
+def details(summary: Content, *content: Content, kind: str | None = None) -> Markup:
+    """What is shown on demand, and in print; what is of the kind ``numbers`` repeats a chart, and is not printed."""
+    return tag("details", tag("summary", summary), *content, class_=kind)
 
 
 def charts(drawn: Sequence[tuple[str, Markup]]) -> Markup:

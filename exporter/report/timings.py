@@ -20,10 +20,16 @@ def profiled(report: str, value: Fields) -> Profiled:
 def machine_of(value: Fields) -> str:
     """How to call the machine of a profile: the device's name where there is one, else processor, cores and kernel."""
     facts = value.fields("environment")
-    device = value.fields("device").text("name") or facts.text("device")
+    if device := device_of(value):
+        return device
     cores = facts.count("usable_cores") or facts.count("cores")
-    parts = [device or facts.text("cpu") or "an unnamed processor", f"{cores} cores" if cores else ""]
-    return ", ".join(part for part in (*parts, facts.text("kernel")) if part)
+    parts = [facts.text("cpu") or "an unnamed processor", f"{cores} cores" if cores else "", facts.text("kernel")]
+    return ", ".join(part for part in parts if part)
+
+
+def device_of(value: Fields) -> str:
+    """The name of the device that a report is from, where it was brought back from one."""
+    return value.fields("device").text("label")
 
 
 def _timing(value: Fields) -> Timing:

@@ -19,11 +19,13 @@ class Judged:
         hop: the hop with its results, as far as that report holds them.
         facts: what else it measured.
         report: the report's name.
+        device: the device that it was found on, where that is another than the one that keeps the bundle.
     """
 
     hop: Hop
     facts: Fields
     report: str
+    device: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -31,12 +33,22 @@ class Judged:
         return self.hop.hop, self.hop.target or "", self.hop.precision.asked if self.hop.precision else ""
 
     @property
+    def artifact(self) -> str:
+        """The key of the target, ``target/precision``."""
+        return "/".join(self.key[1:])
+
+    @property
+    def named(self) -> str:
+        """The same, with the device where it was not found here."""
+        return f"{self.artifact}, on {self.device}" if self.device else self.artifact
+
+    @property
     def title(self) -> str:
         """What to call it."""
         kind, target, precision = self.key
-        return (
-            f"{kind} for {target}/{precision}" if target else kind if kind != "lowered" else f"lowered to {precision}"
-        )
+        if target:
+            return f"{kind} for {self.named}"
+        return f"lowered to {precision}" if kind == "lowered" else kind
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from tests.bench import (
     preparing,
     quality,
     quantising,
+    reporting,
     restoring,
     reuse,
     startup,
@@ -51,6 +52,7 @@ PARTS = {
         quantising,
         large,
         diagnosing,
+        reporting,
     )
 }
 # Parts that leave bundles for the next.

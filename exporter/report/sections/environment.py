@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from exporter.report import figures
-from exporter.report.layout import Column, Section, bundle_word, details, missing, pairs, table
-from exporter.report.markup import Content, Markup, joined, tag
+from exporter.report.layout import Column, Section, bundle_word, details, missing, pairs, paragraph, table
+from exporter.report.markup import Content, Markup, joined
 from exporter.report.reading import Fields
 from exporter.report.values import Page, Profiled
 
 FACTS = {
+    "model": "device", "soc": "chip", "os": "system",
     "cpu": "processor", "cores": "cores", "usable_cores": "usable cores", "governor": "governor",
     "turbo": "boost clocks",
     "quota_cores": "CPU quota, cores", "load": "load before", "memory_mb": "memory, MB", "free_mb": "free, MB",
@@ -25,11 +28,11 @@ def environment(page: Page) -> Section:
         ("made with", ", ".join(f"{tool} {version}" for tool, version in sorted(manifest.tools.items()))),
         *((key, _fingerprint(info.fingerprint)) for key, info in manifest.targets.items()),
     ])  # fmt: skip
-    machines = [_machine(profile) for profile in page.profiles]
-    if not machines:
-        machines = [missing("No machine was measured.", f"exporter profile {bundle_word(manifest)} --save")]
+    machines = _machines(page.profiles)
+    if not page.profiles:
+        machines = missing("No machine was measured.", f"exporter profile {bundle_word(manifest)} --save")
     stages = [_stages(name, found) for name, found in page.stages.items() if found]
-    return Section("environment", "Environment", joined(made, *machines, *stages))
+    return Section("environment", "Environment", joined(made, machines, *stages))
 
 
 def _fingerprint(fingerprint: dict[str, str]) -> str:
@@ -37,20 +40,30 @@ def _fingerprint(fingerprint: dict[str, str]) -> str:
     return "valid under " + ", ".join(f"{k} {v}" for k, v in fingerprint.items()) if fingerprint else "not compiled"
 
 
-def _machine(profile: Profiled) -> Markup:
-    facts = profile.facts.fields("environment")
-    said = facts.worded()
-    rows: list[tuple[Content, Content]] = [(label, said.get(key, "not told")) for key, label in FACTS.items()]
-    packages = facts.worded("packages")
-    rows.append(("packages", ", ".join(f"{name} {version}" for name, version in packages.items()) or "not told"))
-    rows += [(f"device, {moment}", _conditions(value)) for moment, value in facts.named("devices")]
-    return joined(tag("h3", profile.machine), pairs(rows))
+def _machines(profiles: Sequence[Profiled]) -> Markup:
+    """What each profile found its machine to be; what no machine tells is named and takes no row."""
+    if not profiles:
+        return Markup("")
+    said = [{**profile.facts.fields("device").worded(), **profile.facts.fields("environment").worded()}
+            for profile in profiles]  # fmt: skip
+    told = [key for key in FACTS if any(key in each for each in said)]
+    rows: list[list[Content]] = [[FACTS[key], *(each.get(key, figures.NONE) for each in said)] for key in told]
+    packages = [profile.facts.fields("environment").worded("packages") for profile in profiles]
+    rows.append(["packages", *(", ".join(f"{k} {v}" for k, v in each.items()) or figures.NONE for each in packages)])
+    devices = [profile.facts.fields("environment") for profile in profiles]
+    for moment in ("before", "after"):
+        found = [_conditions(each.fields("devices").fields(moment)) for each in devices]
+        rows += [[f"accelerator, {moment}", *found]] if any(found) else []
+    columns = (Column("fact"), *(Column(f"{profile.machine} ({profile.report})") for profile in profiles))
+    untold = [label for key, label in FACTS.items() if key not in told]
+    note = paragraph(f"Not told: {', '.join(untold)}.", kind="note") if untold else Markup("")
+    return joined(table("Machines", columns, rows, "machines"), note)
 
 
 def _conditions(value: Fields) -> str:
     """Clocks and temperatures of an accelerator."""
     each = [f"{target}: " + ", ".join(f"{k} {v}" for k, v in said.worded().items()) for target, said in value.named("")]
-    return "; ".join(each) or "not told"
+    return "; ".join(each)
 
 
 def _stages(name: str, found: tuple[Fields, ...]) -> Markup:

@@ -212,7 +212,7 @@ def _metrics(page: Page) -> Markup:
             for case, row in metric.named("cases"):
                 values = [_metric(row.number(which), unit) for which in ("artifact", "eager", "difference")]
                 against = row.text("against") + (f": {row.text('note')}" if row.text("note") else "")
-                rows.append(["/".join(judged.key[1:]), metric.text("name"), case, *values, against])
+                rows.append([judged.named, metric.text("name"), case, *values, against])
     return (
         table("Task metrics; they stand beside the verdict and never decide it", METRIC, rows) if rows else Markup("")
     )

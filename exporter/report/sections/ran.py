@@ -23,7 +23,7 @@ def ran(page: Page) -> Section:
     rows, tones = list[list[Content]](), dict[str, int]()
     for judged in page.hops:
         if judged.hop.hop == "compiled":
-            rows += _rows(judged, page.manifest.targets["/".join(judged.key[1:])].forms, tones)
+            rows += _rows(judged, page.manifest.targets[judged.artifact].forms, tones)
     kept = joined(*map(_kept, page.hops))
     if not rows:
         command = f"exporter verify {bundle_word(page.manifest)} --save"
@@ -34,7 +34,7 @@ def ran(page: Page) -> Section:
 
 def _rows(judged: Judged, forms: Sequence[str], tones: dict[str, int]) -> list[list[Content]]:
     """Multiplications by precision, then layers by precision and nodes by provider of each form."""
-    facts, name = judged.facts, "/".join(judged.key[1:])
+    facts, name = judged.facts, judged.named
     found = [_row(name, "multiplications", facts.counted("work"), tones, whole=False)]
     for form in forms:
         said, label = facts.fields(form), f"{name} ({form})" if len(forms) > 1 else name

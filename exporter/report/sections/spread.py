@@ -39,7 +39,7 @@ def _shown(held: Sequence[Judged], part: str) -> Markup:
     found = [(judged, *each) for judged in held for each in list(_outputs(judged))[:MOST]]
     drawn = [_chart(judged, name, value, f"spread-{part}-{index}") for index, (judged, name, value) in enumerate(found)]
     tables = [_table(judged, name, value) for judged, name, value in found]
-    return joined(charts(drawn), details("The same as numbers", *tables)) if found else Markup("")
+    return joined(charts(drawn), details("The same as numbers", *tables, kind="numbers")) if found else Markup("")
 
 
 def _outputs(judged: Judged) -> Iterator[tuple[str, Fields]]:

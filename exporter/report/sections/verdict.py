@@ -20,7 +20,7 @@ def verdict(page: Page) -> Section:
     seeded = manifest.weights.kind == "seeded"
     said = weights_line(manifest.weights)
     weights = paragraph(tag("b", said, class_="word open") if seeded else said, kind="weights")
-    rows = [_target(page, key) for key in manifest.targets]
+    rows = [row for key in manifest.targets for row in _targets(page, key)]
     body = [tag("p", word(page.verdict.value), " ", _sentence(page), class_="verdict"), weights]
     if rows:
         body.append(table("Artifacts", COLUMNS, rows))
@@ -43,13 +43,18 @@ def _sentence(page: Page) -> str:
     return f"{edges}, {figures.counted(cases, 'case')}, {values:,} values compared with the float64 reference."
 
 
-def _target(page: Page, key: str) -> list[Content]:
+def _targets(page: Page, key: str) -> list[list[Content]]:
+    """A row for a target, and for each device that it was verified on."""
+    found = [judged for judged in page.hops if judged.hop.hop == "compiled" and judged.artifact == key]
+    return [_target(page, key, judged) for judged in found] or [_target(page, key, None)]
+
+
+def _target(page: Page, key: str, judged: Judged | None) -> list[Content]:
     info = page.manifest.targets[key]
-    judged = next((j for j in page.hops if j.hop.hop == "compiled" and "/".join(j.key[1:]) == key), None)
     precision = judged.hop.precision if judged else None
-    timing = timed(page, key)
+    timing = _timed(page, key, judged.device if judged else "")
     return [
-        key,
+        judged.named if judged else key,
         word(judged.hop.verdict.value) if judged else word("SKIPPED"),
         info.precision,
         info.stored or figures.NONE,
@@ -61,10 +66,11 @@ def _target(page: Page, key: str) -> list[Content]:
     ]
 
 
-def timed(page: Page, key: str) -> Timing | None:
-    """The first timing there is of a target."""
+def _timed(page: Page, key: str, device: str) -> Timing | None:
+    """The first timing there is of a target; of a device, what was timed there."""
     target, _, precision = key.partition("/")
-    found = (t for profile in page.profiles for t in profile.timings if t.median is not None)
+    profiles = [profile for profile in page.profiles if not device or profile.machine == device]
+    found = (timing for profile in profiles for timing in profile.timings if timing.median is not None)
     return next((t for t in found if t.name in (key, target) and t.asked == precision), None)
 
 

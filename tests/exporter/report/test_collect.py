@@ -32,6 +32,19 @@ def test_what_was_verified_again_replaces_what_the_export_found(tmp_path: Path) 
     assert compiled.hop.verdict is Verdict.FAIL and compiled.report == "verify" and page.verdict is Verdict.FAIL
 
 
+def test_what_was_verified_on_a_device_stands_beside_what_was_found_here(tmp_path: Path) -> None:
+    there = verification([Hop("compiled", "some", Verdict.FAIL, "it is off", Precision("fp32", "fp32", "fp32"))])
+    reports = {"export-some-fp32": export(), "verify-board": there | {"device": {"label": "a board"}}}
+    page = collected(published(tmp_path / "b", reports))
+    assert [(j.device, j.hop.verdict) for j in page.hops if j.hop.hop == "compiled"] == [
+        ("", Verdict.PASS), ("a board", Verdict.FAIL),
+    ]  # fmt: skip
+    assert page.verdict is Verdict.FAIL and page.hops[-1].title == "compiled for some/fp32, on a board"
+    brought = profile() | {"device": {"label": "a board", "address": "ssh://u@b"}}
+    (profiled,) = collected(published(tmp_path / "c", {"profile-board": brought})).profiles
+    assert profiled.machine == "a board"
+
+
 def test_a_hop_that_is_only_recorded_again_keeps_what_was_compared(tmp_path: Path) -> None:
     recorded = verification([Hop("traced", None, Verdict.PASS, None, Precision("fp32", "fp32", "fp32"))])
     reports = {"export-some-fp32": export(), "export-some-int8": export(verify=recorded)}

@@ -109,7 +109,9 @@ def test_the_commands_make_it_again(tmp_path: Path) -> None:
 def test_the_environment_says_what_is_not_told(tmp_path: Path) -> None:
     said = section(page_of(tmp_path, profile=profile()), "environment")
     assert (
-        "made with torch 2.13.0" in said and "governor not told" in said and "some/fp32 valid under version 1" in said
+        "made with torch 2.13.0" in said
+        and "Not told: device, chip, system, governor" in said
+        and "some/fp32 valid under version 1" in said
     )
     with_stages = section(collected(published(tmp_path / "c", {"export-some-fp32": export()})), "environment")
     assert "What export-some-fp32 took: 1 stage, 2 s" in with_stages and "trace 1.5 400 MB no" in with_stages
