@@ -26,6 +26,10 @@ def errors(page: Page) -> Section:
         _key("noise", "eager PyTorch's own in that precision"), " and ", _key("bound", "what is allowed"),
         ". The axis is logarithmic and the same in all tables.",
     )  # fmt: skip
+    unbounded = [judged.title for judged in held if not judged.facts.fields("rung")]
+    if unbounded:
+        command = f"exporter verify {bundle_word(page.manifest)} --save"
+        why = joined(why, missing(f"What was allowed was not kept for {figures.listed(unbounded)}.", command))
     # Artifacts stay open; the graph hops explain them, and can be unfolded.
     return Section("errors", "Error against noise", joined(why, *(_hop(judged, scale) for judged in held)))
 

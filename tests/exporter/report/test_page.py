@@ -15,7 +15,17 @@ from exporter.errors import Refused
 from exporter.report import MOST_BYTES, default_place, html, written
 from exporter.verdict import Hop, Precision, Verdict
 from tests.attacks.bundles import manifest
-from tests.exporter.report.bundles import Elements, export, profile, published, result, subject, text_of, verification
+from tests.exporter.report.bundles import (
+    Elements,
+    export,
+    hops,
+    profile,
+    published,
+    result,
+    subject,
+    text_of,
+    verification,
+)
 
 HOSTILE = "<script>alert(1)</script>\"'><svg onload=x>\u202e\u00fc"
 
@@ -151,6 +161,13 @@ def test_errors_are_drawn_with_noise_and_bound(bundle: Bundle) -> None:
     cells = re.findall(r'<td class="chart">(.*?)</td>', page)
     drawn = [cell for cell in cells if "dot good" in cell]
     assert drawn and all('class="noise"' in cell and 'class="bound"' in cell for cell in drawn)
+
+
+def test_a_bound_that_an_older_version_did_not_keep_is_missing(tmp_path: Path) -> None:
+    old = [Hop(hop.hop, hop.target, hop.verdict, None, hop.precision, hop.results) for hop in hops()]
+    page = html(published(tmp_path / "b", {"verify": verification(old)}))
+    assert "What was allowed was not kept for compiled for some/fp32 and traced." in text_of(page)
+    assert 'class="bound"' not in re.sub("<p>.*?</p>", "", page) and 'class="noise"' in page
 
 
 def test_a_thousand_cases_are_cut_and_counted(tmp_path: Path) -> None:
