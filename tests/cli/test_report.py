@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from exporter.bundle import Bundle
 from tests.cli_fakes.tool import copied, exported, quick, run
-from tests.exporter.report.bundles import text_of
+from tests.exporter.report.bundles import Elements, text_of
 
 
 def test_a_page_beside_the_bundle_and_its_place_on_stdout(tmp_path: Path) -> None:
@@ -44,6 +46,21 @@ def test_a_profile_that_is_saved_is_shown_with_its_distribution(tmp_path: Path) 
     page = (tmp_path / "tiny.report.html").read_text(encoding="utf-8")
     assert 'class="median"' in page and ('class="density"' in page or 'class="block"' in page)
     assert "was not kept" not in text_of(page)
+
+
+@pytest.mark.slow
+def test_an_export_keeps_what_its_artifact_gave_and_verify_keeps_it_again(tmp_path: Path) -> None:
+    options = ("--no-profile", "--dim", "T=2:63:200")
+    bundle = tmp_path / "gtcrn.bundle"
+    shutil.copytree(exported("gtcrn", "mobile", options=options), bundle)
+    for _ in range(2):
+        assert quick("report", bundle, cwd=tmp_path).code == 0
+        page = Elements((tmp_path / "gtcrn.report.html").read_text(encoding="utf-8"))
+        shown = [audio["aria-label"] or "" for audio in page.named("audio")]
+        assert any(label.startswith("mobile/fp32, sample-") for label in shown), shown
+        assert any(label.startswith("given: spec, sample-") for label in shown), shown
+        assert run("verify", bundle, "--save", cwd=tmp_path).code == 0
+        Bundle.open(bundle).check()
 
 
 def test_what_somebody_else_wrote_stays(tmp_path: Path) -> None:
