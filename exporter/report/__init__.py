@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from exporter.bundle import Bundle
 from exporter.errors import Refused
 from exporter.report.collect import collected
+from exporter.report.examples import Examples
 from exporter.report.page import MARK, document
 
 ENDINGS = (".html", ".htm")
@@ -17,10 +19,16 @@ MOST_BYTES = 3_000_000
 def html(bundle: Bundle) -> str:
     """The page of a bundle. The same bundle gives the same text.
 
+    Where all else there is to say makes it larger than :data:`MOST_BYTES`, what there is to look at is left out.
+
     Raises:
         Refused: a file of the bundle that is not what its manifest says.
     """
-    return document(collected(bundle))
+    page = collected(bundle)
+    whole = document(page)
+    if len(whole.encode()) > MOST_BYTES and page.examples.found:
+        return document(replace(page, examples=Examples(problem="with it the page would be larger than 3 MB")))
+    return whole
 
 
 def default_place(bundle: Path) -> Path:
@@ -29,13 +37,13 @@ def default_place(bundle: Path) -> Path:
     return whole.with_name(f"{whole.name.removesuffix('.bundle')}.report.html")
 
 
-def written(path: Path, to: Path | None = None, replace: bool = False) -> Path:
+def written(path: Path, to: Path | None = None, overwrite: bool = False) -> Path:
     """Writes the page of a bundle, by one atomic rename.
 
     Args:
         path: the bundle's folder.
         to: the file; ``MODEL.report.html`` beside the bundle when None. A page that such a call wrote is replaced.
-        replace: whether to give up a file there that is no such page.
+        overwrite: whether to give up a file there that is no such page.
 
     Returns:
         The file.
@@ -46,7 +54,7 @@ def written(path: Path, to: Path | None = None, replace: bool = False) -> Path:
     """
     bundle = Bundle.open(path)
     to = default_place(path) if to is None else to
-    _refuse(to, replace)
+    _refuse(to, overwrite)
     data = html(bundle).encode()
     staging = to.with_name(f".{to.name}.{os.getpid()}.part")
     try:
@@ -63,12 +71,12 @@ def written(path: Path, to: Path | None = None, replace: bool = False) -> Path:
     return to
 
 
-def _refuse(to: Path, replace: bool) -> None:
+def _refuse(to: Path, overwrite: bool) -> None:
     """Refuses a place before any work is done for it."""
     if to.suffix.lower() not in ENDINGS or not to.parent.is_dir() or to.is_dir():
         reason = "it is a folder" if to.is_dir() else f"a page is a {' or '.join(ENDINGS)} file in a folder that exists"
         raise Refused("bad-output", f"cannot write {to}", where=f"-o {to}", why=reason, next="-o MODEL.report.html")
-    if replace or not os.path.lexists(to) or _is_ours(to):
+    if overwrite or not os.path.lexists(to) or _is_ours(to):
         return
     raise Refused(
         "file-exists",

@@ -8,8 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
+from exporter import report
 from exporter.bundle import Bundle
 from exporter.errors import Refused
 from exporter.report import MOST_BYTES, default_place, html, written
@@ -177,6 +180,16 @@ def test_a_thousand_cases_are_cut_and_counted(tmp_path: Path) -> None:
     assert len(page) < MOST_BYTES and "880 more rows" in page
 
 
+def test_a_page_that_would_be_too_large_goes_without_what_there_is_to_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = {"some/fp32/sample-a/image": np.zeros((40, 40, 3), np.uint8)}
+    bundle = published(tmp_path / "b", case=save({"input/x": np.zeros(1)}), previews=save(picture))
+    assert "<img" in html(bundle)
+    monkeypatch.setattr(report, "MOST_BYTES", len(html(bundle)) - 1)
+    assert "<img" not in html(bundle) and "the page would be larger than 3 MB" in html(bundle)
+
+
 # ---------------------------------------------------------------------------------------------------------- the file
 
 
@@ -194,7 +207,7 @@ def test_what_somebody_else_wrote_is_not_overwritten_unless_asked(bundle: Bundle
     with pytest.raises(Refused) as refused:
         written(bundle.path, mine)
     assert refused.value.code == "file-exists" and mine.read_text() == "mine"
-    assert written(bundle.path, mine, replace=True) == mine and mine.read_text() == html(bundle)
+    assert written(bundle.path, mine, overwrite=True) == mine and mine.read_text() == html(bundle)
 
 
 @pytest.mark.parametrize("name", ["page.txt", "page", "nowhere/page.html", "folder.html"])
