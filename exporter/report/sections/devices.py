@@ -14,7 +14,7 @@ def devices(page: Page) -> Section:
     if len(machines) < 2:
         known = f"Timed on {machines[0]} alone. " if machines else "Timed on no machine. "
         line = command(f"exporter profile {bundle_word(page.manifest)} --save")
-        return Section("devices", "Devices", paragraph(known, "On another device, ", line, " adds it here."))
+        return Section("devices", "Devices", paragraph(known, "On another device, ", line, " keeps its figures here."))
     held: dict[str, dict[str, Timing]] = {}
     for profile in reversed(page.profiles):
         for timing in profile.timings:
