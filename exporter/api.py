@@ -273,6 +273,23 @@ class OpenBundle:
         code = Code(weights, model)
         return subjects.profile(self.path, targets, code, threads=threads, budget_seconds=seconds, opening=opening)
 
+    def report(self, file: AnyPath | None = None, *, replace: bool = False) -> Path:
+        """Writes one HTML page of all that the bundle holds; nothing is run for it.
+
+        Args:
+            file: where; ``MODEL.report.html`` beside the bundle when None.
+            replace: whether to give up a file there that is no such page.
+
+        Returns:
+            The file.
+
+        Raises:
+            Refused: a place where no page can be written, or a file of the bundle that is not what its manifest says.
+        """
+        from exporter.report import written
+
+        return written(self.path, None if file is None else Path(file), replace)
+
     def runner(self, target: str, device: int = 0, trust_engine: bool = False) -> BaseRunner:
         """A Polygraphy runner of the target's artifact, in this process; use it in a ``with`` block.
 

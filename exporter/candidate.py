@@ -17,7 +17,7 @@ from exporter.bundle import Draft
 from exporter.compile import compiled, prepared
 from exporter.errors import NotProven, Refused
 from exporter.graph import Graph, data_of
-from exporter.hops import artifact_hop, interface_of, judged_on
+from exporter.hops import artifact_hop, interface_of, judged_on, previews_of
 from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
 from exporter.preflight import Opening, PathOf, options_of
 from exporter.program import program_of
@@ -383,9 +383,15 @@ def compiled_for(
     manifest = replace(manifest, targets=manifest.targets | {making.key: info})
     if not verify:
         return manifest, Hop("compiled", target.name, Verdict.SKIPPED, "not asked for")
+    shown = folder.with_name(f"{folder.name}.previews")
     hop = artifact_hop(
-        making.path_of, manifest, making.key, stages, opening=Opening(request.device), where=making.where
-    )
+        making.path_of, manifest, making.key, stages, opening=Opening(request.device), where=making.where,
+        previews=shown,
+    )  # fmt: skip
+    if shown.is_file():
+        name = previews_of(making.key)
+        held = making.draft.add(shown, f"reports/{name}.safetensors")
+        manifest = replace(manifest, reports=manifest.reports | {name: held})
     return manifest, hop
 
 

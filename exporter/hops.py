@@ -13,6 +13,7 @@ from exporter.budget import CALIBRATED, Budget, judged, spent
 from exporter.errors import Refused
 from exporter.isolate import Outcome
 from exporter.manifest import BUNDLE, CalibrationInfo, Manifest, TargetInfo
+from exporter.parity import facts as facts_of
 from exporter.parity.judge import judge
 from exporter.parity.ladder import QUANTISED_RUNG, RUNGS, Rung
 from exporter.parity.measure import Measurement
@@ -154,6 +155,7 @@ def artifact_hop(
     extra_yardsticks: Mapping[str, Path] | None = None,
     opening: Opening | None = None,
     where: object = BUNDLE,
+    previews: Path | None = None,
 ) -> Hop:
     """The compiled hop of one target: every form over every case.
 
@@ -166,6 +168,7 @@ def artifact_hop(
         extra_yardsticks: by precision, eager's own error over those.
         opening: how the user wants it opened.
         where: the bundle's place, for the command that finishes what is not compiled.
+        previews: where to leave what a person looks at of its answers to real inputs, if there are any.
     """
     info = manifest.targets[key]
     target = registry.target(info.target)
@@ -197,6 +200,8 @@ def artifact_hop(
     outcomes = []
     for form in info.forms:
         request = {**common, "target": info.target, "form": form, "cases": cases}
+        if previews is not None and form == info.forms[0]:
+            request |= {"previews": {"file": str(previews), "prefix": f"{key}/"}}
         stage = f"verify {key}" + (f" {form}" if len(info.forms) > 1 else "")
         outcomes.append(stages.attempt(stage, "exporter.parity.worker:measure", request))
     rung = RUNGS["low" if lowered else target.rung]
@@ -227,6 +232,11 @@ def artifact_hop(
         scales=judged_on(info.way, info.calibration, cases),
         budget=info.budget,
     )
+
+
+def previews_of(key: str) -> str:
+    """The name of the report that holds what a person looks at of a target's answers."""
+    return f"previews-{key.replace('/', '-')}"
 
 
 def judged_on(
@@ -276,6 +286,7 @@ def _judged(
     expected = [(case["name"], output) for case in cases for output in common["outputs"]]
     results: list[Result] = []
     known, ran, differing, metrics = dict(facts), set[str](), dict[str, str](), list[Mapping[str, Any]]()
+    known["rung"] = rung.as_json()
     if rung.decibels is not None:
         known["decibels"] = rung.decibels
     stored, computed = types
@@ -299,8 +310,9 @@ def _judged(
             told = told or nodes
             differing |= _differing(work, nodes, computed, dict.fromkeys(kept, rest))
         known[form or "ran"] = seen
-        known |= _drift_facts(measured)
-        known |= _undecided_facts(measured)
+        known |= facts_of.drift(measured)
+        known |= facts_of.undecided(measured)
+        known.setdefault("histograms", facts_of.histograms(measured))
         metrics += outcome.value["metrics"]
         if outcome.value["metrics"]:
             known.setdefault("metrics", outcome.value["metrics"])
@@ -389,18 +401,6 @@ def _mismatch(
         right = asked <= kinds <= asked | rest
     double = DOUBLE if "fp64" in kinds - asked else ""
     return "" if ran and right else f"asked for {precision}, {'+'.join(sorted(ran))} ran{double}"
-
-
-def _drift_facts(measured: Sequence[Measurement]) -> dict[str, Any]:
-    """The drift curves of sequences: the error after each step, and eager's own."""
-    curves = {m.case: {"output": m.output, "error": m.drift, "eager": m.drift_noise} for m in measured if m.drift}
-    return {"drift": curves} if curves else {}
-
-
-def _undecided_facts(measured: Sequence[Measurement]) -> dict[str, Any]:
-    """How many whole numbers were left out, since they hang on rounding alone, of how many."""
-    left = sum(m.undecided for m in measured)
-    return {"undecided": {"left": left, "of": sum(m.elements for m in measured if m.integer)}} if left else {}
 
 
 def case_files(path_of: PathOf, manifest: Manifest) -> list[dict[str, Any]]:

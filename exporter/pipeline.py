@@ -44,15 +44,15 @@ class Exported:
     published: str | None = None
     auto: Mapping[str, Any] | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """The object of ``exporter TARGET MODEL --json``."""
+    def as_json(self, spread: bool = False) -> dict[str, Any]:
+        """The object of ``exporter TARGET MODEL --json``; as the bundle keeps it, with how timings are spread."""
         return {
             "schema": "exporter.export/1",
             "bundle": str(self.bundle),
             "verdict": self.verification.verdict.value,
             "stages": [stage.as_json() for stage in self.stages],
             "verify": self.verification.as_json(),
-            "profile": self.profile.as_json() if self.profile else None,
+            "profile": self.profile.as_json(spread=spread) if self.profile else None,
             "published": self.published,
             "auto": self.auto,
         }
@@ -97,7 +97,7 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         exported = Exported(
             path, verification, tuple(stages.done), chosen.profile, _published(definition, request), chosen.auto
         )
-        report = json.dumps(exported.as_json(), indent=1, sort_keys=True).encode()
+        report = json.dumps(exported.as_json(spread=True), indent=1, sort_keys=True).encode()
         name = f"{EXPORT_REPORT}{target.name}-{request.precision}"
         manifest = still_true(chosen.manifest, draft.old.manifest.targets if draft.old else {})
         manifest = replace(manifest, reports=manifest.reports | {name: draft.write(f"reports/{name}.json", report)})

@@ -11,7 +11,7 @@ from typing import Any
 from exporter import calibration, registry, samples
 from exporter.bundle import Bundle, editing
 from exporter.errors import Refused, nearest
-from exporter.hops import artifact_hop
+from exporter.hops import artifact_hop, previews_of
 from exporter.isolate import Limits
 from exporter.manifest import Manifest, TargetInfo, Weights
 from exporter.models.rebuild import Code, build_of, missing
@@ -109,10 +109,15 @@ def verify(
         more, yardsticks = (
             _referenced(bundle, keys, samples_path, code or Code(), folder, stages) if samples_path else ([], {})
         )
-        hops = [artifact_hop(bundle.file, manifest, key, stages, more, yardsticks, opening, path) for key in keys]
-    verification = verification_of(manifest, hops)
-    if save:
-        save_report(path, "verify", verification.as_json())
+        shown = {key: folder / f"{previews_of(key)}.safetensors" for key in keys}
+        hops = [
+            artifact_hop(bundle.file, manifest, key, stages, more, yardsticks, opening, path, shown[key])
+            for key in keys
+        ]
+        verification = verification_of(manifest, hops)
+        if save:
+            made = {previews_of(key): file for key, file in shown.items() if file.is_file()}
+            save_report(path, "verify", verification.as_json(), made)
     return verification
 
 
@@ -205,11 +210,13 @@ def still_true(manifest: Manifest, before: Mapping[str, TargetInfo]) -> Manifest
     return replace(manifest, reports=reports)
 
 
-def save_report(path: Path, name: str, report: Mapping[str, Any]) -> None:
+def save_report(path: Path, name: str, report: Mapping[str, Any], beside: Mapping[str, Path] | None = None) -> None:
+    """Keeps a report in a bundle, and files beside it, by name."""
     with editing(path, f"exporter {name} --save") as draft:
         assert draft.old is not None
         manifest = draft.old.manifest
-        stored = draft.write(f"reports/{name}.json", json.dumps(report, indent=1, sort_keys=True).encode())
-        manifest = replace(manifest, reports=manifest.reports | {name: stored})
+        stored = {name: draft.write(f"reports/{name}.json", json.dumps(report, indent=1, sort_keys=True).encode())}
+        stored |= {each: draft.add(file, f"reports/{file.name}") for each, file in (beside or {}).items()}
+        manifest = replace(manifest, reports=manifest.reports | stored)
         draft.derived("USE.md", use_page(manifest))
         draft.commit(manifest)

@@ -26,6 +26,7 @@ from exporter.cli.options import (
     Timeout,
     TrustEngine,
 )
+from exporter.cli.report import report
 from exporter.errors import Refused
 
 app = typer.Typer(
@@ -302,6 +303,7 @@ def run(
 
 
 app.command(rich_help_panel=BUNDLES)(compare)
+app.command(rich_help_panel=BUNDLES)(report)
 
 
 @app.command(rich_help_panel=BUNDLES)

@@ -265,6 +265,11 @@ def ran(value: Event) -> None:
         console().print(f"  note: {escape(line)}")
 
 
+def reported(value: Event) -> None:
+    """Where the page of a bundle lies."""
+    console().print(f"page  {escape(value['page'])}, {_size(value['bytes'])}")
+
+
 def inspected(value: Event) -> None:
     """What a bundle holds."""
     out = console()

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from exporter.latency import stats
 from exporter.latency.environment import Environment, Warned
 from exporter.latency.layered import layered
@@ -23,6 +25,7 @@ SCHEMA = "exporter.profile/1"
 ARTIFACT = "exporter.latency.worker:artifact"
 EAGER = "exporter.latency.worker:eager"
 TWIN = " (again)"
+QUANTILES = 101
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,13 @@ class Measured:
         """A percentile of single calls with its bound, where there are calls enough."""
         return stats.percentile(self.calls_ns, p) if self.timed else None
 
-    def as_json(self, raw: bool = False, peaks: Peaks | None = None) -> dict[str, Any]:
+    @property
+    def distribution(self) -> dict[str, list[float | None]]:
+        """How its timings are spread: 101 quantiles of single calls, and a figure per block in the order they ran."""
+        calls = np.quantile(self.calls_ns, np.linspace(0, 1, QUANTILES)) if self.calls_ns else ()
+        return {"quantiles_ms": [ms(float(ns)) for ns in calls], "blocks_ms": [ms(ns) for ns in self.figures]}
+
+    def as_json(self, raw: bool = False, spread: bool = False, peaks: Peaks | None = None) -> dict[str, Any]:
         """The subject as ``--json`` prints it; a figure that was not measured is null."""
         median, p95 = self.median, self.percentile(0.95)
         precision = Precision(self.subject.asked, self.subject.stored, self.ran.get("precision"))
@@ -174,6 +183,7 @@ class Measured:
         if "layer_times" in self.ran:
             ran_ns = median.value if median else None
             value |= layered(self.ran["layer_times"], self.subject.work, self.subject.often, ran_ns, peaks)
+        value |= {"distribution": self.distribution} if spread and self.timed else {}
         return value | ({"raw": self._raw()} if raw else {})
 
     def _raw(self) -> dict[str, Any]:
@@ -258,11 +268,12 @@ class Profile:
         """The worst verdict of the subjects: whether everything asked for was timed."""
         return worst(measured.verdict for measured in (*self.subjects, *(one.measured for one in self.sustained)))
 
-    def as_json(self, raw: bool = False) -> dict[str, Any]:
+    def as_json(self, raw: bool = False, spread: bool = False) -> dict[str, Any]:
         """The profile as ``--json`` prints it.
 
         Args:
             raw: adds every timing, the twin's included, and the order in which blocks ran.
+            spread: adds how timings are spread: what a report in a bundle needs where it does not keep all of them.
         """
         value: dict[str, Any] = {
             "schema": SCHEMA,
@@ -274,7 +285,7 @@ class Profile:
             "blocks": max((len(measured.blocks) for measured in self.subjects), default=0),
             "budget_seconds": self.budget_seconds,
             "seconds": rounded(self.seconds),
-            "subjects": [measured.as_json(raw, self.peaks) for measured in self.subjects],
+            "subjects": [measured.as_json(raw, spread, self.peaks) for measured in self.subjects],
             "ratios": [ratio.as_json() for ratio in self.ratios],
             "environment": self.environment.as_json() | {"devices": self.devices},
             "warnings": [warned.as_json() for warned in self.warnings],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 from exporter.budget import FAIR
 
@@ -23,6 +24,10 @@ class Rung:
     def error(self) -> float:
         """The largest relative error, whatever eager does."""
         return LARGEST_ERROR if self.decibels is None else 10 ** (-self.decibels / 20)
+
+    def as_json(self) -> dict[str, float | str | None]:
+        """The rung as reports keep it: ``bound`` times eager's own error, and no more than ``error``."""
+        return {"name": self.name, "bound": self.bound if isfinite(self.bound) else None, "error": self.error}
 
 
 # Whatever eager does in a precision, an output further off than this (20 dB) is not the model's: a bound that eager's

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+# Element errors are counted by size, in units of the reference's root mean square: powers of ten from the first to the
+# last, each in two. What is smaller or larger is in the piece at that end; an exact element is in none.
+FIRST_POWER, LAST_POWER, PIECES = -12, 2, 2
+EDGES = 10.0 ** np.arange(FIRST_POWER, LAST_POWER + 1 / PIECES, 1 / PIECES)
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -39,6 +44,7 @@ class Measurement:
         scale: the case's scale, the group within which noise is compared.
         drift: for a sequence, the relative L2 error after each step.
         drift_noise: the same for eager.
+        histogram: how many elements are exact, then how many are off by how much (:data:`EDGES`).
     """
 
     case: str
@@ -62,6 +68,7 @@ class Measurement:
     scale: str = ""
     drift: tuple[float, ...] = ()
     drift_noise: tuple[float, ...] = ()
+    histogram: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The measurement for the way from a child to its parent."""
@@ -70,7 +77,8 @@ class Measurement:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Measurement:
         """The measurement a child sent."""
-        return cls(**{**value, "drift": tuple(value["drift"]), "drift_noise": tuple(value["drift_noise"])})
+        lists = {name: tuple(value.get(name, ())) for name in ("drift", "drift_noise", "histogram")}
+        return cls(**{**value, **lists})
 
 
 def relative(error: float, size: float) -> float:
@@ -128,7 +136,22 @@ def compare(
         reference_max=float(np.max(np.abs(y64), initial=0.0)),
         max_abs=float(np.max(np.abs(difference), initial=0.0)),
         exact=not difference.any(),
+        histogram=histogram(difference, y64),
     )
+
+
+def histogram(difference: NDArray[np.float64], y64: Array) -> tuple[int, ...]:
+    """How many elements are exact, then how many are off by how much, in units of the reference's root mean square.
+
+    Returns:
+        ``1 + len(EDGES) - 1`` counts, which sum to the elements; nothing where the reference is all zero.
+    """
+    size = l2(y64) / np.sqrt(max(y64.size, 1))
+    if not size or not np.isfinite(size):
+        return ()
+    off = np.abs(difference[difference != 0.0]) / size
+    counts, _ = np.histogram(np.clip(off, EDGES[0], EDGES[-1]), EDGES)
+    return (int(difference.size - off.size), *map(int, counts))
 
 
 def _form_problem(y: Array | None, y64: Array, dtype: str) -> str | None:

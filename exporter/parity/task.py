@@ -15,6 +15,7 @@ from exporter import host
 from exporter.bundle import under
 from exporter.errors import Incomplete, Refused
 from exporter.host.metrics import METRICS, Metric
+from exporter.host.preview import bounded, previews
 from exporter.spec import Dim, HostStep
 
 Array = NDArray[np.generic]
@@ -68,6 +69,10 @@ class TaskMetrics:
             return
         against, right = (TRUTH, groups["truth/"]) if groups["truth/"] else (REFERENCE, finished(groups["reference/"]))
         self._cases[case] = _Case(against, right, finished(groups["eager/"]), finished(outputs))
+
+    def previews(self) -> dict[str, Array]:
+        """What a person looks at of the artifact's answers, small, as ``CASE/NAME``."""
+        return bounded({name: previews(case.artifact) for name, case in self._cases.items()})
 
     def as_json(self) -> list[dict[str, Any]]:
         """One entry per metric that some case has the values for."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporter import program, registry
-from exporter.bundle import read_tensors, under
+from exporter.bundle import read_tensors, under, write_tensors
 from exporter.graph import Graph
 from exporter.isolate import Channel
 from exporter.memory import give_back_what_is_freed
@@ -39,7 +39,8 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
             ``cases`` (``[{"name", "scale", "steps", "file"}]``); ``outputs`` (``{name: dtype}``); ``state``
             (``[{"input", "output"}]``); ``stream`` or None; optional ``metrics`` and ``after``, the task metrics of
             real inputs and the host steps before them; optional ``yardsticks``, files of eager's own error in a lower
-            precision, where that and not the model's own is to be compared with.
+            precision, where that and not the model's own is to be compared with; optional ``previews``
+            (``{"file", "prefix"}``), where to leave what a person looks at of real inputs.
         channel: gets one progress event per case.
 
     Returns:
@@ -59,6 +60,10 @@ def measure(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
                 {"event": "progress", "what": f"case {case['name']}", "done": index + 1, "of": len(request["cases"])}
             )
         ran = program.ran(target, runner)
+    shown = task.previews() if request.get("previews") else {}
+    if shown:
+        prefix = request["previews"]["prefix"]
+        write_tensors(Path(request["previews"]["file"]), {prefix + name: value for name, value in shown.items()})
     return {
         "measurements": [m.as_json() for m in measurements],
         "metrics": task.as_json(),

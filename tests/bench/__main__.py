@@ -25,6 +25,7 @@ from tests.bench import (
     quality,
     quantising,
     remote,
+    reporting,
     restoring,
     reuse,
     roofline,
@@ -57,6 +58,7 @@ PARTS = {
         diagnosing,
         remote,
         comparing,
+        reporting,
     )
 }
 # Parts that leave bundles for the next.

@@ -79,6 +79,7 @@ def test_an_opened_bundle(tmp_path: Path) -> None:
     with bundle.runner("mobile") as runner:
         outputs = runner.infer({"x": np.ones((3, 4), np.float32)})
     assert outputs["y"].shape == (3, 3)
+    assert bundle.report(tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
     for work in (bundle.verify, bundle.profile, bundle.runner):
         with pytest.raises(Refused, match="unknown-target"):
             work("openvino")
@@ -91,7 +92,7 @@ def test_an_opened_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["export", "open", "compare", "OpenBundle.verify", "OpenBundle.profile",
-                                  "OpenBundle.runner", "OpenBundle.run"])  # fmt: skip
+                                  "OpenBundle.runner", "OpenBundle.run", "OpenBundle.report"])  # fmt: skip
 def test_every_function_says_what_it_takes_and_raises(name: str) -> None:
     function = exporter
     for part in name.split("."):

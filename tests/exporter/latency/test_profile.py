@@ -328,6 +328,18 @@ def test_a_slow_model_is_said_to_need_more(world: World) -> None:
     assert Cause.FEW_BLOCKS in {reason.cause for reason in result.subjects[0].reasons}
 
 
+def test_how_timings_are_spread_is_what_all_of_them_say(world: World) -> None:
+    result = run(world, "fast", "slow")
+    for subject in result.as_json(raw=True, spread=True)["subjects"]:
+        calls = sorted(ns / 1e6 for block in subject["raw"]["blocks"] for ns in block["ns"])
+        found = subject["distribution"]["quantiles_ms"]
+        assert len(found) == 101 and found == sorted(found)
+        assert (found[0], found[-1]) == pytest.approx((calls[0], calls[-1]), rel=1e-5)
+        assert found[50] == pytest.approx(float(np.median(calls)), rel=1e-5)
+        assert len(subject["distribution"]["blocks_ms"]) == len(subject["raw"]["blocks"])
+    assert all("distribution" not in subject for subject in result.as_json()["subjects"])
+
+
 def test_the_json_is_what_was_promised(world: World) -> None:
     result = run(world, "eager", "fast")
     value = json.loads(json.dumps(result.as_json(), allow_nan=False))

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.bundle import write_tensors
+from exporter.parity import facts
 from exporter.parity.judge import judge
 from exporter.parity.ladder import (
     ELEMENT_GUARD,
@@ -24,7 +25,7 @@ from exporter.parity.ladder import (
     VACUOUS,
     Rung,
 )
-from exporter.parity.measure import Measurement, compare, extra_outputs, l2, relative, step_errors
+from exporter.parity.measure import EDGES, Measurement, compare, extra_outputs, l2, relative, step_errors
 from exporter.parity.usual import usual_sizes
 from exporter.verdict import SEVERITY, Result, Verdict, worst
 
@@ -75,6 +76,29 @@ def test_form_comes_first(y: Any, words: str) -> None:
     found = verdict_of(measured(y, reference()))
     assert found.verdict is Verdict.FAIL and words in str(found.reason)
     assert found.relative_l2 is None and found.elements == 0
+
+
+@pytest.mark.parametrize("size", [1e-10, 1.0, 1e6])
+def test_errors_of_elements_are_counted_by_their_size_whatever_the_outputs_is(size: float) -> None:
+    y64 = reference(size, 1000)
+    y = y64.copy()
+    rms = float(np.sqrt(np.mean(y64**2)))
+    y[:10] += 2e-5 * rms
+    y[10] += 7e5 * rms
+    found = compare("case", "out", y, y64, "float64").histogram
+    assert len(found) == len(EDGES) and sum(found) == 1000 and found[0] == 989
+    assert {index: count for index, count in enumerate(found) if count} == {0: 989, 15: 10, len(EDGES) - 1: 1}
+    assert (EDGES[14], EDGES[15]) == pytest.approx((1e-5, 10**-4.5)), "a piece is from one edge to the next"
+    assert compare("case", "out", np.zeros(3), np.zeros(3), "float64").histogram == ()
+    assert Measurement.from_json(json.loads(json.dumps(measured(y, y64, "float64").as_json()))).histogram == found
+
+
+def test_histograms_of_all_cases_of_an_output_are_added() -> None:
+    y64 = reference(1.0, 100)
+    several = [measured(y64 * (1 + 1e-6), y64, "float64"), measured(y64, y64, "float64")]
+    (kept,) = facts.histograms(several).values()
+    assert kept["exact"] == 100 and sum(kept["counts"]) == 100 and kept["step"] == 0.5 and kept["first_power"] == -12
+    assert facts.histograms([]) == {}
 
 
 def test_extra_and_never_compared() -> None:

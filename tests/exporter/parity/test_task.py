@@ -48,6 +48,15 @@ def test_the_steps_after_the_graph_get_what_those_before_it_left() -> None:
     assert psnr["cases"]["sample-a"]["artifact"] > 100
 
 
+def test_what_people_look_at_is_the_artifacts_answer_after_the_steps() -> None:
+    task = TaskMetrics([], CROP)
+    task.add("sample-a", {"restored": np.full((1, 3, 16, 16), 2.0, np.float32)}, tensors())
+    task.add("no-real-input", {"restored": picture(0.0)}, {"reference/restored": picture(0.0)})
+    (name,) = task.previews()
+    assert name == "sample-a/image" and task.previews()[name].shape == (16, 16, 3)
+    assert set(task.previews()[name].ravel().tolist()) == {255}, "clamped, as the metrics see it"
+
+
 def test_a_correlation_is_over_all_cases() -> None:
     task = TaskMetrics(["srcc"], [HostStep("score", {"from": "quality_score"})])
     for index, (eager, mine) in enumerate([(0.1, 0.4), (0.5, 0.5), (0.9, 0.3)]):

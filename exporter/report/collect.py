@@ -1,0 +1,137 @@
+"""A bundle to plain values: its manifest, and what the reports in it say. No artifact is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from exporter.bundle import Bundle
+from exporter.report import timings
+from exporter.report.examples import gathered
+from exporter.report.reading import Fields, reports
+from exporter.report.values import Judged, Page, Profiled
+from exporter.verdict import Hop, Precision, Result, Verdict
+
+EXPORT, VERIFY, PROFILE = "exporter.export/", "exporter.verify/", "exporter.profile/"
+ORDER = ("traced", "simplified", "lowered", "compiled")
+
+
+def collected(bundle: Bundle) -> Page:
+    """All that a report shows of a bundle.
+
+    Raises:
+        Refused: a report that is not what the manifest says it is.
+    """
+    manifest = bundle.manifest
+    found = reports(bundle)
+    exports = _of_kind(found, EXPORT)
+    # What was verified again replaces what the export found: it is never older.
+    verified = [*_within(exports, "verify"), *_of_kind(found, VERIFY).items()]
+    hops = _joined(judged for name, value in verified for judged in judged_in(name, value))
+    held = [judged for judged in hops if not judged.hop.target or judged.artifact in manifest.targets]
+    known = {judged.artifact for judged in held if judged.hop.hop == "compiled"}
+    profiled = [*_of_kind(found, PROFILE).items(), *_within(exports, "profile")]
+    return Page(
+        manifest=manifest,
+        bytes=sum(info.bytes for info in manifest.files.values()),
+        hops=tuple(sorted(held, key=_place)),
+        missing=tuple(key for key in manifest.targets if key not in known),
+        profiles=_distinct([timings.profiled(name, value) for name, value in profiled]),
+        stages={name: tuple(value.each("stages")) for name, value in exports.items()},
+        examples=gathered(bundle),
+    )
+
+
+def _of_kind(found: Mapping[str, Fields], schema: str) -> dict[str, Fields]:
+    return {name: value for name, value in found.items() if value.text("schema").startswith(schema)}
+
+
+def _within(exports: Mapping[str, Fields], part: str) -> list[tuple[str, Fields]]:
+    return [(name, value.fields(part)) for name, value in exports.items() if value.fields(part)]
+
+
+def _place(judged: Judged) -> tuple[int, str, str, str]:
+    kind, target, precision = judged.key
+    return (ORDER.index(kind) if kind in ORDER else len(ORDER)), target, precision, judged.device
+
+
+def _joined(found: Iterable[Judged]) -> list[Judged]:
+    """Each edge once on each device: the last found, unless it only repeats a verdict without what was compared."""
+    kept: dict[tuple[str, ...], Judged] = {}
+    for judged in found:
+        place = *judged.key, judged.device
+        before = kept.get(place)
+        repeats = before is not None and not judged.hop.results and judged.hop.verdict is before.hop.verdict
+        if not repeats:
+            kept[place] = judged
+    return list(kept.values())
+
+
+def judged_in(report: str, value: Fields) -> list[Judged]:
+    """The hops of a verification, each with its results."""
+    hops = value.each("hops")
+    results = _by_hop(hops, value.each("results"))
+    device = timings.device_of(value)
+    return [
+        Judged(_hop(each, own), each.fields("facts"), report, device) for each, own in zip(hops, results, strict=True)
+    ]
+
+
+def _by_hop(hops: Sequence[Fields], results: Sequence[Fields]) -> list[list[Result]]:
+    """Which results are of which hop: they name its hop, target and precision."""
+    own: list[list[Result]] = [[] for _ in hops]
+    seen: list[set[tuple[str, str, str]]] = [set() for _ in hops]
+    for value in results:
+        result = _result(value)
+        mark = result.form or "", result.case, result.output
+        for index, hop in enumerate(hops):
+            asked = value.text("precision")  # an older report does not say it: of two precisions one is after the other
+            same = (hop.text("hop"), hop.text("target")) == (result.hop, result.target or "")
+            same = same and asked in ("", hop.fields("precision").text("asked"))
+            if same and mark not in seen[index]:
+                own[index].append(result)
+                seen[index].add(mark)
+                break
+    return own
+
+
+def _hop(value: Fields, results: Sequence[Result]) -> Hop:
+    said = value.fields("precision")
+    precision = Precision(said.text("asked"), said.text("stored"), said.text("ran") or None) if said else None
+    return Hop(
+        value.text("hop"), value.text("target") or None, _verdict(value), value.text("reason") or None, precision,
+        tuple(results),
+    )  # fmt: skip
+
+
+def _result(value: Fields) -> Result:
+    return Result(
+        hop=value.text("hop"),
+        target=value.text("target") or None,
+        form=value.text("form") or None,
+        case=value.text("case"),
+        output=value.text("output"),
+        verdict=_verdict(value),
+        reason=value.text("reason") or None,
+        relative_l2=value.number("relative_l2"),
+        noise=value.number("noise"),
+        amplification=value.number("amplification"),
+        max_abs=value.number("max_abs"),
+        elements=value.count("elements") or 0,
+        notes=tuple(value.texts("notes")),
+    )
+
+
+def _verdict(value: Fields) -> Verdict:
+    """The verdict; a word that is none says nothing, which is never success."""
+    said = value.text("verdict")
+    return Verdict(said) if said in {verdict.value for verdict in Verdict} else Verdict.INVALID
+
+
+def _distinct(profiles: Sequence[Profiled]) -> tuple[Profiled, ...]:
+    """Each machine and set of subjects once; what was saved stands before what an export took in passing."""
+    kept: list[Profiled] = []
+    for profile in profiles:
+        covered = any(profile.machine == other.machine and profile.subjects <= other.subjects for other in kept)
+        if not covered:
+            kept.append(profile)
+    return tuple(kept)

@@ -1,0 +1,71 @@
+"""Layers: where the time goes, for each subject whose layers were timed."""
+
+from __future__ import annotations
+
+from exporter.report import figures
+from exporter.report.charts import strip
+from exporter.report.charts.scale import Scale
+from exporter.report.layout import Column, Section, bundle_word, missing, paragraph, table
+from exporter.report.markup import Content, Markup, joined
+from exporter.report.reading import Fields
+from exporter.report.values import Page, Profiled, Timing
+
+SHOWN = 30
+NODES = 3  # of one layer that are named
+
+
+def layers(page: Page) -> Section:
+    """The section."""
+    found = [(profile, timing) for profile in page.profiles for timing in profile.timings if _total(timing)]
+    if not found:
+        command = f"exporter profile {bundle_word(page.manifest)} --layers --save"
+        return Section("layers", "Layers", missing("No layer was timed.", command))
+    why = paragraph(
+        "Timed apart from the latencies above, with the runtime's own profiler, which costs time itself: the sum is "
+        "not the latency."
+    )
+    return Section("layers", "Layers", joined(why, *(_subject(profile, timing) for profile, timing in found)))
+
+
+def _total(timing: Timing) -> float:
+    return sum(layer.number("ms") or 0.0 for layer in timing.layers)
+
+
+def _subject(profile: Profiled, timing: Timing) -> Markup:
+    ordered = sorted(timing.layers, key=lambda layer: -(layer.number("ms") or 0.0))
+    total, longest = _total(timing), ordered[0].number("ms") or 1.0
+    columns = (
+        Column("layer"), Column("kind"), Column("ran"), Column("time", "number"), Column("share", "number"),
+        Column("", "chart"),
+    )  # fmt: skip
+    rows = [_row(layer, total, Scale(0.0, longest)) for layer in ordered[:SHOWN]]
+    left = len(ordered) - SHOWN
+    rest = sum(layer.number("ms") or 0.0 for layer in ordered[SHOWN:])
+    more = f"{left:,} more layers take {figures.time(rest)}, {figures.share(rest / total)}." if left > 0 else ""
+    caption = (
+        f"{timing.label} on {profile.machine}: {figures.counted(len(ordered), 'layer')}, {figures.time(total)} in all"
+    )
+    return joined(table(caption, columns, rows, "layers"), _kinds(timing, total), paragraph(more) if more else "")
+
+
+def _row(layer: Fields, total: float, scale: Scale) -> list[Content]:
+    spent, nodes = layer.number("ms") or 0.0, layer.texts("nodes")
+    named = ", ".join(nodes[:NODES]) + (f" and {len(nodes) - NODES} more" if len(nodes) > NODES else "")
+    return [
+        named or layer.text("name") or "of the runtime's own",
+        layer.text("kind") or figures.NONE,
+        layer.text("precision") or figures.NONE,
+        figures.time(spent),
+        figures.share(spent / total),
+        strip.strip(strip.span(scale, 0.0, spent, "bar", 4, 10)),
+    ]
+
+
+def _kinds(timing: Timing, total: float) -> Markup:
+    """The share of each kind of layer."""
+    spent: dict[str, float] = {}
+    for layer in timing.layers:
+        kind = layer.text("kind") or "of no kind"
+        spent[kind] = spent.get(kind, 0.0) + (layer.number("ms") or 0.0)
+    largest = sorted(spent.items(), key=lambda item: -item[1])[:6]
+    return paragraph("By kind: ", ", ".join(f"{kind} {figures.share(part / total)}" for kind, part in largest), ".")
