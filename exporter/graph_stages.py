@@ -92,6 +92,7 @@ def graph_of(
         "graphs": {name: str(path) for name, path in traced.items()},
         "simplified": {name: str(path) for name, path in simplified.items()},
         "cases": guards,
+        "timed": [case_request(case) for case in reference["cases"] if _is_timed(case, definition)][:1],
         "work": {name: str(path) for name, path in work.items()},
         "onnx_tests": str(draft.work / "onnx-tests"),
     }
@@ -104,6 +105,11 @@ def graph_of(
         hops[0] = replace(hops[0], facts={**hops[0].facts, "advice": reference["notes"]})
     manifest = _manifest(draft, definition, key, traced, simplified, work, passes, reference)
     return _joined(draft, manifest, request), hops
+
+
+def _is_timed(case: Mapping[str, Any], definition: ModelDef) -> bool:
+    """Whether it is the case that a profile times: a normal one at the opt sizes."""
+    return bool(case["scale"] == "normal" and case["steps"] == 1 and case["sizes"] == definition.opt_sizes())
 
 
 def _traced_and_referenced(
@@ -188,7 +194,7 @@ def _manifest(
         before=definition.before,
         after=definition.after,
         cases=cases,
-        onnx_tests=draft.add_folder(draft.work / "onnx-tests", "cases/onnx"),
+        onnx_tests=draft.add_folder(draft.work / "onnx-tests", "device/onnx"),
         tools=tool_versions(TOOLS),
     )
 

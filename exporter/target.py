@@ -173,6 +173,26 @@ class Layer:
     precision: str = ""
 
 
+@dataclass(frozen=True)
+class Imported:
+    """What a runtime's own runner said of one model, on a device that runs no Python.
+
+    Attributes:
+        calls_ns: nanoseconds of each call, in the order they ran.
+        right, wrong: how many of the data sets it answered so, where it compared any.
+        load_ns: what opening took.
+        first_ns: what the first run took.
+        peak_rss_bytes: the most memory it held.
+    """
+
+    calls_ns: tuple[float, ...] = ()
+    right: int = 0
+    wrong: int = 0
+    load_ns: float | None = None
+    first_ns: float | None = None
+    peak_rss_bytes: float | None = None
+
+
 # Ways to a precision: written into the types of the graph by the core; left to the runtime, which is told what it may
 # compute in; by the target's own quantiser, from values that the model is calibrated on; the same by another target's
 # quantiser, written into the graph as Q/DQ; weights alone, which are made float32 again when they are used.
@@ -256,6 +276,7 @@ class Target(ABC):
         beside: the roles of files that must lie beside a form where it is deployed.
         python_example: how an application runs the artifact from Python, for ``USE.md``.
         cpp_example: the same from C++.
+        phone_example: the lines that run it on a phone without Python, for ``USE.md``.
     """
 
     name: ClassVar[str]
@@ -275,6 +296,7 @@ class Target(ABC):
     # Ten lines each for an application; {file} is the artifact, {input} and {output} are the first tensors' names.
     python_example: ClassVar[str] = ""
     cpp_example: ClassVar[str] = ""
+    phone_example: ClassVar[str] = ""
 
     def computes(self, precision: str, way: str) -> str:  # noqa: ARG002  # a default to override
         """What it computes in by a way to a precision; ``a|b`` where either will do."""
@@ -362,6 +384,13 @@ class Target(ABC):
     def layers(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray], runs: int) -> list[Layer]:
         """What each layer of this active runner takes, over so many runs."""
         raise NotImplementedError(f"{self.name} cannot time its layers")
+
+    def imported(self, text: str) -> Imported | None:  # noqa: ARG002  # a default to override
+        """What a runner of its own printed where there is no Python; None for what none of them prints.
+
+        The text is a stranger's. Never raises.
+        """
+        return None
 
     def conditions(self, device: int) -> Mapping[str, Any]:  # noqa: ARG002
         """Clocks, temperature and throttling of the device that timings depend on; read, never changed."""

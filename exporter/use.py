@@ -8,7 +8,9 @@ from exporter import registry
 from exporter.errors import Refused
 from exporter.manifest import Manifest, TargetInfo
 from exporter.program import program_of
+from exporter.samples import slug
 from exporter.spec import Step, Tensor
+from exporter.target import Target
 
 
 def use_page(manifest: Manifest) -> str:
@@ -122,8 +124,22 @@ def _target(manifest: Manifest, info: TargetInfo) -> str:
         for name, text in (("python", target.python_example), ("cpp", target.cpp_example))
         if text
     ]
+    phone = _phone(manifest, info, target)
     shown = [] if len(manifest.graphs) == 1 else [f"How `{name}` is opened and called; the other graphs likewise:"]
-    return "\n\n".join([files + advice, *shown, *code])
+    return "\n\n".join([files + advice, *shown, *code, *phone])
+
+
+def _phone(manifest: Manifest, info: TargetInfo, target: Target) -> list[str]:
+    """The lines for a phone without Python: the first form for its answers, the last and smallest for its speed."""
+    sets = (name.partition("/test_data_set_0/") for name in manifest.onnx_tests)
+    tests = next((folder for folder, found, _ in sets if found), "")
+    if not target.phone_example or not tests or len(manifest.graphs) > 1:
+        return []
+    first, file = info.files[info.forms[0]], info.files[info.forms[-1]]
+    fields = {"first": first, "file": file, "ending": file.rpartition(".")[2], "tests": tests,
+              "name": slug(manifest.model.name), "target": f"{info.target}/{info.precision}"}  # fmt: skip
+    said = f"On a phone without Python, in the bundle's folder (`{tests}` is in ONNX's own test layout):"
+    return [said, f"```sh\n{target.phone_example.format(**fields).replace('BUNDLE', '.')}```"]
 
 
 def _zeros(tensor: Tensor, opt: dict[str, int]) -> str:

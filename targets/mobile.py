@@ -32,6 +32,7 @@ from exporter.target import (
     TYPES,
     Artifact,
     Availability,
+    Imported,
     Layer,
     Options,
     Problem,
@@ -41,6 +42,7 @@ from exporter.target import (
     silent,
 )
 
+from ._mobile import imported as printed
 from ._mobile.quantise import quantised, small
 
 PROVIDER = "CPUExecutionProvider"
@@ -90,6 +92,25 @@ auto input = Ort::Value::CreateTensor<float>(memory, data, count, shape.data(), 
 const char* inputs[] = {{"{input}"}};
 const char* outputs[] = {{"{output}"}};
 auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
+"""
+
+    # perf_test draws from all data sets that lie beside a model: of one size, so that its timings are of one thing.
+    phone_example = """\
+D=/data/local/tmp/{name}                   # both programs come with a build of ONNX Runtime for Android
+adb shell mkdir -p $D/parity/{name} $D/speed/{name}
+adb push onnx_test_runner onnxruntime_perf_test libonnxruntime.so $D/
+adb push {tests}/test_data_set_* $D/parity/{name}/
+adb push {first} $D/parity/{name}/model.onnx
+adb push {file} $D/speed/{name}/model.{ending}
+adb push {tests}/test_data_set_0 $D/speed/{name}/
+for ep in cpu xnnpack nnapi; do
+  adb shell "cd $D && LD_LIBRARY_PATH=. ./onnx_test_runner -e $ep parity" > parity-$ep.txt
+  adb shell "cd $D && rm -f speed.csv; LD_LIBRARY_PATH=. ./onnxruntime_perf_test -e $ep -m times -r 300 \
+    speed/{name}/model.{ending} speed.csv" > speed-$ep.txt
+  adb pull $D/speed.csv speed-$ep.csv
+  exporter profile BUNDLE --target {target} --import speed-$ep.csv --import speed-$ep.txt --import parity-$ep.txt \
+    --as "$(adb shell getprop ro.product.model) $ep" --save
+done
 """
 
     def computes(self, precision: str, way: str) -> str:
@@ -160,6 +181,9 @@ auto result = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
     def ran(self, runner: BaseRunner) -> Ran:
         assert isinstance(runner, MobileRunner)
         return runner.ran()
+
+    def imported(self, text: str) -> Imported | None:
+        return printed.imported(text)
 
     def timer(self, runner: BaseRunner, feeds: Mapping[str, np.ndarray]) -> Callable[[], Mapping[str, np.ndarray]]:
         assert isinstance(runner, MobileRunner)

@@ -67,10 +67,10 @@ class Draft:
 
         Args:
             source: the folder.
-            name: its name in the bundle, such as ``"cases/onnx"``.
+            name: its name in the bundle, such as ``"device/onnx"``.
 
         Returns:
-            The names its files got: ``"cases/onnx-0123456789ab/test_data_set_0/input_0.pb"``.
+            The names its files got: ``"device/onnx-0123456789ab/test_data_set_0/input_0.pb"``.
         """
         with _effects(self):
             return self._add_together(sorted(p for p in source.rglob("*") if p.is_file()), source, name)

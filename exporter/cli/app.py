@@ -201,6 +201,11 @@ def profile(
         list[str] | None,
         typer.Option(metavar="NAME=A,B,..", help="Time sizes of a dim, or threads, against one another instead."),
     ] = None,
+    import_: Annotated[
+        list[Path] | None,
+        typer.Option("--import", metavar="FILE", help="Time nothing: read what a phone's own runner printed (USE.md)."),
+    ] = None,
+    label: Annotated[str, typer.Option("--as", metavar="LABEL", help="What that phone is to be called.")] = "",
     option: TargetOptions = None,
     on: On = "",
     device: Device = 0,
@@ -216,6 +221,15 @@ def profile(
     from exporter.preflight import Opening
     from exporter.verification import refuse_missing_checkpoint
 
+    if import_ or label:
+        options.refuse_beside_import(
+            bool(import_), {"--on": on, "--layers": layers, "--sustained": sustained, "--sweep": sweep}
+        )
+        from exporter.latency.imported import imported
+
+        value = imported(bundle, target or (), import_ or (), label or "a phone", save)
+        output.show(value, json, render.profiled)
+        raise typer.Exit(output.profile_code(value) or output.strict_code(strict, value))
     refuse_missing_checkpoint(checkpoint)
     opening = Opening(device, trust_engine, options.run_options(target or [], option))
     extras = Extras(layers, options.seconds(sustained, "--sustained"), Sweep.parse(sweep or ()))

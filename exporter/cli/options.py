@@ -104,3 +104,12 @@ def seconds(text: str, option: str) -> float:
             why="it is a number of seconds, or one with s, m or h behind it", next=f"{option} 60s",
         )  # fmt: skip
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+
+
+def refuse_beside_import(files: bool, given: Mapping[str, object]) -> None:
+    """Refuses what would measure beside ``--import``, which measures nothing; and ``--as`` without it."""
+    beside = next((option for option, value in given.items() if value), "")
+    if not files or beside:
+        what = f"{beside} and --import are two things" if files else "--as names a phone whose files nobody gave"
+        raise Refused("bad-option", what, why="what was measured elsewhere is read, and nothing is measured here",
+                      next="--import FILE [--import FILE] --as LABEL")  # fmt: skip

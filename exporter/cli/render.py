@@ -249,13 +249,18 @@ def _subject_row(subject: Event) -> list[str]:
         f"{low:.4g} to {high:.4g}",
         "n too small" if p95 is None else f"{p95:.4g}",
         str(subject["n"]),
-        f"{subject['load_ms']:.0f} ms",
-        f"{subject['first_run_ms']:.3g} ms",
-        f"{subject['peak_rss_mb']:.0f} MB",
+        _told(subject["load_ms"], ".0f", "ms"),
+        _told(subject["first_run_ms"], ".3g", "ms"),
+        _told(subject["peak_rss_mb"], ".0f", "MB"),
         _size(subject["bytes"]),
-        str(subject["threads"]),
+        _told(subject["threads"], "d"),
         subject["precision"]["ran"] or "?",
     ]
+
+
+def _told(value: float | None, form: str, unit: str = "") -> str:
+    """A figure, or a question mark where another device's runner did not tell it."""
+    return "?" if value is None else f"{value:{form}} {unit}".strip()
 
 
 def ran(value: Event) -> None:

@@ -17,6 +17,8 @@ def described(device: Event) -> None:
     names = ("model", "soc", "cpu", "cores", "memory_mb", "os", "kernel", "python")
     if device.get("emulated"):
         out.print(f"[bold yellow]emulated[/]  {escape(str(device['emulated']))}: answers count, no timing does")
+    if device.get("imported"):
+        out.print(f"imported  {escape(', '.join(device['imported']))}: not measured by exporter")
     if "model" in device:
         told = [f"{_name(name)} {_text(device[name])}" for name in names if name in device]
         out.print(f"device  {escape(', '.join(told))}")

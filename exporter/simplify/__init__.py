@@ -44,7 +44,8 @@ def simplify(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
     Args:
         request: ``graphs``, ``simplified`` and ``work`` (paths by name), ``onnx_tests`` (a folder), and what
-            :func:`worker.measure` takes of ``cases`` (those that guard each pass), ``outputs``, ``state``,
+            :func:`worker.measure` takes of ``cases`` (those that guard each pass), ``timed`` (what a profile times,
+            the first of the data sets), ``outputs``, ``state``,
             ``stream``, ``program`` and ``options``.
         channel: gets one progress event per pass and graph.
 
@@ -59,8 +60,9 @@ def simplify(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         best[name] = Path(output)
         _write_work(name, best[name], Path(request["work"][name]), request)
     if len(best) == 1:  # the layout is of one graph; of several, what runs between them would be missing
-        only = Graph(next(iter(best.values()))).linked()
-        onnx_tests.write(request["cases"], request["outputs"], only, Path(request["onnx_tests"]))
+        tested = {case["file"]: case for case in (*request.get("timed", ()), *request["cases"])}
+        only = Graph(next(iter(best.values())))
+        onnx_tests.write(list(tested.values()), request["outputs"], only, Path(request["onnx_tests"]))
     return {"passes": records}
 
 

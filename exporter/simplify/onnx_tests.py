@@ -1,32 +1,37 @@
-"""Cases in the layout of ONNX's own backend tests, which every ONNX runtime's test runner reads.
+"""A graph with cases in the layout of ONNX's own backend tests, which every ONNX runtime's test runner reads.
 
-``test_data_set_N/input_I.pb`` and ``output_I.pb`` hold serialised tensors in the graph's order. Format:
-https://onnx.ai/onnx/repo-docs/OnnxBackendTest.html
+``model.onnx`` lies beside ``test_data_set_N/input_I.pb`` and ``output_I.pb``, which hold serialised tensors in the
+graph's order. Format: https://onnx.ai/onnx/repo-docs/OnnxBackendTest.html
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
 from onnx import numpy_helper
 
 from exporter.bundle import read_tensors
+from exporter.graph import Graph
 
 
-def write(cases: Sequence[Mapping[str, Any]], types: Mapping[str, str], model: onnx.ModelProto, folder: Path) -> None:
+def write(cases: Sequence[Mapping[str, Any]], types: Mapping[str, str], graph: Graph, folder: Path) -> None:
     """Writes one data set per case.
 
     Args:
         cases: ``{"file", ...}`` of single calls; their references are rounded to the outputs' own types.
         types: numpy name of every output's type.
-        model: the graph, for the order of inputs and outputs.
-        folder: gets ``test_data_set_0`` and so on.
+        graph: what is tested. One whose weights lie in a file of their own is not copied: it would be as much again.
+        folder: gets ``model.onnx``, ``test_data_set_0`` and so on.
     """
+    model = graph.linked()
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in initializers]
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(graph.files) == 1:
+        shutil.copyfile(graph.path, folder / "model.onnx")
     for number, case in enumerate(cases):
         tensors, place = read_tensors(Path(case["file"])), folder / f"test_data_set_{number}"
         place.mkdir(parents=True, exist_ok=True)  # an entry of the cache that was damaged may have left it empty
