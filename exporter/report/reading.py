@@ -75,6 +75,10 @@ class Fields:
         held = self.fields(name)._value if name else self._value
         yield from ((key, Fields(value)) for key, value in held.items() if isinstance(value, dict))
 
+    def rows(self, name: str) -> list[list[float | None]]:
+        """The lists of a list, each value a finite number or None."""
+        return [[number(entry) for entry in row] for row in self._list(name) if isinstance(row, list)]
+
     def counted(self, name: str) -> dict[str, float]:
         """The numbers of an object, by name."""
         held = self.fields(name)._value

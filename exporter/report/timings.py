@@ -58,6 +58,8 @@ def _timing(value: Fields) -> Timing:
         kinds=value.counted("layers"),
         providers=value.counted("providers"),
         notes=tuple(value.texts("advice")),
+        shares=value.fields("shares").counted("module"),
+        whole=value.fields("roofline"),
     )
 
 

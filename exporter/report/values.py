@@ -77,6 +77,8 @@ class Timing:
     kinds: Mapping[str, float]
     providers: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)
+    whole: Fields = field(default_factory=Fields)
 
     @property
     def label(self) -> str:

@@ -16,10 +16,11 @@ from exporter.report.sections.outputs import outputs
 from exporter.report.sections.ran import ran
 from exporter.report.sections.reproduce import reproduce
 from exporter.report.sections.spread import spread
+from exporter.report.sections.sustained import sustained
 from exporter.report.sections.verdict import verdict
 from exporter.report.values import Page
 
 # A section that does not apply to a model is None; one that was not measured says so itself.
 SECTIONS: tuple[Callable[[Page], Section | None], ...] = (
-    verdict, hops, errors, spread, drift, outputs, latency, layers, ran, devices, environment, reproduce,
+    verdict, hops, errors, spread, drift, outputs, latency, sustained, layers, ran, devices, environment, reproduce,
 )  # fmt: skip

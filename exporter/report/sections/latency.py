@@ -38,6 +38,7 @@ def _profile(page: Page, profile: Profiled) -> Markup:
                   f"{facts.count('blocks')} blocks of each subject, interleaved."),
         bullets([*(reason.text("text") for reason in facts.each("reasons")), *_against(timings)]),
         _medians(profile),
+        _swept(facts),
         table("What else it costs", COSTS, [_costs(timing) for timing in timings if timing.median is not None]),
         bullets([*(_ratio(ratio, facts) for ratio in facts.each("ratios")), *map(_warning, facts.each("warnings"))]),
         bullets([f"{timing.label}: {note}" for timing in timings for note in timing.notes]),
@@ -121,3 +122,10 @@ def _ratio(ratio: Fields, facts: Fields) -> Content:
 
 def _warning(warning: Fields) -> str:
     return f"warning: {warning.text('what')}; {warning.text('advice')}"
+
+
+def _swept(facts: Fields) -> Markup | str:
+    """The points of a sweep: how many inputs each answers in a second."""
+    points = [(point.text("subject"), point.number("per_second")) for point in facts.fields("sweep").each("points")]
+    rows: list[list[Content]] = [[name, figures.plain(per)] for name, per in points]
+    return table("Inputs a second", (Column("point"), Column("inputs a second", "number")), rows) if rows else ""

@@ -12,6 +12,8 @@ from exporter.report.values import Page, Profiled, Timing
 
 SHOWN = 30
 NODES = 3  # of one layer that are named
+# What a layer reaches, where it was held against what the machine was measured to: a part of the limit that binds it.
+REACHED = (Column("GFLOP/s", "number"), Column("GB/s", "number"), Column("of its limit", "number"))
 
 
 def layers(page: Page) -> Section:
@@ -36,20 +38,21 @@ def _subject(profile: Profiled, timing: Timing) -> Markup:
     total, longest = _total(timing), ordered[0].number("ms") or 1.0
     columns = (
         Column("layer"), Column("kind"), Column("ran"), Column("time", "number"), Column("share", "number"),
-        Column("", "chart"),
+        Column("", "chart"), *(REACHED if any("gbs" in layer for layer in ordered) else ()),
     )  # fmt: skip
-    rows = [_row(layer, total, Scale(0.0, longest)) for layer in ordered[:SHOWN]]
+    rows = [_row(layer, total, Scale(0.0, longest))[: len(columns)] for layer in ordered[:SHOWN]]
     left = len(ordered) - SHOWN
     rest = sum(layer.number("ms") or 0.0 for layer in ordered[SHOWN:])
     more = f"{left:,} more layers take {figures.time(rest)}, {figures.share(rest / total)}." if left > 0 else ""
     caption = (
         f"{timing.label} on {profile.machine}: {figures.counted(len(ordered), 'layer')}, {figures.time(total)} in all"
     )
-    return joined(table(caption, columns, rows, "layers"), _kinds(timing, total), paragraph(more) if more else "")
+    said = [_kinds(timing, total), _modules(timing), _whole(profile, timing), paragraph(more) if more else ""]
+    return joined(table(caption, columns, rows, "layers"), *said)
 
 
 def _row(layer: Fields, total: float, scale: Scale) -> list[Content]:
-    spent, nodes = layer.number("ms") or 0.0, layer.texts("nodes")
+    spent, nodes, part = layer.number("ms") or 0.0, layer.texts("nodes"), layer.number("of_limit")
     named = ", ".join(nodes[:NODES]) + (f" and {len(nodes) - NODES} more" if len(nodes) > NODES else "")
     return [
         named or layer.text("name") or "of the runtime's own",
@@ -58,6 +61,9 @@ def _row(layer: Fields, total: float, scale: Scale) -> list[Content]:
         figures.time(spent),
         figures.share(spent / total),
         strip.strip(strip.span(scale, 0.0, spent, "bar", 4, 10)),
+        figures.plain(layer.number("gflops")),
+        figures.plain(layer.number("gbs")),
+        figures.plain(None) if part is None else f"{figures.share(part)} {layer.text('bound')}",
     ]
 
 
@@ -69,3 +75,23 @@ def _kinds(timing: Timing, total: float) -> Markup:
         spent[kind] = spent.get(kind, 0.0) + (layer.number("ms") or 0.0)
     largest = sorted(spent.items(), key=lambda item: -item[1])[:6]
     return paragraph("By kind: ", ", ".join(f"{kind} {figures.share(part / total)}" for kind, part in largest), ".")
+
+
+def _modules(timing: Timing) -> Markup | str:
+    """The share of each module of the model."""
+    largest = sorted(timing.shares.items(), key=lambda item: -item[1])[:6]
+    listed = ", ".join(f"{module} {figures.share(part)}" for module, part in largest)
+    return paragraph("By module: ", listed, ".") if listed else ""
+
+
+def _whole(profile: Profiled, timing: Timing) -> Markup | str:
+    """What the model as a whole reaches, and what the machine does at best."""
+    whole, peaks = timing.whole, profile.facts.fields("peaks")
+    if not whole:
+        return ""
+    part, best = whole.number("of_limit"), peaks.number("gflops_fp32")
+    reached = f"{figures.plain(whole.number('gflops'))} GFLOP/s and {figures.plain(whole.number('gbs'))} GB/s"
+    limit = "" if part is None else f"; {figures.share(part)} of its time would do at the peaks, most of it bound by "
+    at_best = f"{figures.plain(best)} GFLOP/s in fp32, {figures.plain(peaks.number('gbs'))} GB/s from memory"
+    bound = whole.text("bound") if part is not None else ""
+    return paragraph(f"The whole model reaches {reached}{limit}{bound}. Measured peaks there: {at_best}.")

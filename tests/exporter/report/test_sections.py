@@ -205,3 +205,38 @@ def test_what_could_not_be_gathered_is_said_and_nothing_else_is_lost(page: Page)
 )
 def test_what_a_bundle_holds_in_another_form_is_not_shown(values: dict[str, Any]) -> None:
     assert checked(values) == {}
+
+
+def test_a_layer_is_held_against_what_the_machine_reaches(tmp_path: Path) -> None:
+    layer = {"ms": 2.0, "kind": "Conv", "precision": "fp32", "nodes": ["n"], "gflops": 50.0, "gbs": 4.0,
+             "of_limit": 0.5, "bound": "compute"}  # fmt: skip
+    whole = {"gflops": 40.0, "gbs": 3.0, "of_limit": 0.4, "bound": "compute"}
+    it = subject("some", 1.0, layer_times=[layer], roofline=whole, shares={"module": {"net/stem": 0.9}})
+    value = profile(it) | {"peaks": {"gflops_fp32": 100.0, "gbs": 12.0}}
+    text = section(page_of(tmp_path, profile=value), "layers")
+    assert "50" in text and "50% compute" in text.replace("50.0%", "50%") and "net/stem" in text
+    assert "100 GFLOP/s in fp32" in text and "bound by compute" in text
+    (tmp_path / "other").mkdir()
+    bare = page_of(tmp_path / "other", profile=profile(subject("some", 1.0, layer_times=[{"ms": 1.0}])))
+    assert "GFLOP/s" not in section(bare, "layers"), "columns of nothing are left out"
+
+
+def test_a_run_without_a_pause_is_drawn_and_told(tmp_path: Path) -> None:
+    run = {
+        "subject": "some", "verdict": "PASS", "windows": [[0.5, 1.0], [1.0, 1.5], [1.5, None], ["x", 2]],
+        "moments": [[0.0, 2000, None], [1.0, 1500, None]], "ratio": 1.5, "interval": [1.4, 1.6], "conclusion": "slower",
+        "slows_at_s": 0.5, "throttled_ms": 0.0, "no_energy": None,
+        "energy": [{"source": "rapl <b>", "idle_watts": 3.0, "watts": 9.0, "joules": 0.01, "above_idle": None}],
+    }  # fmt: skip
+    text = section(page_of(tmp_path, profile=profile(subject("some", 1.0)) | {"sustained": [run]}), "sustained")
+    assert "slows down after" in text and "1.5 (1.4 to 1.6)" in text and "rapl <b>" in text and "9 W" in text
+    assert "MHz" in text and "degrees C" not in text, "what was never told is not drawn"
+    (tmp_path / "other").mkdir()
+    quiet = page_of(tmp_path / "other", profile=profile(subject("some", 1.0)))
+    assert "sustained" not in [made.anchor for each in SECTIONS if (made := each(quiet)) is not None]
+
+
+def test_points_of_a_sweep_are_listed(tmp_path: Path) -> None:
+    points = [{"subject": "some batch=4", "per_second": 123.0}, {"subject": "some batch=8", "per_second": None}]
+    value = profile(subject("some batch=4", 1.0)) | {"sweep": {"by": {"batch": [4, 8]}, "points": points}}
+    assert "123" in section(page_of(tmp_path, profile=value), "latency")
