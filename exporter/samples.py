@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -239,6 +240,12 @@ def _is_sample(path: Path, interface: Interface) -> bool:
 def slug(text: str) -> str:
     """A name that is safe as part of a file name."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:40] or "unnamed"
+
+
+def named(text: str) -> str:
+    """The same, and another one for every text: what the slug does not say, digits of the text's digest do."""
+    made = slug(text)
+    return made if made == text else f"{made}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def sizes_of(interface: Interface, inputs: Mapping[str, Array], path: Path) -> tuple[dict[str, int], int]:

@@ -180,6 +180,7 @@ class Imported:
     Attributes:
         calls_ns: nanoseconds of each call, in the order they ran.
         right, wrong: how many of the data sets it answered so, where it compared any.
+        unanswered: how many it could not run at all.
         load_ns: what opening took.
         first_ns: what the first run took.
         peak_rss_bytes: the most memory it held.
@@ -188,6 +189,7 @@ class Imported:
     calls_ns: tuple[float, ...] = ()
     right: int = 0
     wrong: int = 0
+    unanswered: int = 0
     load_ns: float | None = None
     first_ns: float | None = None
     peak_rss_bytes: float | None = None

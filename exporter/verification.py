@@ -21,7 +21,7 @@ from exporter.use import use_page
 from exporter.verdict import Hop, Result, Verdict, worst
 
 # What --save calls its reports, or begins with; each speaks of the artifacts that the bundle held then.
-SAVED = ("verify", "profile")
+SAVED = ("verify", "profile", "sweep")
 
 
 @dataclass(frozen=True)

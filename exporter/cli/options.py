@@ -106,9 +106,22 @@ def seconds(text: str, option: str) -> float:
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
 
 
-def refuse_beside_import(files: bool, given: Mapping[str, object]) -> None:
+def refuse_beside_sweep(given: Mapping[str, object]) -> None:
+    """Refuses what a sweep does not do: its points are timed, and nothing else."""
+    beside = next((option for option, value in given.items() if value), "")
+    if beside:
+        raise Refused(
+            "bad-option", f"--sweep and {beside} are two runs", why="the points of a sweep are timed, and nothing else",
+            next=f"exporter profile BUNDLE {beside}, and --sweep by itself",
+        )  # fmt: skip
+
+
+def refuse_beside_import(files: bool, save: bool, label: str, given: Mapping[str, object]) -> None:
     """Refuses what would measure beside ``--import``, which measures nothing; and ``--as`` without it."""
     beside = next((option for option, value in given.items() if value), "")
+    if files and save and not label:
+        raise Refused("bad-option", "--save needs a name for that phone", next="--as 'Pixel 8 cpu'",
+                      why="under one name the figures of two phones would replace each other")  # fmt: skip
     if not files or beside:
         what = f"{beside} and --import are two things" if files else "--as names a phone whose files nobody gave"
         raise Refused("bad-option", what, why="what was measured elsewhere is read, and nothing is measured here",

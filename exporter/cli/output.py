@@ -123,6 +123,7 @@ def profile_code(profile: Mapping[str, Any]) -> int:
     from exporter.verdict import Verdict, worst
 
     found = [(subject["baseline"], Verdict(subject["verdict"])) for subject in profile["subjects"]]
+    found += [(False, Verdict(run["verdict"])) for run in profile.get("sustained", ())]
     return worst(verdict for baseline, verdict in found if not (baseline and verdict is Verdict.SKIPPED)).exit_code
 
 

@@ -10,6 +10,8 @@ import typer
 from exporter.cli import options, output
 from exporter.cli.options import BundlePath, Device, Json, Model, On, OptionalPath, TargetOptions, Targets, TrustEngine
 
+SECONDS = 6.0
+
 
 def profile(
     bundle: BundlePath,
@@ -17,7 +19,7 @@ def profile(
     checkpoint: Annotated[OptionalPath, typer.Option(help="The weights, so that eager can be timed too.")] = None,
     model: Model = "",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of every subject; 0 is all cores.")] = 0,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Time to measure for.")] = 6.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Time to measure for.")] = SECONDS,
     seed: Annotated[int, typer.Option(help="Seeds the order of blocks.")] = 0,
     save: Annotated[bool, typer.Option("--save", help="Keep the report, with every sample, in the bundle.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail unless STABLE.")] = False,
@@ -52,13 +54,19 @@ def profile(
     from exporter.verification import refuse_missing_checkpoint
 
     if import_ or label:
-        beside = {"--on": on, "--layers": layers, "--sustained": sustained, "--sweep": sweep}
-        options.refuse_beside_import(bool(import_), beside)
+        beside = {
+            "--on": on, "--layers": layers, "--sustained": sustained, "--sweep": sweep, "--option": option,
+            "--checkpoint": checkpoint, "--model": model, "--threads": threads, "--seconds": seconds != SECONDS,
+            "--seed": seed,
+        }  # fmt: skip
+        options.refuse_beside_import(bool(import_), save, label, beside)
         from exporter.latency.imported import imported
 
         value = imported(bundle, target or (), import_ or (), label or "a phone", save)
         output.show(value, json, render.profiled)
         raise typer.Exit(output.profile_code(value) or output.strict_code(strict, value))
+    if sweep:
+        options.refuse_beside_sweep({"--layers": layers, "--sustained": sustained})
     refuse_missing_checkpoint(checkpoint)
     opening = Opening(device, trust_engine, options.run_options(target or [], option))
     extras = Extras(layers, options.seconds(sustained, "--sustained"), Sweep.parse(sweep or ()))

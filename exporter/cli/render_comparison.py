@@ -89,7 +89,8 @@ def _latency_cases(value: Value) -> Iterator[Case]:
         yield "latency", "all", "SKIPPED", value["missing"]["latency"]
     for timed in value["latency"]:
         if timed["ratio"]:
-            verdict = "slower" if timed["regression"] else "PASS"
+            unsettled = value["strict"] and not timed.get("settled", True)
+            verdict = "slower" if timed["regression"] else "not settled" if unsettled else "PASS"
         else:
             verdict = "SKIPPED" if timed["verdict"] == "PASS" else timed["verdict"]
         yield "latency", timed["subject"], verdict, timed["reason"] or _ratio(timed)
@@ -110,7 +111,7 @@ def _judged(side: Value | None) -> str:
 def _word(value: Value) -> str:
     if value["regression"]:
         return "REGRESSION"
-    return "INCOMPLETE" if len(value["missing"]) == 2 else "PASS"
+    return {0: "PASS", 3: "INCOMPLETE"}.get(value["exit_code"], "NOT SETTLED")
 
 
 def _title(value: Value) -> str:

@@ -14,22 +14,25 @@ LAYERS_SHOWN, SHARES_SHOWN = 20, 8
 def layer_lines(subject: Event) -> Iterator[str]:
     """The slowest layers, with the graph's nodes behind them; the JSON has all of them."""
     layers = subject.get("layer_times", [])
-    total = sum(layer["ms"] for layer in layers)
+    total = sum(_spent(layer) for layer in layers)
     if not total:
         return
     yield f"  layers of {escape(subject['name'])}, {total:.4g} ms in all:"
     for layer in layers[:LAYERS_SHOWN]:
         nodes = ", ".join(layer["nodes"]) or "of the runtime's own"
-        share = f"{layer['ms'] / total:6.1%}"
-        yield (
-            f"    {layer['ms']:9.4g} ms {share}  {layer['precision']:<5} {escape(layer['kind'])}: {escape(nodes)}"
-            f"{_reached(layer)}"
-        )
+        share, often = f"{_spent(layer) / total:6.1%}", f" x {layer['runs']}" if layer.get("runs", 1) > 1 else ""
+        what = f"{layer['precision']:<5} {escape(layer['kind'])}: {escape(nodes)}{_reached(layer)}"
+        yield f"    {layer['ms']:9.4g} ms{often} {share}  {what}"
     if len(layers) > LAYERS_SHOWN:
         yield f"    and {len(layers) - LAYERS_SHOWN} more: --json"
     for what in ("operator", "module"):
         yield from _share_lines(what, subject.get("shares", {}).get(what, {}))
     yield from _whole_lines(subject)
+
+
+def _spent(layer: Event) -> float:
+    """Milliseconds in one run of the model, in which its graph may run often."""
+    return float(layer["ms"] * layer.get("runs", 1))
 
 
 def _reached(layer: Event) -> str:

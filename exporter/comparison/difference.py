@@ -105,6 +105,8 @@ class Comparison:
         value = {
             "schema": SCHEMA,
             "verdict": self.verdict,
+            "exit_code": self.exit_code,
+            "strict": self.bounds.strict,
             "regression": bool(self.regressions),
             "regressions": list(self.regressions),
             "missing": dict(self.missing),
@@ -217,13 +219,19 @@ def stored(subject: str, a: Timing | None, b: Timing | None, bounds: Bounds) -> 
     if a is None or b is None:
         why = f"{subject}: {_never(a is None, b is None, 'profiled')}"
         return Timed(subject, reason=why, verdict=Verdict.SKIPPED)
-    if a.median is None or b.median is None:
-        side, timing = ("A", a) if a.median is None else ("B", b)
-        verdict = b.verdict if b.median is None and a.median is not None else Verdict.SKIPPED
+    good_a, good_b = (t.median is not None and t.verdict is Verdict.PASS for t in (a, b))
+    if not good_a or not good_b:
+        side, timing = ("A", a) if not good_a else ("B", b)
+        verdict = b.verdict if good_a else Verdict.SKIPPED
         why = f"{subject} has no figure in {side}: {timing.verdict} {timing.reason}".strip()
         return Timed(subject, "stored", a.median, b.median, reason=why, verdict=verdict)
     if a.threads != b.threads:
         why = f"{subject} had {a.threads} threads in A and {b.threads} in B"
+        return Timed(subject, "stored", a.median, b.median, reason=why, verdict=Verdict.SKIPPED)
+    assert a.median is not None
+    assert b.median is not None
+    if floor_of(a, b) is None:
+        why = f"{subject} has no noise floor in {'A' if a.floor is None else 'B'}: nothing can be claimed of it"
         return Timed(subject, "stored", a.median, b.median, reason=why, verdict=Verdict.SKIPPED)
     ratio = stats.unpaired_ratio(b.median, a.median)
     facts = {"noise_floor": rounded(floor_of(a, b)), "stability": [a.stability, b.stability],

@@ -149,6 +149,8 @@ def _side(frames: Frames, digest: str) -> Path | None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         there = place.is_dir() and listed(place) == digest
+        if there:
+            os.utime(place)  # it is in use: what was not for a month goes
         frames.send("hello", **said, free=shutil.disk_usage(home).free, side=there)
         if said["missing"] or there:
             return None if said["missing"] else place

@@ -18,16 +18,16 @@ from exporter import registry
 from exporter.bundle import Bundle, Draft, editing
 from exporter.candidate import added, key_of
 from exporter.devices import received, shipping
-from exporter.devices.connection import Connection, install_line
+from exporter.devices.connection import Connection, Lost, install_line
 from exporter.devices.device import Device, found
-from exporter.devices.session import Session, holder, session
+from exporter.devices.session import Session, holder, lost, session
 from exporter.errors import Refused
 from exporter.host import files
 from exporter.manifest import Manifest, TargetInfo, decode
 from exporter.manifest.limits import MAX_BYTES
 from exporter.preflight import Opening
 from exporter.run import refuse_output
-from exporter.samples import slug
+from exporter.samples import named
 from exporter.stages import Progress, silent
 from exporter.use import use_page
 from exporter.verification import chosen, save_report
@@ -62,7 +62,7 @@ def verify(
             value = received.checked(held.work("verify", request), received.VERIFY)
     value |= label
     if save:
-        save_report(path, f"verify-{slug(held.label)}", value)
+        save_report(path, f"verify-{named(held.label)}", value)
     return dict(value)
 
 
@@ -89,7 +89,7 @@ def profile(
             value = received.checked(held.work("profile", request), {"shown": received.PROFILE})
     if save:
         kept = received.checked(value["kept"], received.PROFILE) | label
-        save_report(path, f"profile-{slug(held.label)}", kept)
+        save_report(path, f"{'sweep' if kept.get('sweep') else 'profile'}-{named(held.label)}", kept)
     return {**value["shown"], **label}
 
 
@@ -162,6 +162,13 @@ def compile_(
 def doctor(on: str, progress: Progress = silent) -> dict[str, Any]:
     """What a device is, and what stands in the way there; nothing is copied but our own package."""
     device = found(on)
+    try:
+        return _looked_at(device, progress)
+    except Lost as error:
+        raise lost(device, "", error, "looking") from None
+
+
+def _looked_at(device: Device, progress: Progress) -> dict[str, Any]:
     with Connection(device) as line:
         progress("connect", {"what": line.label})
         line.open()

@@ -43,8 +43,8 @@ VERIFY = {"schema": ("exporter.verify/1",), "model": str, "weights": str, "verdi
 SUBJECT = {"name": str, "verdict": WORD, "reason": TEXT, "precision": PRECISION, "median_ms": MAYBE, "p95_ms": MAYBE,
            "n": int, "load_ms": MAYBE, "first_run_ms": MAYBE, "peak_rss_mb": MAYBE, "threads": int, "bytes": MAYBE,
            "baseline": bool, "options": dict, "copies_ms": dict, "host_ms": MAYBE, "advice": [str]}  # fmt: skip
-LAYER = {"name": str, "kind": str, "nodes": [str], "ms": NUMBER, "precision": str, "gflops?": MAYBE, "gbs?": MAYBE,
-         "of_limit?": MAYBE, "bound?": TEXT}  # fmt: skip
+LAYER = {"name": str, "kind": str, "nodes": [str], "ms": NUMBER, "precision": str, "runs?": int,
+         "gflops?": MAYBE, "gbs?": MAYBE, "of_limit?": MAYBE, "bound?": TEXT}  # fmt: skip
 SHARES = {"operator": {"*": NUMBER}, "module": {"*": NUMBER}}
 WHOLE = {"flops": int, "bytes": int, "gflops": NUMBER, "gbs": NUMBER, "of_limit": MAYBE, "bound": TEXT,
          "layers_without_limit": int}  # fmt: skip

@@ -188,16 +188,16 @@ def session(device: Device, shipment: Shipment, here: Path, what: str, progress:
                 if not broke:
                     raise
                 if attempt == TRIES - 1:
-                    raise _lost(device, folder, error, "copying") from None
+                    raise lost(device, folder, error, "copying") from None
                 progress("connect", {"what": f"{device.address.label} again, in {PAUSES[attempt]:.0f} s"})
                 time.sleep(PAUSES[attempt])
         try:
             yield held
         except Lost as error:
-            raise _lost(device, folder, error, "working") from None
+            raise lost(device, folder, error, "working") from None
 
 
-def _lost(device: Device, folder: str, error: Exception, doing: str) -> StageFailed:
+def lost(device: Device, folder: str, error: Exception, doing: str) -> StageFailed:
     label = device.address.label
     how = received.said(getattr(error, "what", "") or str(error)) or "it ended without a word"
     remains = f"what was copied stays in {received.said(folder)}" if folder else "nothing of ours is there"

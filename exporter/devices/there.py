@@ -25,8 +25,10 @@ from exporter.isolate import kill_all
 SILENCE_SECONDS = 60.0  # the other side says every few seconds that it is there
 PULSE_SECONDS = 5.0
 ENDING_SECONDS = 5.0
+LEAVING_SECONDS = 1.0
 TELLING_SECONDS = 2.0
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # of our own folder; elsewhere they say something else
 
 Message = tuple[dict[str, Any], bytes]
 
@@ -47,7 +49,7 @@ def serve(frames: Frames) -> None:
     except ExporterError as error:
         status = desk.failed(error)
     except OSError as error:
-        status = desk.disk(error) if error.errno in DISK else desk.broken(error)
+        status = desk.disk(error) if desk.lacks_room(error) else desk.broken(error)
     except Exception as error:
         status = desk.broken(error)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -85,12 +87,19 @@ class Desk:
             while True:
                 message = self.frames.receive()
                 self._heard = time.monotonic()
+                if message[0]["kind"] == "bye":
+                    return self._leave(message)
                 if message[0]["kind"] != "pulse":
                     self._asked.put(message)
-                if message[0]["kind"] == "bye":
-                    return
         except Exception:  # whatever it is: nobody is there whom it could be told
             self._gone()
+
+    def _leave(self, goodbye: Message) -> None:
+        """Ends an idle desk in order; one that works for somebody who has gone is ended."""
+        with suppress(queue.Full):
+            self._asked.put(goodbye, timeout=LEAVING_SECONDS)
+        time.sleep(LEAVING_SECONDS)  # an idle desk is gone by then
+        self._gone()
 
     def _pulse(self) -> None:
         while True:
@@ -203,6 +212,11 @@ class Desk:
         kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in KINDS), "Defect")
         parts = {name: part for name, part in error.as_json().items() if name != "schema"}
         return self._last("error", **parts, error=kind)
+
+    def lacks_room(self, error: OSError) -> bool:
+        """Whether it is about room on a disk, or about the folder that what is copied lies in."""
+        ours = str(error.filename or "").startswith(str(self.store.folder))
+        return error.errno in DISK or (error.errno in FOLDER and ours)
 
     def disk(self, error: OSError) -> int:
         place = self.store.folder

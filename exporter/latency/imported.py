@@ -19,7 +19,7 @@ from exporter.latency.result import SCHEMA, ms, rounded
 from exporter.latency.stats import Stability
 from exporter.latency.subjects import subject_name
 from exporter.manifest.text import printable
-from exporter.samples import slug
+from exporter.samples import named
 from exporter.target import Imported
 from exporter.verdict import Precision, Verdict
 from exporter.verification import chosen, save_report
@@ -69,7 +69,7 @@ def imported(
     value = _profile(subject_name(info.target, info.precision), Precision(info.precision, info.stored), whole)
     value["device"] = {"label": name, "imported": [printable(file.name) for file in files], "digest": digest}
     if save:
-        save_report(path, f"profile-{slug(name)}", value)
+        save_report(path, f"profile-{named(name)}", value)
     return value
 
 
@@ -107,23 +107,26 @@ def _profile(name: str, precision: Precision, said: Imported) -> dict[str, Any]:
     size = max(1, len(said.calls_ns) // BLOCKS)
     blocks = [said.calls_ns[at : at + size] for at in range(0, len(said.calls_ns), size)]
     figures = [float(sorted(block)[len(block) // 2]) for block in blocks]
-    median, p95 = stats.median_interval([figures], 0), stats.percentile(said.calls_ns, 0.95)
     verdict, reason = _verdict(said)
+    timed = verdict is Verdict.PASS
+    median = stats.median_interval([figures], 0) if timed else None
+    p95 = stats.percentile(said.calls_ns, 0.95) if timed else None
     reasons = [one.as_json() for one in stats.reasons_against(figures, said.calls_ns)]
     warnings = [{"code": "alone", "what": ALONE[0], "advice": ALONE[1]}]
-    if not said.right + said.wrong:
+    if not said.right + said.wrong + said.unanswered:
         warnings.append({"code": "unchecked", "what": "nothing says whether its answers were right",
                          "advice": "import what its test runner printed as well"})  # fmt: skip
-    stability = Stability.INVALID if verdict is not Verdict.PASS else Stability.NOISY
+    stability = Stability.NOISY if timed else Stability.INVALID
     subject: Mapping[str, Any] = {
         "name": name, "verdict": verdict.value, "reason": reason, "precision": precision.as_json(), "baseline": False,
-        "stability": stability.value, "reasons": reasons, "median_ms": ms(median.value),
-        "interval_ms": [ms(end) for end in median.interval], "p95_ms": ms(p95.value) if p95 else None,
+        "stability": stability.value, "reasons": reasons, "median_ms": ms(median.value) if median else None,
+        "interval_ms": [ms(end) for end in median.interval] if median else None,
+        "p95_ms": ms(p95.value) if p95 else None,
         "p95_upper_ms": ms(p95.upper) if p95 else None, "n": len(said.calls_ns), "load_ms": ms(said.load_ns),
         "first_run_ms": ms(said.first_ns), "peak_rss_mb": rounded(said.peak_rss_bytes, 2**20), "threads": None,
         "sizes": {}, "layers": {}, "providers": {}, "errors": {}, "device": "cpu", "clock": "host", "copies_ms": {},
         "host_ms": None, "advice": [], "options": {}, "bytes": None,
-        "answers": {"right": said.right, "wrong": said.wrong},
+        "answers": {"right": said.right, "wrong": said.wrong, "unanswered": said.unanswered},
     }  # fmt: skip
     return {
         "schema": SCHEMA, "stability": stability.value, "reasons": [], "noise_floor": None, "twins": None, "seed": None,
@@ -134,8 +137,11 @@ def _profile(name: str, precision: Precision, said: Imported) -> dict[str, Any]:
 
 def _verdict(said: Imported) -> tuple[Verdict, str | None]:
     """Wrong answers make timings worthless; answers that nobody compared are warned of."""
+    sets = said.right + said.wrong + said.unanswered
     if said.wrong:
-        return Verdict.INVALID, f"{said.wrong} of {said.right + said.wrong} data sets were answered wrongly there"
+        return Verdict.INVALID, f"{said.wrong} of {sets} data sets were answered wrongly there"
+    if said.unanswered:
+        return Verdict.UNSUPPORTED, f"{said.unanswered} of {sets} data sets hold what is not implemented there"
     return Verdict.PASS, None
 
 

@@ -36,8 +36,9 @@ def layered(
     """
     users = users_of(work)
     loads = [load_of(layer["nodes"], layer["ns"], layer["precision"], work, users) for layer in layers]
-    rows = [_row(layer, load, peaks) for layer, load in zip(layers, loads, strict=True)]
     runs = [times(layer["nodes"][0] if layer["nodes"] else layer["name"], often) for layer in layers]
+    rows = [_row(layer, load, n, peaks) for layer, load, n in zip(layers, loads, runs, strict=True)]
+    rows.sort(key=lambda row: -row["ms"] * row["runs"])
     repeated = [replace(load, ns=load.ns * n) for load, n in zip(loads, runs, strict=True)]
     found: dict[str, Any] = {
         "layer_times": rows,
@@ -59,8 +60,10 @@ def beyond(layers: Sequence[Mapping[str, Any]], work: Mapping[str, Work], peaks:
     return [n for n, load in loads.items() if load.precision in ("", "fp32") and (load.gflops or 0.0) > fastest]
 
 
-def _row(layer: Mapping[str, Any], load: Load, peaks: Peaks | None) -> dict[str, Any]:
-    row = {name: value for name, value in layer.items() if name != "ns"} | {"ms": digits(layer["ns"] / 1e6, 6)}
+def _row(layer: Mapping[str, Any], load: Load, runs: int, peaks: Peaks | None) -> dict[str, Any]:
+    """One layer: ``ms`` of one run of its graph, which runs ``runs`` times in one of the model."""
+    row = {name: value for name, value in layer.items() if name != "ns"}
+    row |= {"ms": digits(layer["ns"] / 1e6, 6), "runs": runs}
     return row | (load.as_json(peaks) if peaks is not None else {})
 
 

@@ -94,8 +94,8 @@ def profile(
             code=code or Code(), seed=seed, threads=threads, budget_seconds=budget_seconds, opening=opening,
             extras=extras,
         )  # fmt: skip
-    if save:
-        save_report(path, "profile", found.as_json(raw=True))
+    if save:  # the points of a sweep are no subjects that another profile could be compared with
+        save_report(path, "sweep" if found.sweep else "profile", found.as_json(raw=True))
     return found
 
 

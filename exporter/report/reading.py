@@ -80,8 +80,8 @@ class Fields:
         return [[number(entry) for entry in row] for row in self._list(name) if isinstance(row, list)]
 
     def counted(self, name: str) -> dict[str, float]:
-        """The numbers of an object, by name."""
-        held = self.fields(name)._value
+        """The numbers of an object (of this one where no name is given), by name."""
+        held = self.fields(name)._value if name else self._value
         return {key: found for key, value in held.items() if (found := number(value)) is not None}
 
     def worded(self, name: str = "") -> dict[str, str]:

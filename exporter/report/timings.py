@@ -29,7 +29,8 @@ def machine_of(value: Fields) -> str:
 
 def device_of(value: Fields) -> str:
     """The name of the device that a report is from, where it was brought back from one."""
-    return value.fields("device").text("label")
+    device = value.fields("device")
+    return device.text("label") + (" (emulated)" if "emulated" in device else "")
 
 
 def _timing(value: Fields) -> Timing:

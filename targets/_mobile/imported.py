@@ -55,7 +55,9 @@ def _tests(text: str) -> Imported | None:
     total, good = found["Total test cases"], found["Succeeded"]
     if total is None or good is None or int(good[1]) > int(total[1]):
         return None
-    return Imported(right=int(good[1]), wrong=int(total[1]) - int(good[1]))
+    wrong, left = found["Failed"], found["Not implemented"]
+    failed = int(wrong[1]) if wrong else int(total[1]) - int(good[1]) - (int(left[1]) if left else 0)
+    return Imported(right=int(good[1]), wrong=max(failed, 0), unanswered=int(left[1]) if left else 0)
 
 
 def _printed(text: str) -> Imported | None:

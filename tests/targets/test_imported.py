@@ -22,6 +22,7 @@ COMPARED = (
     "result: \n\tModels: 1\n\tTotal test cases: 3\n\t\tSucceeded: 3\n\t\tNot implemented: 0\n\t\tFailed: 0\n"
     "\tStats by Operator type:\n\t\tNot implemented(0): \n\t\tFailed:\nFailed Test Cases:\n"
 )
+UNABLE = COMPARED.replace("Succeeded: 3", "Succeeded: 2").replace("implemented: 0", "implemented: 1")
 WRONG = COMPARED.replace("Succeeded: 3", "Succeeded: 2").replace("\t\tFailed: 0\n", "\t\tFailed: 1\n")
 
 
@@ -45,6 +46,10 @@ def test_what_the_program_says_and_what_was_compared() -> None:
     compared, wrong = printed.imported(COMPARED), printed.imported(WRONG)
     assert compared is not None and (compared.right, compared.wrong) == (3, 0)
     assert wrong is not None and (wrong.right, wrong.wrong) == (2, 1)
+    left = printed.imported(
+        COMPARED.replace("Succeeded: 3", "Succeeded: 2").replace("implemented: 0", "implemented: 1")
+    )
+    assert left is not None and (left.right, left.wrong, left.unanswered) == (2, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +73,7 @@ def test_a_profile_under_the_phones_name_never_stable_and_compared_with_nothing(
     value = profile(tmp_path, RUNS + FIGURES, SAID, COMPARED)
     (subject,) = value["subjects"]
     assert subject["median_ms"] == pytest.approx(1.1) and subject["n"] == 300 and subject["verdict"] == "PASS"
-    assert subject["answers"] == {"right": 3, "wrong": 0} and subject["load_ms"] == pytest.approx(21.5)
+    assert subject["answers"] == {"right": 3, "wrong": 0, "unanswered": 0} and subject["load_ms"] == pytest.approx(21.5)
     assert value["stability"] == "NOISY" and value["ratios"] == [] and value["noise_floor"] is None
     assert "\x1b" not in value["device"]["label"] and value["device"]["imported"] == ["0.txt", "1.txt", "2.txt"]
     assert [warning["code"] for warning in value["warnings"]] == ["alone"]
@@ -78,6 +83,8 @@ def test_answers_that_nobody_compared_are_told_and_wrong_ones_void_it(tmp_path: 
     assert "unchecked" in [warning["code"] for warning in profile(tmp_path, RUNS)["warnings"]]
     value = profile(tmp_path, RUNS, WRONG)
     assert value["stability"] == "INVALID" and "1 of 3" in value["subjects"][0]["reason"]
+    assert value["subjects"][0]["median_ms"] is None, "a figure with wrong answers is none"
+    assert profile(tmp_path, RUNS, UNABLE)["subjects"][0]["verdict"] == "UNSUPPORTED"
 
 
 @pytest.mark.parametrize(
@@ -114,5 +121,7 @@ def test_what_would_measure_beside_it_is_refused(tmp_path: Path) -> None:
     (path,) = files(tmp_path, RUNS)
     bundle = exported("tiny", "mobile")
     assert "two things" in run("profile", bundle, "--import", path, "--layers").refused("bad-option")
+    assert "needs a name" in run("profile", bundle, "--import", path, "--save").refused("bad-option")
+    assert "two runs" in run("profile", bundle, "--sweep", "threads=1", "--layers").refused("bad-option")
     assert "nobody gave" in run("profile", bundle, "--as", "phone").refused("bad-option")
     assert "no record" in run("profile", bundle, "--target", "mobile", "--import", tmp_path).refused("missing-file")

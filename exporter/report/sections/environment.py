@@ -17,6 +17,8 @@ FACTS = {
     "quota_cores": "CPU quota, cores", "load": "load before", "memory_mb": "memory, MB", "free_mb": "free, MB",
     "on_battery": "on battery", "celsius": "hottest sensor, °C", "kernel": "kernel", "python": "Python",
 }  # fmt: skip
+# Of some machines alone; nobody misses them of another.
+ODD = {"emulated": "emulated: answers count, no timing does", "imported": "read from"}
 STAGES = (Column("stage"), Column("seconds", "number"), Column("peak memory", "number"), Column("from the cache"))
 
 
@@ -44,12 +46,16 @@ def _machines(profiles: Sequence[Profiled]) -> Markup:
     """What each profile found its machine to be; what no machine tells is named and takes no row."""
     if not profiles:
         return Markup("")
-    said = [{**profile.facts.fields("device").worded(), **profile.facts.fields("environment").worded()}
-            for profile in profiles]  # fmt: skip
-    told = [key for key in FACTS if any(key in each for each in said)]
-    rows: list[list[Content]] = [[FACTS[key], *(each.get(key, figures.NONE) for each in said)] for key in told]
+    said = [_told(profile.facts) for profile in profiles]
+    names = {**ODD, **FACTS}
+    told = [key for key in names if any(key in each for each in said)]
+    rows: list[list[Content]] = [[names[key], *(each.get(key, figures.NONE) for each in said)] for key in told]
     packages = [profile.facts.fields("environment").worded("packages") for profile in profiles]
     rows.append(["packages", *(", ".join(f"{k} {v}" for k, v in each.items()) or figures.NONE for each in packages)])
+    told_there = [profile.facts.fields("device") for profile in profiles]
+    for moment in ("before", "after"):
+        found = [_moment(each.fields(moment)) for each in told_there]
+        rows += [[f"device, {moment}", *found]] if any(found) else []
     devices = [profile.facts.fields("environment") for profile in profiles]
     for moment in ("before", "after"):
         found = [_conditions(each.fields("devices").fields(moment)) for each in devices]
@@ -58,6 +64,25 @@ def _machines(profiles: Sequence[Profiled]) -> Markup:
     untold = [label for key, label in FACTS.items() if key not in told]
     note = paragraph(f"Not told: {', '.join(untold)}.", kind="note") if untold else Markup("")
     return joined(table("Machines", columns, rows, "machines"), note)
+
+
+def _told(facts: Fields) -> dict[str, str]:
+    """What a profile says of its machine, and of the files it was read from."""
+    device = facts.fields("device")
+    files = {"imported": ", ".join(device.texts("imported"))} if device.texts("imported") else {}
+    return {**device.worded(), **files, **facts.fields("environment").worded()}
+
+
+def _moment(value: Fields) -> str:
+    """How a device fared: its governor, clocks, temperatures, and what held its clocks down."""
+    zones, throttled = value.fields("zones").counted(""), value.fields("throttled").counted("")
+    said = {
+        "governor": value.text("governor"),
+        "MHz": figures.plain(value.number("mhz"), 4) if "mhz" in value else "",
+        "°C": ", ".join(f"{k} {v:g}" for k, v in zones.items()) or value.worded().get("celsius", ""),
+        "throttling": ", ".join(f"{k} {v:g}" for k, v in throttled.items()),
+    }
+    return "; ".join(f"{name} {text}" for name, text in said.items() if text)
 
 
 def _conditions(value: Fields) -> str:

@@ -30,19 +30,24 @@ def layers(page: Page) -> Section:
 
 
 def _total(timing: Timing) -> float:
-    return sum(layer.number("ms") or 0.0 for layer in timing.layers)
+    return sum(map(_spent, timing.layers))
+
+
+def _spent(layer: Fields) -> float:
+    """Milliseconds in one run of the model, in which the layer's graph may run often."""
+    return (layer.number("ms") or 0.0) * (layer.count("runs") or 1)
 
 
 def _subject(profile: Profiled, timing: Timing) -> Markup:
-    ordered = sorted(timing.layers, key=lambda layer: -(layer.number("ms") or 0.0))
-    total, longest = _total(timing), ordered[0].number("ms") or 1.0
+    ordered = sorted(timing.layers, key=lambda layer: -_spent(layer))
+    total, longest = _total(timing), _spent(ordered[0]) or 1.0
     columns = (
         Column("layer"), Column("kind"), Column("ran"), Column("time", "number"), Column("share", "number"),
         Column("", "chart"), *(REACHED if any("gbs" in layer for layer in ordered) else ()),
     )  # fmt: skip
     rows = [_row(layer, total, Scale(0.0, longest))[: len(columns)] for layer in ordered[:SHOWN]]
     left = len(ordered) - SHOWN
-    rest = sum(layer.number("ms") or 0.0 for layer in ordered[SHOWN:])
+    rest = sum(map(_spent, ordered[SHOWN:]))
     more = f"{left:,} more layers take {figures.time(rest)}, {figures.share(rest / total)}." if left > 0 else ""
     caption = (
         f"{timing.label} on {profile.machine}: {figures.counted(len(ordered), 'layer')}, {figures.time(total)} in all"
@@ -52,7 +57,7 @@ def _subject(profile: Profiled, timing: Timing) -> Markup:
 
 
 def _row(layer: Fields, total: float, scale: Scale) -> list[Content]:
-    spent, nodes, part = layer.number("ms") or 0.0, layer.texts("nodes"), layer.number("of_limit")
+    spent, nodes, part = _spent(layer), layer.texts("nodes"), layer.number("of_limit")
     named = ", ".join(nodes[:NODES]) + (f" and {len(nodes) - NODES} more" if len(nodes) > NODES else "")
     return [
         named or layer.text("name") or "of the runtime's own",
@@ -72,7 +77,7 @@ def _kinds(timing: Timing, total: float) -> Markup:
     spent: dict[str, float] = {}
     for layer in timing.layers:
         kind = layer.text("kind") or "of no kind"
-        spent[kind] = spent.get(kind, 0.0) + (layer.number("ms") or 0.0)
+        spent[kind] = spent.get(kind, 0.0) + _spent(layer)
     largest = sorted(spent.items(), key=lambda item: -item[1])[:6]
     return paragraph("By kind: ", ", ".join(f"{kind} {figures.share(part / total)}" for kind, part in largest), ".")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from exporter.report import figures
 from exporter.report.layout import Column, Section, bullets, bundle_word, command, missing, paragraph, table, word
 from exporter.report.markup import Content, Markup, joined, tag
+from exporter.report.timings import device_of
 from exporter.report.values import Judged, Page, Timing
 from exporter.verification import weights_line
 
@@ -69,7 +70,7 @@ def _target(page: Page, key: str, judged: Judged | None) -> list[Content]:
 def _timed(page: Page, key: str, device: str) -> Timing | None:
     """The first timing there is of a target; of a device, what was timed there."""
     target, _, precision = key.partition("/")
-    profiles = [profile for profile in page.profiles if not device or profile.machine == device]
+    profiles = [profile for profile in page.profiles if device_of(profile.facts) == device]
     found = (timing for profile in profiles for timing in profile.timings if timing.median is not None)
     return next((t for t in found if t.name in (key, target) and t.asked == precision), None)
 

@@ -141,7 +141,10 @@ def test_strict_asks_for_an_interval_on_one_side_of_the_bound() -> None:
 
 
 def test_without_a_noise_floor_nothing_is_claimed() -> None:
-    assert stored("fake", timing(), timing(9.0, floor=None), Bounds()).conclusion is Conclusion.UNDECIDED
+    without = stored("fake", timing(), timing(9.0, floor=None), Bounds())
+    assert without.ratio is None and "no noise floor in B" in without.reason
+    parity = side(hop(result()))
+    assert over(parity, parity, without, asked_slowdown=True).exit_code == 3, "what was asked is missing"
     noisy = stored("fake", timing(), timing(2.6, floor=1.4), Bounds())
     assert noisy.conclusion is Conclusion.UNDECIDED, "the larger floor of both counts"
 
@@ -187,3 +190,18 @@ def test_the_json_has_both_sides_of_everything() -> None:
     assert value["versions"] == {"numpy": ["1", None]} and value["facts"] == {"weights": ["x", "y"]}
     assert value["latency"][0]["ratio"]["value"] == 1.5 and value["latency"][0]["conclusion"] == "slower"
     assert value["parity"][0]["results"][0]["a"]["relative_l2"] == 1e-7
+
+
+def test_a_figure_with_wrong_answers_is_none() -> None:
+    wrong = timing(9.0, verdict=Verdict.INVALID, reason="wrong outputs")
+    timed = stored("fake", timing(), wrong, Bounds())
+    assert timed.ratio is None and timed.verdict is Verdict.INVALID
+    parity = side(hop(result()))
+    assert over(parity, parity, timed).exit_code == 1
+
+
+def test_the_json_says_how_it_ends() -> None:
+    parity = side(hop(result()))
+    wide = stored("fake", timing(width=0.05), timing(width=0.05), Bounds())
+    assert over(parity, parity, wide, strict=True).as_json()["exit_code"] == 1
+    assert over(parity, parity).as_json()["exit_code"] == 0

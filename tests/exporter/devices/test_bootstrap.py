@@ -139,3 +139,29 @@ def test_it_ends_when_nobody_speaks_any_more(tmp_path: Path) -> None:
             line._process.stdin.close()
             line._quiet.set()
             assert line._process.wait(30) == 1
+
+
+def test_a_goodbye_ends_what_works_at_once_though_it_says_nothing(tmp_path: Path) -> None:
+    """Ctrl-C here: nobody waits for the answer, and a quiet stage has no progress to fail at telling."""
+    with (tmp_path / "exporter-device.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with Connection(Here(tmp_path)) as line:
+            line.open()
+            line.tell("lock", by="me", what="waits for ever")
+            value, _ = line._frames.receive()
+            assert value["stage"] == "wait"
+            line._frames.send("bye")
+            line._quiet.set()
+            assert line._process.wait(8) == 1
+
+
+def test_our_package_that_is_in_use_is_not_old(tmp_path: Path) -> None:
+    with Connection(Here(tmp_path)) as line:
+        line.open()
+        line.ask("facts", all=False)
+    (place,) = (tmp_path / ".cache" / "exporter" / "devices" / "side").iterdir()
+    os.utime(place, (1.0, 1.0))
+    with Connection(Here(tmp_path)) as line:
+        line.open()
+        line.ask("lock", by="me", what="expires what is old")
+        assert place.is_dir()

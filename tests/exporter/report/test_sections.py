@@ -240,3 +240,11 @@ def test_points_of_a_sweep_are_listed(tmp_path: Path) -> None:
     points = [{"subject": "some batch=4", "per_second": 123.0}, {"subject": "some batch=8", "per_second": None}]
     value = profile(subject("some batch=4", 1.0)) | {"sweep": {"by": {"batch": [4, 8]}, "points": points}}
     assert "123" in section(page_of(tmp_path, profile=value), "latency")
+
+
+def test_what_was_timed_on_a_device_is_not_told_of_this_machine(tmp_path: Path) -> None:
+    there = profile(subject("some", 99.0), device={"label": "pi", "emulated": "a core by qemu"})
+    page = page_of(tmp_path, **{"profile-a-pi": there, "profile": profile(subject("some", 1.0))})
+    shown = section(page, "verdict")
+    assert "99.0 ms" not in shown and "1.00 ms" in shown
+    assert "pi (emulated)" in section(page, "latency")

@@ -75,6 +75,7 @@ def test_the_whole_counts_each_layer_as_often_as_its_graph_runs() -> None:
     ]  # fmt: skip
     found = layered(layers, work, {"once": 1, "loop": 4}, 200.0, PEAKS)
     assert found["shares"]["module"] == {"b": 0.8, "a": 0.2}
+    assert [(row["name"], row["runs"]) for row in found["layer_times"]] == [("loop.mul", 4), ("once.mul", 1)]
     whole = found["roofline"]
     assert (whole["flops"], whole["bytes"], whole["gflops"]) == (5000, 1000, 25.0)
     assert whole["of_limit"] == pytest.approx(5 * 10.0 / 200.0) and whole["bound"] == COMPUTE
