@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from exporter import program, registry
-from exporter.cli import app
+from exporter.cli import options
 from exporter.errors import Refused, StageFailed
 from exporter.graph import sha256
 from exporter.host.metrics import srcc
@@ -396,7 +396,7 @@ def test_the_command_trains_and_says_how_to_export(tmp_path: Path, capsys: pytes
     assert words[-2:] == ["--checkpoint", str(folder / "best.safetensors")]
     pairs = [pair for flag, pair in pairwise(words) if flag == "--set"]
     assert pairs == ["fusion=gated", "feature_dim=64", "num_heads=4"]
-    definition = registry.model("vqa", app._settings(pairs))
+    definition = registry.model("vqa", options.settings(pairs))
     assert definition.options["feature_dim"] == 64 and definition.options["num_heads"] == 4
 
 
