@@ -89,8 +89,9 @@ def convolved(x: Array, w: Array, sliding: Sliding, group: int = 1) -> Array:
         group: into so many parts the channels fall.
 
     Returns:
-        ``(N, M, ...)``.
+        ``(N, M, ...)``; float32 for values of two bytes, whose sums would lose what each of them has.
     """
+    x, w = _summable(x), _summable(w)
     padded = sliding.padded(x)
     places, batch = sliding.places(padded), x.shape[0]
     if min(places) < 1:
@@ -113,8 +114,9 @@ def transposed(x: Array, w: Array, sliding: Sliding, group: int = 1, extra: Sequ
         extra: how much longer every axis of the answer is at its end.
 
     Returns:
-        ``(N, M, ...)``.
+        ``(N, M, ...)``; float32 for values of two bytes.
     """
+    x, w = _summable(x), _summable(w)
     places, batch, each = x.shape[2:], x.shape[0], w.shape[1]
     longer = tuple(extra) or (0,) * len(places)
     sizes = zip(places, sliding.strides, sliding.reach, longer, strict=True)
@@ -131,7 +133,11 @@ def transposed(x: Array, w: Array, sliding: Sliding, group: int = 1, extra: Sequ
 
 
 def averaged(x: Array, sliding: Sliding, padding_counts: bool) -> Array:
-    """The mean of every window of ``x (N, C, ...)``; padding is a zero among them, or none of them."""
+    """The mean of every window of ``x (N, C, ...)``; padding is a zero among them, or none of them.
+
+    Values of two bytes give float32.
+    """
+    x = _summable(x)
     counts = sliding.padded(np.ones((1, 1, *x.shape[2:]), x.dtype), float(padding_counts))
     return _summed(sliding.padded(x), sliding) / _summed(counts, sliding)
 
@@ -144,6 +150,11 @@ def largest(x: Array, sliding: Sliding) -> Array:
     for _, part in sliding.taps(places):
         np.maximum(y, padded[part], out=y)
     return y
+
+
+def _summable(x: Array) -> Array:
+    """The same in a type that sums of it may be taken in: float16 and bfloat16 in float32."""
+    return x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind in "fV" else x
 
 
 def _summed(padded: Array, sliding: Sliding) -> Array:

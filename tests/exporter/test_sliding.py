@@ -110,3 +110,17 @@ def test_onnxs_own_tests(operator: str) -> None:
             found = evaluator(test.model).run(None, dict(zip(names, inputs, strict=True)))
             for ours, theirs in zip(found, expected, strict=True):
                 np.testing.assert_allclose(ours, theirs, rtol=test.rtol, atol=1e-6, err_msg=name)
+
+
+def test_sums_of_half_precision_are_taken_in_more() -> None:
+    """A thousand taps of float16, summed in float16, would be off in the third digit."""
+    draw = np.random.default_rng(0)
+    x, w = draw.standard_normal((1, 64, 9)).astype(np.float16), draw.standard_normal((4, 64, 9)).astype(np.float16)
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT16, x.shape)
+    weight = helper.make_tensor_value_info("w", TensorProto.FLOAT16, w.shape)
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT16, None)
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "g", [given, weight], [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    (y,) = evaluator(model).run(None, {"x": x, "w": w})
+    exact = np.tensordot(w.astype(np.float64), x.astype(np.float64)[0], 2)
+    assert y.dtype == np.float16 and np.array_equal(y.ravel(), exact.astype(np.float16))
