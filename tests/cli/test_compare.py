@@ -13,7 +13,7 @@ import pytest
 from tests.cli_fakes.tool import copied, exported, quick, run
 from tests.exporter.comparison.test_side import profiled, verified, written
 
-KEYS = {"schema", "verdict", "regression", "regressions", "missing", "allowed", "model", "a", "b", "parity", "latency",
+KEYS = {"schema", "verdict", "exit_code", "strict", "regression", "regressions", "missing", "allowed", "model", "a", "b", "parity", "latency",
         "sizes", "layers", "operators", "versions", "facts", "notes"}  # fmt: skip
 
 
