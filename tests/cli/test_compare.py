@@ -13,8 +13,8 @@ import pytest
 from tests.cli_fakes.tool import copied, exported, quick, run
 from tests.exporter.comparison.test_side import profiled, verified, written
 
-KEYS = {"schema", "verdict", "exit_code", "strict", "regression", "regressions", "missing", "allowed", "model", "a", "b", "parity", "latency",
-        "sizes", "layers", "operators", "versions", "facts", "notes"}  # fmt: skip
+KEYS = {"schema", "verdict", "exit_code", "strict", "regression", "regressions", "missing", "allowed", "model",
+        "a", "b", "parity", "latency", "sizes", "layers", "operators", "versions", "facts", "notes"}  # fmt: skip
 
 
 def of_both(folder: Path, name: str, parity: dict[str, Any], latency: dict[str, Any]) -> str:
