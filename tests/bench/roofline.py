@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from exporter import define
@@ -38,13 +39,14 @@ def _counts(folder: Path) -> Figure:
 
 def _operations(model: str, folder: Path) -> float:
     folder.mkdir(parents=True)
-    torch.backends.mha.set_fastpath_enabled(False)  # what it calls in one piece, the counter does not know
+    # What a processor's attention does in one piece, the counter does not know: it is asked for in products.
+    torch.backends.mha.set_fastpath_enabled(False)
     it = specimen(model, folder)
     counts = json.loads((folder / "model.work.json").read_text())
     inputs = generated_inputs(it.definition, Case("opt", "generated", "normal", it.definition.opt_sizes()))
     # Without gradients altogether: the counter follows modules by hooks on tensors that want one.
     module = define.eager(it.build).requires_grad_(False)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*(torch.from_numpy(inputs[tensor.name]) for tensor in it.definition.inputs))
     return float(2 * sum(count for _, count, *_ in counts.values()) / counter.get_total_flops())
 
