@@ -19,9 +19,10 @@ from exporter.work.roofline import Peaks
 
 # Of a matrix product this large what is not arithmetic is nothing: 2 n^3 operations on 12 n^2 bytes.
 SIZE = 1024
-PRODUCT_SECONDS, COPY_SECONDS, TRY_SECONDS = 1.0, 0.4, 0.02
+PRODUCT_SECONDS, COPY_SECONDS, TRY_SECONDS = 1.0, 0.6, 0.02
 # Bytes that are read and written together. The largest fits no cache of a machine that models are deployed on.
 TOUCHED = (1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28)
+FEWEST = 3  # tries
 TRUSTED_SECONDS = 120.0
 
 
@@ -64,21 +65,27 @@ def _copy(touched: int, threads: int) -> float:
     # So many in a row that handing them to the threads is no part of the figure.
     times = max(1, int(TRY_SECONDS / _best(lambda: np.copyto(copy, first), TRY_SECONDS)))
 
-    def repeated(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    def repeated(pair: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+        """When it began and ended: of threads that have all the cores, one that waits for them would be late."""
         source, into = pair
+        begun = time.perf_counter()
         for _ in range(times):
             np.copyto(into, source)
+        return begun, time.perf_counter()
 
+    spent, until = list[float](), time.perf_counter() + COPY_SECONDS
     with ThreadPoolExecutor(threads) as pool:
-        best = _best(lambda: list(pool.map(repeated, pairs)), COPY_SECONDS)
-    return times * size / best / 1e9
+        while len(spent) < FEWEST or time.perf_counter() < until:
+            begun, ended = zip(*pool.map(repeated, pairs), strict=True)
+            spent.append(max(ended) - min(begun))
+    return times * size / min(spent) / 1e9
 
 
 def _best(work: Callable[[], object], seconds: float) -> float:
-    """The shortest of as many tries as fit, in seconds; three at the least."""
+    """The shortest of as many tries as fit, in seconds."""
     spent: list[float] = []
     until = time.perf_counter() + seconds
-    while len(spent) < 3 or time.perf_counter() < until:
+    while len(spent) < FEWEST or time.perf_counter() < until:
         start = time.perf_counter()
         work()
         spent.append(time.perf_counter() - start)
