@@ -18,8 +18,9 @@ from exporter.manifest import Manifest
 from exporter.manifest.parse import parse
 from exporter.manifest.refusal import Wrong
 from exporter.registry import target
+from exporter.report.judgements import hop_of, result_of, verdict_of
 from exporter.report.reading import MOST_BYTES, Fields, reports
-from exporter.verdict import Hop, Precision, Result, Verdict, worst
+from exporter.verdict import Hop, Result, Verdict, worst
 from exporter.verification import weights_line
 
 EXPORT, VERIFY, PROFILE = "exporter.export/", "exporter.verify/", "exporter.profile/"
@@ -258,7 +259,7 @@ def _timing(report: str, profile: Fields, subject: Fields) -> Timing:
     median, interval = subject.number("median_ms"), subject.interval("interval_ms")
     usable = median is not None and interval is not None and 0 < interval[0] <= median <= interval[1]
     return Timing(
-        _verdict(subject),
+        verdict_of(subject),
         subject.text("reason"),
         Estimate(median, *interval) if usable and median is not None and interval is not None else None,
         subject.count("threads"),
@@ -277,10 +278,10 @@ def floor_of(*timings: Timing) -> float | None:
 
 def _hops(value: Fields) -> list[Hop]:
     hops, results = value.each("hops"), value.each("results")
-    made = [_hop(each) for each in hops]
+    made = [hop_of(each) for each in hops]
     own: list[list[Result]] = [[] for _ in made]
     for each in results:
-        result, asked = _result(each), each.text("precision")
+        result, asked = result_of(each), each.text("precision")
         mark = result.form, result.case, result.output
         for index, hop in enumerate(made):
             # An older report does not say the precision: of two, one comes after the other.
@@ -310,44 +311,13 @@ def _key(hop: Hop) -> Key:
     return hop.hop, hop.target or "", asked
 
 
-def _hop(value: Fields) -> Hop:
-    said = value.fields("precision")
-    precision = Precision(said.text("asked"), said.text("stored"), said.text("ran") or None) if said else None
-    return Hop(
-        value.text("hop"), value.text("target") or None, _verdict(value), value.text("reason") or None, precision
-    )
-
-
-def _result(value: Fields) -> Result:
-    return Result(
-        hop=value.text("hop"),
-        target=value.text("target") or None,
-        form=value.text("form") or None,
-        case=value.text("case"),
-        output=value.text("output"),
-        verdict=_verdict(value),
-        reason=value.text("reason") or None,
-        relative_l2=value.number("relative_l2"),
-        noise=value.number("noise"),
-        amplification=value.number("amplification"),
-        max_abs=value.number("max_abs"),
-        elements=value.count("elements") or 0,
-    )
-
-
-def _verdict(value: Fields) -> Verdict:
-    """The verdict; a word that is none says nothing, which is never success."""
-    said = value.text("verdict")
-    return Verdict(said) if said in {verdict.value for verdict in Verdict} else Verdict.INVALID
-
-
 def _layers(value: Fields) -> list[tuple[Key, dict[str, int]]]:
     """How many layers of each hop ran in each type, over the forms of its artifact."""
     found = []
     for each in value.each("hops"):
         forms = [said for _, said in each.named("facts") if said.counted("layers")]
         if forms and each.text("target"):
-            found.append((_key(_hop(each)), _counts(forms[0], "layers")))
+            found.append((_key(hop_of(each)), _counts(forms[0], "layers")))
     return found
 
 

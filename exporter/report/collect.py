@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from exporter.bundle import Bundle
 from exporter.report import timings
 from exporter.report.examples import gathered
+from exporter.report.judgements import hop_of, result_of
 from exporter.report.reading import Fields, reports
 from exporter.report.values import Judged, Page, Profiled
-from exporter.verdict import Hop, Precision, Result, Verdict
+from exporter.verdict import Result
 
 EXPORT, VERIFY, PROFILE = "exporter.export/", "exporter.verify/", "exporter.profile/"
 ORDER = ("traced", "simplified", "lowered", "compiled")
@@ -72,7 +73,7 @@ def judged_in(report: str, value: Fields) -> list[Judged]:
     results = _by_hop(hops, value.each("results"))
     device = timings.device_of(value)
     return [
-        Judged(_hop(each, own), each.fields("facts"), report, device) for each, own in zip(hops, results, strict=True)
+        Judged(hop_of(each, own), each.fields("facts"), report, device) for each, own in zip(hops, results, strict=True)
     ]
 
 
@@ -81,7 +82,7 @@ def _by_hop(hops: Sequence[Fields], results: Sequence[Fields]) -> list[list[Resu
     own: list[list[Result]] = [[] for _ in hops]
     seen: list[set[tuple[str, str, str]]] = [set() for _ in hops]
     for value in results:
-        result = _result(value)
+        result = result_of(value)
         mark = result.form or "", result.case, result.output
         for index, hop in enumerate(hops):
             asked = value.text("precision")  # an older report does not say it: of two precisions one is after the other
@@ -92,39 +93,6 @@ def _by_hop(hops: Sequence[Fields], results: Sequence[Fields]) -> list[list[Resu
                 seen[index].add(mark)
                 break
     return own
-
-
-def _hop(value: Fields, results: Sequence[Result]) -> Hop:
-    said = value.fields("precision")
-    precision = Precision(said.text("asked"), said.text("stored"), said.text("ran") or None) if said else None
-    return Hop(
-        value.text("hop"), value.text("target") or None, _verdict(value), value.text("reason") or None, precision,
-        tuple(results),
-    )  # fmt: skip
-
-
-def _result(value: Fields) -> Result:
-    return Result(
-        hop=value.text("hop"),
-        target=value.text("target") or None,
-        form=value.text("form") or None,
-        case=value.text("case"),
-        output=value.text("output"),
-        verdict=_verdict(value),
-        reason=value.text("reason") or None,
-        relative_l2=value.number("relative_l2"),
-        noise=value.number("noise"),
-        amplification=value.number("amplification"),
-        max_abs=value.number("max_abs"),
-        elements=value.count("elements") or 0,
-        notes=tuple(value.texts("notes")),
-    )
-
-
-def _verdict(value: Fields) -> Verdict:
-    """The verdict; a word that is none says nothing, which is never success."""
-    said = value.text("verdict")
-    return Verdict(said) if said in {verdict.value for verdict in Verdict} else Verdict.INVALID
 
 
 def _distinct(profiles: Sequence[Profiled]) -> tuple[Profiled, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.bundle import Bundle
-from tests.cli_fakes.tool import copied, exported, quick, run
+from tests.cli_fakes.tool import NOISY, copied, exported, quick, run
 from tests.exporter.report.bundles import Elements, text_of
 
 
@@ -49,6 +49,7 @@ def test_a_profile_that_is_saved_is_shown_with_its_distribution(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not NOISY.is_file(), reason="no real recording: EXPORTER_DATA")
 def test_an_export_keeps_what_its_artifact_gave_and_verify_keeps_it_again(tmp_path: Path) -> None:
     options = ("--no-profile", "--dim", "T=2:63:200")
     bundle = tmp_path / "gtcrn.bundle"
