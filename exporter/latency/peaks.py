@@ -5,6 +5,7 @@ A peak is the best of many tries: whatever disturbs a try only ever makes it slo
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ PRODUCT_SECONDS, COPY_SECONDS, TRY_SECONDS = 1.0, 0.6, 0.02
 # Bytes that are read and written together. The largest fits no cache of a machine that models are deployed on.
 TOUCHED = (1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28)
 FEWEST = 3  # tries
+HUGE_PAGE = 2 << 20
 TRUSTED_SECONDS = 120.0
 
 
@@ -45,7 +47,7 @@ def peaks(threads: int, log_folder: Path) -> Peaks:
 def measured(request: Mapping[str, Any], channel: Channel) -> dict[str, Any]:  # noqa: ARG001  # the shape of a child
     """Child: ``{"gflops": 1e9 operations a second, "gbs": {bytes touched: 1e9 bytes a second}}``."""
     threads = int(request["threads"])
-    return {"gflops": _product(), "gbs": {str(size): _copy(size, threads) for size in TOUCHED}}
+    return {"gflops": _product(), "gbs": {str(size): copies(size, threads) for size in TOUCHED}}
 
 
 def _product() -> float:
@@ -56,10 +58,12 @@ def _product() -> float:
     return 2 * SIZE**3 / best / 1e9
 
 
-def _copy(touched: int, threads: int) -> float:
-    """1e9 bytes a second, read and written, of copies by so many threads at once, at best."""
-    pairs = [(np.ones(touched // 8 // threads, np.float32), np.empty(touched // 8 // threads, np.float32))
-             for _ in range(threads)]  # fmt: skip
+def copies(touched: int, threads: int) -> float:
+    """1e9 bytes a second, read and written, of copies by so many threads at once, at best.
+
+    ``touched`` bytes are read and written by all threads together.
+    """
+    pairs = [(_buffer(touched // 2 // threads), _buffer(touched // 2 // threads)) for _ in range(threads)]
     first, copy = pairs[0]
     size = sum(source.nbytes + into.nbytes for source, into in pairs)
     # So many in a row that handing them to the threads is no part of the figure.
@@ -79,6 +83,20 @@ def _copy(touched: int, threads: int) -> float:
             begun, ended = zip(*pool.map(repeated, pairs), strict=True)
             spent.append(max(ended) - min(begun))
     return times * size / min(spent) / 1e9
+
+
+def _buffer(size: int) -> np.ndarray:
+    """So many bytes, written once, in huge pages where the system has them: a tenth faster than small ones."""
+    whole = np.empty(size + HUGE_PAGE, np.uint8)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        # Python's own default is shared memory, which has small pages only.
+        memory = mmap.mmap(-1, whole.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        whole = np.frombuffer(memory, np.uint8)
+    begin = -whole.ctypes.data % HUGE_PAGE
+    made = whole[begin : begin + size]
+    made.fill(1)
+    return made
 
 
 def _best(work: Callable[[], object], seconds: float) -> float:
