@@ -88,10 +88,11 @@ def _target_class(name: str) -> type[Target]:
         found: type[Target] = joined.load()
         return found
     module = _load("targets", name.replace("-", "_"))
-    classes = [
+    classes: list[type[Target]] = [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Target) and value.__module__ == module.__name__
+        # Asked of its type: in Python 3.10 `isinstance` takes an alias such as list[int] for a class.
+        if issubclass(type(value), type) and issubclass(value, Target) and value.__module__ == module.__name__
     ]
     if len(classes) != 1:
         raise TypeError(f"the file must hold exactly one Target class, and holds {len(classes)}")

@@ -274,8 +274,9 @@ def test_a_graph_lowered_in_silence_is_caught(it: Specimen, target: str, kind: i
         hop = edited(it, target, graphs, tmp_path)
     except Exception:  # the runtime has no such Cast: a refusal is as good
         return
-    if target == "openvino" and kind == TensorProto.FLOAT16:
-        # Asked for f32, OpenVINO removes pairs of casts to f16: the artifact is right again, to the last digits.
+    if target == "openvino":
+        # Asked for f32, OpenVINO removes pairs of casts to f16, and to bf16 where the processor has none: the artifact is
+        # right again, to the last digits.
         clean = it.verify(target, cases=quick(it)).worst_result
         worst = hop.worst_result
         assert clean and worst and (hop.verdict is Verdict.FAIL or worst.amplification < 2 * clean.amplification)
