@@ -50,6 +50,7 @@ def _load(folder: str, name: str) -> ModuleType:
     return importlib.import_module(f"{package}.{name}")
 
 
+@cache
 def _entry_points(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=group)}
 

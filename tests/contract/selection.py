@@ -39,6 +39,7 @@ def every_model_thoroughly() -> list[Any]:
     return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in registry.model_names()]
 
 
+@cache
 def _lightest_of_each_family() -> list[str]:
     lightest: dict[tuple[str, bool], str] = {}
     for name in registry.model_names():

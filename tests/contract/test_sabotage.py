@@ -275,7 +275,7 @@ def test_a_graph_lowered_in_silence_is_caught(it: Specimen, target: str, kind: i
     except Exception:  # the runtime has no such Cast: a refusal is as good
         return
     if target == "openvino":
-        # Asked for f32, OpenVINO removes pairs of casts to f16, and to bf16 where the processor has none: the artifact is
+        # Asked for f32, OpenVINO removes pairs of casts to f16, and to bf16 on a processor without it: the artifact is
         # right again, to the last digits.
         clean = it.verify(target, cases=quick(it)).worst_result
         worst = hop.worst_result
