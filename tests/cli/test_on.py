@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import xml.etree.ElementTree as Xml
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +163,39 @@ def test_two_users_wait_for_each_other(server: Server, bundle: Path, tmp_path: P
     second = on(server, "verify", bundle, "--target", "mobile", cwd=tmp_path)
     assert second.code == 0 and "wait ..." in second.err.splitlines(), second
     assert first.wait() == 0
+
+
+@pytest.fixture(scope="module")
+def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter of Python 3.10 with a device's packages, in the last versions that there are for it."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [*versions.glob("3.10.*/bin/python3.10"), *map(Path, filter(None, [shutil.which("python3.10")]))]
+    if not found:
+        pytest.skip("no Python 3.10 here: python3.10 on the path, or one of pyenv's")
+    made = tmp_path_factory.mktemp("oldest") / "bin" / "python"
+    subprocess.run([found[0], "-m", "venv", made.parents[1]], check=True)
+    packages = ("numpy", "polygraphy>=0.53,<0.54", "safetensors", "onnxruntime", "openvino")
+    subprocess.run([made, "-m", "pip", "install", "-q", *packages], check=True)
+    return made
+
+
+@pytest.mark.slow
+def test_python_3_10_is_enough(server: Server, bundle: Path, oldest: Path, tmp_path: Path) -> None:
+    address = f"{server.address.partition('?')[0]}?python={oldest}"
+    there_too = partial(run, cwd=tmp_path, env=server.here)
+    looked = there_too("doctor", "--on", address, "--json")
+    problems = looked.json["problems"]
+    assert looked.json["machine"]["python"].startswith("3.10.") and not any("broken" in text for text in problems)
+    assert not any(text.startswith(("mobile", "openvino")) for text in problems), problems
+    assert there_too("verify", bundle, "--on", address).code == 0
+    made = there_too("compile", bundle, "--target", "openvino", "--on", address)
+    assert made.code == 0, made
+    found = there_too("profile", bundle, "--on", address, "--seconds", 2, "--layers", "--json")
+    assert found.code == 0, found
+    assert all(subject["median_ms"] > 0 for subject in found.json["subjects"] if subject["name"] != "eager")
+    np.savez(tmp_path / "in.npz", x=np.ones((3, 4), np.float32))
+    given = there_too("run", bundle, "in.npz", "--target", "mobile", "-o", "out.npz", "--on", address)
+    assert given.code == 0 and files.read(tmp_path / "out.npz")["y"].size, given
 
 
 def test_looking_at_a_device_that_is_none(tmp_path: Path) -> None:
