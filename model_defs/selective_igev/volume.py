@@ -69,10 +69,11 @@ def taps(volume: Tensor, position: Tensor) -> Tensor:
     fraction = position - base
     steps = torch.arange(-RADIUS, RADIUS + 2, dtype=position.dtype, device=position.device)
     wanted = base + steps.view(-1, 1, 1)
-    inside = ((wanted >= 0) & (wanted <= last)).to(volume.dtype)
+    inside = (wanted >= 0) & (wanted <= last)
     index = wanted.clamp(0, last).to(torch.int64)
     index = index.expand(-1, volume.shape[1], -1, -1, -1) if several else index
-    found = volume.gather(volume.dim() - 3, index) * inside
+    # Chosen, not multiplied: OpenVINO 2026.4 on arm64 makes whole numbers of what a comparison is multiplied with.
+    found = torch.where(inside, volume.gather(volume.dim() - 3, index), 0.0)
     return found[..., :-1, :, :] * (1 - fraction) + found[..., 1:, :, :] * fraction
 
 

@@ -90,8 +90,8 @@ class GatherLookup(nn.Module):
         reach = torch.arange(-RADIUS, RADIUS + 2, dtype=position.dtype, device=position.device)
         wanted, last = base + reach, likeness.shape[-1] - 1
         index = wanted.clamp(0, last)
-        inside = (index == wanted).to(likeness.dtype)
-        found = likeness.gather(-1, index.to(torch.int64)) * inside
+        # Chosen, not multiplied: OpenVINO 2026.4 on arm64 makes whole numbers of what a comparison is multiplied with.
+        found = torch.where(index == wanted, likeness.gather(-1, index.to(torch.int64)), 0.0)
         return found[..., :-1] * (1 - fraction) + found[..., 1:] * fraction
 
 

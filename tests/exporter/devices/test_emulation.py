@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from exporter.devices import commands, emulation
 from exporter.devices.device import found
@@ -122,3 +124,34 @@ def test_an_artifact_computes_the_same_on_arm64(target: str, tmp_path: Path) -> 
     value = run("verify", bundle, "--target", target, "--on", "arm64", "--json", patience=900).json
     assert value["verdict"] == "PASS" and value["device"]["emulated"].startswith(emulation.CORE)
     assert value["device"]["kernel"].endswith("aarch64")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _machine(), reason="no arm64 machine: make arm64")
+@pytest.mark.parametrize("way", [
+    "chosen",
+    pytest.param("multiplied", marks=pytest.mark.xfail(
+        strict=True, reason="OpenVINO 2026.4.1 on arm64 turns what a comparison is multiplied with into 8 bits")),
+])  # fmt: skip
+def test_what_a_comparison_lets_through(way: str, tmp_path: Path) -> None:
+    last = {
+        "chosen": [helper.make_node("Where", ["same", "x", "zero"], ["y"])],
+        "multiplied": [
+            helper.make_node("Cast", ["same"], ["factor"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["x", "factor"], ["y"]),
+        ],
+    }[way]
+    graph = helper.make_graph(
+        [helper.make_node("Floor", ["x"], ["down"]), helper.make_node("Max", ["down", "zero"], ["up"]),
+         helper.make_node("Equal", ["down", "up"], ["same"]), *last],
+        "graph", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, 10])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4, 10])],
+        [helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "m.onnx")
+    made = run("openvino", "m.onnx", "-o", "m.bundle", "--no-profile", "--dim", "N=1:2:5", cwd=tmp_path)
+    assert made.code == 0, made
+    value = run(
+        "verify", "m.bundle", "--target", "openvino", "--on", "arm64", "--json", patience=900, cwd=tmp_path
+    ).json
+    assert value["verdict"] == "PASS", value
