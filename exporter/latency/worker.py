@@ -19,15 +19,14 @@ import gc
 import hashlib
 import math
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from exporter.errors import Incomplete, Refused
+from exporter.errors import Incomplete
 from exporter.latency.clock import (
     PROCESSOR,
     WALL,
@@ -39,16 +38,11 @@ from exporter.latency.clock import (
     time_each,
     time_total,
 )
-from exporter.target import DeviceCall, Layer
-
-if TYPE_CHECKING:
-    from polygraphy.backend.base import BaseRunner
-
-Arrays = Mapping[str, np.ndarray]
+from exporter.latency.eager import open_eager
+from exporter.latency.opened import Arrays, Opened, open_artifact
+from exporter.target import DeviceCall
 
 INPUT, REFERENCE, UNDECIDED = "input/", "reference/", "undecided/"
-# Enough for a median of each layer; layers are looked at, not compared.
-LAYER_RUNS = 20
 # A model of microseconds would fill a message with its warm-up; every k-th call is record enough.
 WARM_RECORD = 2000
 
@@ -63,28 +57,6 @@ class Channel(Protocol):
         """The next JSON value, None when no more will come."""
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A subject that is loaded.
-
-    Attributes:
-        first: one run the plain way, as an application's first would be.
-        bind: gives the call that is timed, on buffers made beforehand; nothing of ours is inside it.
-        arrays: what a call returned, as named arrays; never inside the clock.
-        spoil: overwrites what a call returned where the next call must write it anew, so that a call that computes
-            nothing cannot pass off the last answer as its own.
-        facts: what ran.
-        close: gives everything back.
-    """
-
-    first: Callable[[], Any]
-    bind: Callable[[], Callable[[], Any]]
-    arrays: Callable[[Any], Arrays]
-    spoil: Callable[[Any], None]
-    facts: Callable[[], dict[str, Any]]
-    close: Callable[[], None]
-
-
 def artifact(request: Mapping[str, Any], channel: Channel) -> None:
     """Times a compiled artifact.
 
@@ -95,7 +67,7 @@ def artifact(request: Mapping[str, Any], channel: Channel) -> None:
             hangs on rounding, where they are not the case's own; optional ``layers``, whether to time those as well.
         channel: the conversation with the parent.
     """
-    serve(_opened_artifact, request, channel)
+    serve(open_artifact, request, channel)
 
 
 def eager(request: Mapping[str, Any], channel: Channel) -> None:
@@ -111,7 +83,7 @@ def eager(request: Mapping[str, Any], channel: Channel) -> None:
 
     if importlib.util.find_spec("torch") is None:
         raise Incomplete("torch-absent", "torch absent", next="pip install '.[trace]' in a checkout of exporter")
-    serve(_opened_eager, request, channel)
+    serve(open_eager, request, channel)
 
 
 def serve(
@@ -322,194 +294,3 @@ def tensors(path: str, prefix: str) -> dict[str, np.ndarray]:
     with safe_open(path, framework="numpy") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (no mapping)
         return {name[len(prefix) :]: np.array(file.get_tensor(name)) for name in names}
-
-
-def _opened_artifact(request: Mapping[str, Any], feeds: Arrays) -> Opened:
-    """Opens through the target alone; loading ends when the runner is active."""
-    from exporter import program
-    from exporter.parity.worker import unpacked
-    from exporter.registry import target
-    from exporter.target import Options
-
-    options = Options(**{**request["options"], "threads": request["threads"]})
-    runtime = target(request["target"])
-    steps = program.Program.from_json(request["program"])
-    runner = program.open_artifact(runtime, steps, unpacked(request["artifact"]), options, request.get("form"))
-    runner.activate()
-
-    def first() -> Any:
-        return runner.infer(dict(feeds), check_inputs=False)
-
-    def bind() -> Callable[[], Any]:
-        return program.timer(runtime, runner, feeds)
-
-    def facts() -> dict[str, Any]:
-        ran = program.ran(runtime, runner)
-        found: dict[str, Any] = {
-            "precision": ran.precision,
-            "layers": dict(ran.layers),
-            "providers": dict(ran.providers),
-        }
-        if request.get("layers"):
-            found["layer_times"] = _layer_times(program.layers(runtime, runner, feeds, LAYER_RUNS))
-        return found
-
-    return Opened(first, bind, _arrays, lambda last: _spoil(last, feeds), facts, lambda: _deactivated(runner))
-
-
-def _layer_times(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """The slowest first: what there is to gain stands on top."""
-    return [layer.__dict__ | {"nodes": list(layer.nodes)} for layer in sorted(layers, key=lambda layer: -layer.ns)]
-
-
-def _arrays(last: Any) -> Arrays:
-    return last.outputs() if isinstance(last, DeviceCall) else dict(last)
-
-
-def _spoil(last: Any, feeds: Arrays) -> None:
-    if isinstance(last, DeviceCall):
-        last.spoil()
-    else:
-        spoil(last, feeds)
-
-
-def _deactivated(runner: BaseRunner) -> None:
-    runner.deactivate()
-
-
-def spoil(arrays: Arrays, feeds: Arrays) -> None:
-    """Fills a runtime's own output buffers with what no right answer holds; inputs are left alone."""
-    for array in arrays.values():
-        if not array.flags.writeable or any(np.may_share_memory(array, feed) for feed in feeds.values()):
-            continue
-        if array.dtype.kind == "f":
-            array.fill(np.nan)
-        elif array.dtype.kind in "iu":
-            array.fill(np.iinfo(array.dtype).max)
-
-
-def _opened_eager(request: Mapping[str, Any], feeds: Arrays) -> Opened:
-    """Rebuilds the model; loading includes the import of PyTorch, as it does for whoever runs it."""
-    import torch
-
-    from exporter.define import eager as built
-
-    device = torch.device(request.get("device", "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise Incomplete("torch-absent", "torch here cannot use the GPU", next="install a build of torch with CUDA")
-    torch.set_num_threads(request["threads"])
-    _set_tf32(bool(request.get("tf32", False)))
-    dtype = _eager_dtype(request.get("precision", "fp32"))
-    module = built(request["build"]).to(device=device, dtype=dtype)
-    inputs = [_placed(torch.from_numpy(feeds[name]), device, dtype) for name in request["inputs"]]
-    counts = {name: int(feeds[name]) for name in request.get("repeats", [])}
-    names = list(request["outputs"])
-
-    @torch.inference_mode()
-    def call() -> Any:
-        return module(*inputs, **counts)
-
-    def facts() -> dict[str, Any]:
-        kinds = sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters()})
-        return {"precision": "+".join(_short(kind) for kind in kinds) or "fp32", "layers": {}, "providers": {}}
-
-    if device.type == "cuda":
-        timed = _CudaCall(call, inputs, names)
-        return Opened(timed, lambda: timed, _arrays, lambda last: last.spoil(), facts, lambda: None)
-    # Eager returns tensors of its own making, which may be views of its inputs or weights: never write into them.
-    return Opened(call, lambda: call, lambda last: _named(last, names), lambda _: None, facts, lambda: None)
-
-
-class _CudaCall(DeviceCall):
-    """Eager on a GPU, timed as a compiled artifact there is: between two events of one stream, copies apart."""
-
-    def __init__(self, call: Callable[[], Any], inputs: Sequence[Any], names: Sequence[str]) -> None:
-        import torch
-
-        self._call, self._inputs, self._names, self._last = call, inputs, names, None
-        self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-
-    def __call__(self) -> _CudaCall:
-        self._start.record()
-        self._last = self._call()
-        self._end.record()
-        self._end.synchronize()  # a launch is not a result
-        return self
-
-    def elapsed_ns(self) -> float:
-        return float(self._start.elapsed_time(self._end)) * 1e6
-
-    def copies_ns(self) -> tuple[float, float]:
-        hosts = [tensor.cpu().pin_memory() for tensor in self._inputs]
-        outputs = _flat(self._last)
-        return (
-            self._timed(lambda: [host.to(tensor.device) for host, tensor in zip(hosts, self._inputs, strict=True)]),
-            self._timed(lambda: [tensor.cpu() for tensor in outputs]),
-        )
-
-    def _timed(self, work: Callable[[], Any]) -> float:
-        self._start.record()
-        work()
-        self._end.record()
-        self._end.synchronize()
-        return self.elapsed_ns()
-
-    def outputs(self) -> Arrays:
-        return _named(self._last, self._names)
-
-    def spoil(self) -> None:
-        """Nothing: eager returns tensors of its own making, which may be views of its inputs or weights."""
-
-
-def _eager_dtype(precision: str) -> Any:
-    import torch
-
-    known = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-    if precision not in known:
-        raise Refused(
-            "eager-precision",
-            f"eager PyTorch cannot be timed in {precision}",
-            why=f"it is timed in one of {', '.join(known)}",
-            next="profile with --precision fp32, or leave the eager subject out",
-        )
-    return known[precision]
-
-
-def _short(kind: str) -> str:
-    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}.get(kind, kind)
-
-
-def _set_tf32(allowed: bool) -> None:
-    """The same arithmetic as the target's: TF32 is a precision of its own."""
-    import torch
-
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
-
-
-def _placed(tensor: Any, device: Any, dtype: Any) -> Any:
-    return tensor.to(device=device, dtype=dtype) if tensor.is_floating_point() else tensor.to(device)
-
-
-def _named(outputs: Any, names: Sequence[str]) -> Arrays:
-    """What a module returned, as arrays under the definition's names."""
-    flat = _flat(outputs)
-    if len(flat) != len(names):
-        # Cutting the longer one would drop an output unseen; naming none of them makes the check fail on all.
-        return {}
-    return {name: _array(tensor) for name, tensor in zip(names, flat, strict=True)}
-
-
-def _flat(outputs: Any) -> list[Any]:
-    """Nested dicts, tuples and lists of tensors, in order."""
-    if isinstance(outputs, Mapping):
-        outputs = list(outputs.values())
-    if not isinstance(outputs, (tuple, list)):
-        return [outputs]
-    return [tensor for part in outputs for tensor in _flat(part)]
-
-
-def _array(tensor: Any) -> np.ndarray:
-    wide = tensor.double() if tensor.is_floating_point() else tensor
-    array: np.ndarray = wide.cpu().numpy()
-    return array

@@ -33,7 +33,7 @@ TORCH = {
     "decisions.py",
     "define.py",
     "checkpoint.py",
-    "latency/worker.py",
+    "latency/eager.py",
     "diagnose/eager.py",
     *(f"models/{name}.py" for name in ("call", "dependencies", "derive", "graphs", "own", "program", "tables")),
 }

@@ -13,9 +13,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from exporter.errors import Incomplete, Refused
-from exporter.latency import worker
+from exporter.latency import eager, worker
 from exporter.latency.clock import PROCESSOR, WALL
-from exporter.latency.worker import Opened, Session, judged, relative_l2
+from exporter.latency.opened import Opened, spoil
+from exporter.latency.worker import Session, judged, relative_l2
 
 REFERENCE = {"y": np.array([1.0, -2.0, 3.0])}
 ALLOWED = {"y": 1e-5}
@@ -50,9 +51,7 @@ class Model:
         return {"y": self.buffer}
 
     def opened(self, feeds: Mapping[str, np.ndarray]) -> Opened:
-        return Opened(
-            self, lambda: self, dict, lambda last: worker.spoil(last, feeds), lambda: {"precision": "fp32"}, list
-        )
+        return Opened(self, lambda: self, dict, lambda last: spoil(last, feeds), lambda: {"precision": "fp32"}, list)
 
 
 class Conversation:
@@ -166,7 +165,7 @@ def test_inputs_that_the_call_writes_into_are_named(clock: FakeClock) -> None:
         feeds["x"] += 1
         return {"y": feeds["x"]}
 
-    opened = Opened(call, lambda: call, dict, lambda last: worker.spoil(last, feeds), dict, list)
+    opened = Opened(call, lambda: call, dict, lambda last: spoil(last, feeds), dict, list)
     checked = made(opened, feeds, clock).check()
     assert "writes into its own inputs" in checked["reason"]
 
@@ -175,7 +174,7 @@ def test_inputs_and_what_cannot_be_written_are_not_spoilt() -> None:
     feed, fixed = np.ones(4), np.ones(2)
     fixed.flags.writeable = False
     arrays = {"alias": feed[1:3], "fixed": fixed, "float": np.ones(2, np.float16), "int": np.ones(2, np.int64)}
-    worker.spoil(arrays, {"x": feed})
+    spoil(arrays, {"x": feed})
     assert np.all(feed == 1)
     assert np.all(fixed == 1)
     assert np.all(np.isnan(arrays["float"]))
@@ -316,4 +315,4 @@ def test_without_torch_eager_is_absent_not_broken(tensors: str, monkeypatch: pyt
 
 
 def test_nested_outputs_are_flat() -> None:
-    assert worker._flat((1, [2, (3,)], 4)) == [1, 2, 3, 4]
+    assert eager._flat((1, [2, (3,)], 4)) == [1, 2, 3, 4]
