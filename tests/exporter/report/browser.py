@@ -11,6 +11,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -140,7 +141,7 @@ def browser() -> Iterator[Browser]:
         raise FileNotFoundError(f"none of {', '.join(NAMES)}")
     to_it, from_us = os.pipe()
     from_it, to_us = os.pipe()
-    with tempfile.TemporaryDirectory(prefix="exporter-chromium-") as folder:
+    with tempfile.TemporaryDirectory(prefix="exporter-chromium-", ignore_cleanup_errors=True) as folder:
         words = [program, *FLAGS, f"--user-data-dir={folder}/profile"]
         child = subprocess.Popen(
             [sys.executable, "-c", HAND_OVER, str(to_it), str(to_us), *words], pass_fds=(to_it, to_us),
@@ -158,5 +159,7 @@ def browser() -> Iterator[Browser]:
             if child.poll() is None:
                 child.kill()
                 child.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # its helpers, which still write into the folder
             os.close(from_us)
             os.close(from_it)
