@@ -210,11 +210,16 @@ def profiled(value: Event) -> None:
     for ratio in value["ratios"]:
         low, high = ratio["interval"]
         out.print(
-            f"  {escape(ratio['of'])} takes {ratio['median']:.2f}x ({low:.2f} to {high:.2f}) the time of "
+            f"  {escape(ratio['of'])} takes {_times(ratio['median'])}x ({_times(low)} to {_times(high)}) the time of "
             f"{escape(ratio['to'])}: {ratio['conclusion']}"
             + ("" if value["stability"] == "STABLE" else f" ({value['stability']}: its size is uncertain)")
         )
     _warnings(value)
+
+
+def _times(ratio: float) -> str:
+    """Two decimals, or two digits where those would say nothing: a hundredth is not 0.00."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def _warnings(value: Event) -> None:
