@@ -44,6 +44,7 @@ from exporter.target import (
 
 from ._mobile import imported as printed
 from ._mobile.quantise import quantised, small
+from ._processor import SEVEN_BITS, saturates
 
 PROVIDER = "CPUExecutionProvider"
 # Of a plain graph: one with signed values between its scales, as TensorRT wants them, is computed in eight bits on
@@ -139,10 +140,10 @@ done
 
     def compile(self, graph: Graph, options: Options, folder: Path, progress: Progress = silent) -> Artifact:
         portable = Graph(folder / "model.onnx")
-        left = dict[str, str]()
+        left, narrow = dict[str, str](), options.way == QUANTISED and saturates()
         if options.way == QUANTISED:
             progress("taking scales", 0, 0)
-            left = quantised(graph, options.calibration_files, options.kept, portable.path)
+            left = quantised(graph, options.calibration_files, options.kept, portable.path, narrow=narrow)
             small(portable, portable, graph)
         elif options.way == STORED:
             if not small(graph, portable, graph):
@@ -157,7 +158,7 @@ done
             portable = graph.copied(portable.path)
         report = folder / "mobile-usability.txt"
         report.write_text(_usability(portable), encoding="utf-8")
-        files, advice = portable.roles, _advice(graph, options)
+        files, advice = portable.roles, _advice(graph, options) + [SEVEN_BITS] * narrow
         if "data" in files:
             advice.append(IN_TWO)
         else:

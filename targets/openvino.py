@@ -38,6 +38,7 @@ from exporter.target import (
 from ._openvino.model import input_name, read
 from ._openvino.quantise import not_quantised, quantised
 from ._openvino.runner import FLOATS, HINTS, OpenVINORunner, hint
+from ._processor import SEVEN_BITS, saturates
 
 
 class OpenVINO(Target):
@@ -114,7 +115,7 @@ const float* result = request.get_tensor("{output}").data<float>();
         model, left = read(graph.path), dict[str, str]()
         if options.way in OWN_SCALES:
             progress("taking scales", 0, 0)
-            model = quantised(model, options)
+            model = quantised(model, options, saturates())
             left = not_quantised(model)
         if options.shapes:
             inputs = {input_name(port) for port in model.inputs}
@@ -123,7 +124,8 @@ const float* result = request.get_tensor("{output}").data<float>();
         ov.save_model(model, str(path), compress_to_fp16=False)
         files = {"xml": path, "bin": path.with_suffix(".bin")}
         stored = options.precision if options.way in {TYPES, *OWN_SCALES} else "fp32"
-        return Artifact(options.precision, files, ("xml",), {"openvino": version("openvino")}, stored, left=left)
+        advice = (SEVEN_BITS,) if options.way in OWN_SCALES and saturates() else ()
+        return Artifact(options.precision, files, ("xml",), {"openvino": version("openvino")}, stored, advice, left)
 
     def open(self, artifact: Artifact, options: Options, form: str | None = None) -> BaseRunner:
         return OpenVINORunner(artifact.files["xml"], artifact.files["bin"], options)

@@ -29,7 +29,13 @@ LARGEST = 127
 
 
 def quantised(
-    graph: Graph, calibration: Sequence[str], kept: Sequence[str], output: Path, symmetric: bool = False
+    graph: Graph,
+    calibration: Sequence[str],
+    kept: Sequence[str],
+    output: Path,
+    *,
+    symmetric: bool = False,
+    narrow: bool = False,
 ) -> dict[str, str]:
     """Writes the graph with scales for int8; returns the products that are left in float32, with the reason.
 
@@ -39,6 +45,7 @@ def quantised(
         kept: the nodes that are not to compute in int8.
         output: the file to write.
         symmetric: whether values have no zero points either, as TensorRT wants them.
+        narrow: whether weights get seven bits, for processors that cut off sums of products of eight.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -56,7 +63,8 @@ def quantised(
     quantize_static(
         str(graph.path), str(output), Feeds(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=values, weight_type=QuantType.QInt8, op_types_to_quantize=list(PRODUCTS),
-        nodes_to_exclude=list(kept), extra_options=more, use_external_data_format=len(graph.files) > 1,
+        nodes_to_exclude=list(kept), extra_options=more, reduce_range=narrow,
+        use_external_data_format=len(graph.files) > 1,
     )  # fmt: skip
     model = Graph(output).linked()
     scaled = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}

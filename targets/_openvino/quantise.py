@@ -19,8 +19,11 @@ PRODUCTS = frozenset({"Convolution", "ConvolutionBackpropData", "GRUSequence", "
 MOVING = frozenset({"Concat", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze", "VariadicSplit"})
 
 
-def quantised(model: Any, options: Options) -> Any:
-    """The model with scales for int8 taken by NNCF from what its graph is given on calibration inputs."""
+def quantised(model: Any, options: Options, narrow: bool = False) -> Any:
+    """The model with scales for int8 taken by NNCF from what its graph is given on calibration inputs.
+
+    ``narrow``: weights get seven bits, for processors that cut off sums of products of eight.
+    """
     import nncf
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
@@ -45,7 +48,9 @@ def quantised(model: Any, options: Options) -> Any:
             model_type=nncf.ModelType.TRANSFORMER if attends else None,
             ignored_scope=nncf.IgnoredScope(names=kept, types=between, validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                smooth_quant_alphas=plain, activations_range_estimator_params=ranges
+                smooth_quant_alphas=plain,
+                activations_range_estimator_params=ranges,
+                overflow_fix=nncf.OverflowFix.ENABLE if narrow else None,
             ),
         )
 
