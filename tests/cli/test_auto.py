@@ -36,6 +36,7 @@ def test_what_is_over_the_budget_is_not_taken_however_fast(tmp_path: Path) -> No
     assert "int8: normal" in said and "26.8 dB below the output; 30 dB were asked for" in said
 
 
+@pytest.mark.slow
 def test_a_budget_that_nothing_meets_ends_with_1_and_the_best_that_was_found(tmp_path: Path) -> None:
     words = ("fake-choices", "tiny", "--precision", "auto", "--budget", "snr:290", "-o", "it.bundle", "--json")
     made = run(*words, cwd=tmp_path, env=SPEEDS)

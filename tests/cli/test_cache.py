@@ -94,6 +94,7 @@ def test_a_graph_in_two_files_comes_with_both(user: User) -> None:
     assert [name for name in same if name.startswith("graphs/traced") and name.endswith(".onnx.data")]
 
 
+@pytest.mark.slow
 def test_another_target_in_another_bundle(user: User) -> None:
     assert reused(user.export("second.bundle", target="mobile")) == set(GRAPH)
     said = user.run("mobile", "tiny", "-o", "third.bundle", "--no-profile")

@@ -44,6 +44,7 @@ def test_an_artifact_that_got_worse_is_1(tmp_path: Path) -> None:
     assert quick("compare", b, a, cwd=tmp_path).code == 0, "the other way round it got better"
 
 
+@pytest.mark.slow
 def test_a_real_artifact_that_got_worse_is_1(tmp_path: Path) -> None:
     """One bundle holds two targets, the other lost one: its results vanished."""
     both = Path(shutil.copytree(exported("tiny", "fake-good", "onnx-reference"), tmp_path / "both.bundle"))

@@ -48,6 +48,7 @@ def test_a_bundle_never_says_which_code_to_run(here: Path) -> None:
     assert eager["median_ms"]
 
 
+@pytest.mark.slow
 def test_new_samples_are_judged_where_the_code_is(here: Path) -> None:
     import numpy as np
 
@@ -60,6 +61,7 @@ def test_new_samples_are_judged_where_the_code_is(here: Path) -> None:
     other.refused("example-failed")
 
 
+@pytest.mark.slow
 def test_inputs_from_a_sample(here: Path) -> None:
     import numpy as np
 

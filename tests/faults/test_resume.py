@@ -61,6 +61,7 @@ def test_killed_when_a_stage_began_the_ones_before_it_are_taken(
     assert [found[stage] for stage in STAGES] == [index < done for index in range(len(STAGES))]
 
 
+@pytest.mark.slow
 def test_killed_while_one_of_two_stages_is_done(tmp_path: Path, env: dict[str, str | None]) -> None:
     """``trace`` and ``reference`` run at the same time: each is kept as soon as it is done."""
     bundle, kept = tmp_path / "tiny.bundle", tmp_path / "cache" / "exporter" / "stages"
