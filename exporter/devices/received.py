@@ -49,7 +49,7 @@ SHARES = {"operator": {"*": NUMBER}, "module": {"*": NUMBER}}
 WHOLE = {"flops": int, "bytes": int, "gflops": NUMBER, "gbs": NUMBER, "of_limit": MAYBE, "bound": TEXT,
          "layers_without_limit": int}  # fmt: skip
 SUBJECT |= {"layer_times?": [LAYER], "shares?": SHARES, "roofline?": WHOLE}
-PEAKS = {"gflops_fp32": NUMBER, "copies": [{"bytes": int, "gbs": NUMBER}], "threads": int}
+PEAKS = {"gflops": {"*": NUMBER}, "copies": [{"bytes": int, "gbs": NUMBER}], "threads": int}
 ENERGY = {"source": str, "idle_watts": MAYBE, "watts": NUMBER, "joules": NUMBER, "above_idle": MAYBE}
 SUSTAINED = {"subject": str, "verdict": WORD, "reason": TEXT, "seconds": NUMBER, "runs": int,
              "windows": [Row(NUMBER, NUMBER)], "moments": [Row(NUMBER, MAYBE, MAYBE)], "ratio": MAYBE,

@@ -135,7 +135,8 @@ def timed(
         for device in devices
     ]
     on_cpu = any(subject.device == "cpu" for subject in artifacts)
-    found = measure([*eager, *artifacts], peaks=partial(_peaks, stages) if extras.layers and on_cpu else None)
+    infos = [manifest.targets[key] for key in keys]
+    found = measure([*eager, *artifacts], peaks=partial(_peaks, stages, infos) if extras.layers and on_cpu else None)
     return replace(found, sustained=_sustained(artifacts, extras.sustain_seconds, seed, threads, stages))
 
 
@@ -168,11 +169,18 @@ def _sustained(
     )  # fmt: skip
 
 
-def _peaks(stages: Stages, threads: int) -> Peaks:
+def _peaks(stages: Stages, infos: Sequence[TargetInfo], threads: int) -> Peaks:
     from exporter.latency.peaks import peaks
+    from exporter.latency.products import products_of
 
     stages.progress("profile", {"what": "what this machine reaches at best"})
-    return peaks(threads, stages.folder)
+    return peaks(threads, stages.folder, products_of([info for info in infos if _on_cpu(info)]))
+
+
+def _on_cpu(info: TargetInfo) -> bool:
+    """Whether an artifact can be timed here, on the processor whose peaks are measured."""
+    target = registry.target(info.target)
+    return info.status == "compiled" and target.device == "cpu" and target.available().present
 
 
 def _multiplied(artifacts: Sequence[Subject], device: str) -> str:

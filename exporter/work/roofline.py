@@ -28,12 +28,13 @@ class Peaks:
     """What this machine was measured to reach, with as many threads as the subjects have.
 
     Attributes:
-        gflops: float32 matrix products, 1e9 operations a second (a multiplication and an addition are two).
+        gflops: products, 1e9 operations a second (a multiplication and an addition are two), by the type of what is
+            multiplied; float32 always, others where something ran in them.
         gbs: copies, 1e9 bytes a second (read and written bytes both count), by the bytes that are worked on.
         threads: with how many threads.
     """
 
-    gflops: float
+    gflops: Mapping[str, float]
     gbs: Mapping[int, float]
     threads: int
 
@@ -50,7 +51,7 @@ class Peaks:
     def as_json(self) -> dict[str, Any]:
         """The peaks as ``--json`` prints them."""
         speeds = [{"bytes": size, "gbs": speed} for size, speed in sorted(self.gbs.items())]
-        return {"gflops_fp32": self.gflops, "gbs": self.memory, "copies": speeds, "threads": self.threads}
+        return {"gflops": dict(self.gflops), "gbs": self.memory, "copies": speeds, "threads": self.threads}
 
 
 @dataclass(frozen=True)
@@ -83,17 +84,20 @@ class Load:
         """1e9 bytes a second."""
         return self.bytes / self.ns if self.bytes and self.ns else None
 
+    def best(self, peaks: Peaks) -> float | None:
+        """1e9 operations a second that this machine reaches in its type, where that was measured."""
+        return peaks.gflops.get(self.precision or "fp32")
+
     def limit(self, peaks: Peaks) -> tuple[float, str] | None:
         """The nanoseconds it cannot go below, and what binds it; None where that is not known.
 
-        Arithmetic in a lower precision has no measured peak: only what memory alone allows is said of it.
+        Of arithmetic in a type that has no measured peak, nothing is known.
         """
-        if not self.bytes:
+        best = self.best(peaks)
+        if not self.bytes or (self.flops and best is None):
             return None
         moving = self.bytes / peaks.speed(self.bytes)
-        if self.precision not in ("", "fp32") and self.flops:
-            return None
-        computing = self.flops / peaks.gflops
+        computing = self.flops / best if best else 0.0
         return (computing, COMPUTE) if computing > moving else (moving, MEMORY)
 
     def as_json(self, peaks: Peaks) -> dict[str, Any]:

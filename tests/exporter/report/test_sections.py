@@ -212,10 +212,10 @@ def test_a_layer_is_held_against_what_the_machine_reaches(tmp_path: Path) -> Non
              "of_limit": 0.5, "bound": "compute"}  # fmt: skip
     whole = {"gflops": 40.0, "gbs": 3.0, "of_limit": 0.4, "bound": "compute"}
     it = subject("some", 1.0, layer_times=[layer], roofline=whole, shares={"module": {"net/stem": 0.9}})
-    value = profile(it) | {"peaks": {"gflops_fp32": 100.0, "gbs": 12.0}}
+    value = profile(it) | {"peaks": {"gflops": {"fp32": 100.0, "int8": 300.0}, "gbs": 12.0}}
     text = section(page_of(tmp_path, profile=value), "layers")
     assert "50" in text and "50% compute" in text.replace("50.0%", "50%") and "net/stem" in text
-    assert "100 GFLOP/s in fp32" in text and "bound by compute" in text
+    assert "100 GFLOP/s in fp32, 300 GFLOP/s in int8, 12 GB/s" in text and "bound by compute" in text
     (tmp_path / "other").mkdir()
     bare = page_of(tmp_path / "other", profile=profile(subject("some", 1.0, layer_times=[{"ms": 1.0}])))
     assert "GFLOP/s" not in section(bare, "layers"), "columns of nothing are left out"
