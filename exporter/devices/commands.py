@@ -23,14 +23,14 @@ from exporter.devices.device import Device, found
 from exporter.devices.session import Session, holder, lost, session
 from exporter.errors import Refused
 from exporter.host import files
+from exporter.latency.subjects import Extras
 from exporter.manifest import Manifest, TargetInfo, decode
 from exporter.manifest.limits import MAX_BYTES
 from exporter.preflight import Opening
 from exporter.run import refuse_output
-from exporter.samples import named
 from exporter.stages import Progress, silent
 from exporter.use import use_page
-from exporter.verification import chosen, save_report
+from exporter.verification import chosen, report_name, save_report
 
 MOST_OUTPUT = 4 << 30
 DIGEST = re.compile(r"-[0-9a-f]{12}(?=\.|$)")
@@ -62,7 +62,7 @@ def verify(
             value = received.checked(held.work("verify", request), received.VERIFY)
     value |= label
     if save:
-        save_report(path, f"verify-{named(held.label)}", value)
+        save_report(path, report_name("verify", keys, bundle.manifest, held.label), value)
     return dict(value)
 
 
@@ -89,7 +89,8 @@ def profile(
             value = received.checked(held.work("profile", request), {"shown": received.PROFILE})
     if save:
         kept = received.checked(value["kept"], received.PROFILE) | label
-        save_report(path, f"{'sweep' if kept.get('sweep') else 'profile'}-{named(held.label)}", kept)
+        kind = Extras.from_json(limits["extras"]).kind
+        save_report(path, report_name(kind, keys, bundle.manifest, held.label), kept)
     return {**value["shown"], **label}
 
 

@@ -78,7 +78,8 @@ def _whole(loads: Sequence[Load], runs: Iterable[int], median_ns: float, peaks: 
         if limit is None:
             without += 1
         else:
-            needed[limit[1]] += n * limit[0]
+            # What was faster than that did not need it.
+            needed[limit[1]] += n * min(limit[0], load.ns)
     at_best = sum(needed.values())
     return {
         "flops": flops,

@@ -25,7 +25,7 @@ from exporter.preflight import Opening, PathOf, ready
 from exporter.program import program_of
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, silent
 from exporter.target import INTEGER
-from exporter.verification import chosen, save_report
+from exporter.verification import chosen, report_name, save_report
 from exporter.work import stored
 from exporter.work.roofline import Peaks
 
@@ -47,6 +47,14 @@ class Extras:
     layers: bool = False
     sustain_seconds: float = 0.0
     sweep: Sweep = field(default_factory=Sweep)
+
+    @property
+    def kind(self) -> str:
+        """What ``--save`` calls a profile with these extras, to begin with."""
+        if self.sweep.values:
+            return ".".join(["sweep", *self.sweep.values])
+        told = {"layers": self.layers, "sustained": self.sustain_seconds}
+        return ".".join(["profile", *(name for name, asked in told.items() if asked)])
 
     def as_json(self) -> dict[str, Any]:
         """The extras, for a process elsewhere."""
@@ -94,8 +102,8 @@ def profile(
             code=code or Code(), seed=seed, threads=threads, budget_seconds=budget_seconds, opening=opening,
             extras=extras,
         )  # fmt: skip
-    if save:  # the points of a sweep are no subjects that another profile could be compared with
-        save_report(path, "sweep" if found.sweep else "profile", found.as_json(raw=True))
+    if save:
+        save_report(path, report_name((extras or Extras()).kind, keys, bundle.manifest), found.as_json(raw=True))
     return found
 
 

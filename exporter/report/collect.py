@@ -96,10 +96,10 @@ def _by_hop(hops: Sequence[Fields], results: Sequence[Fields]) -> list[list[Resu
 
 
 def _distinct(profiles: Sequence[Profiled]) -> tuple[Profiled, ...]:
-    """Each machine and set of subjects once; what was saved stands before what an export took in passing."""
+    """Each machine, set of subjects and kind of measurement once; what was saved stands before what an export took in
+    passing."""
     kept: list[Profiled] = []
     for profile in profiles:
-        covered = any(profile.machine == other.machine and profile.subjects <= other.subjects for other in kept)
-        if not covered:
+        if not any(profile.covered_by(other) for other in kept):
             kept.append(profile)
     return tuple(kept)

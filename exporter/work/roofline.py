@@ -3,7 +3,9 @@
 A layer cannot take less than its arithmetic at the measured speed of a matrix product, nor less than its traffic at
 the measured speed of a copy; whichever takes longer binds it (Williams, Waterman, Patterson: "Roofline: an insightful
 visual performance model for multicore architectures", CACM 52(4), 2009). Traffic is what a layer must read and write at
-the least: every tensor once, none of those between the nodes of one layer.
+the least: every tensor once, as much of one as is picked from it, none of those between the nodes of one layer, nothing
+for another shape of the same bytes. A runtime may do with less still: one that cuts a tensor up in place moves nothing.
+Such a layer is beyond its limit, which is shown as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ OWN = "(of the runtime's own)"
 UNTRACED = "(no module)"
 # How many names of a module's path make a row: enough to find the part of a model, few enough to read.
 DEPTH = 2
+# The same bytes under another shape: alone, they move nothing.
+VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"})
 # Bytes of a value as a part of float32's, where a layer ran in it.
 NARROW = {"fp16": 0.5, "bf16": 0.5, "int8": 0.25}
 
@@ -150,6 +154,8 @@ def users_of(work: Mapping[str, Work]) -> Users:
 
 def _traffic(nodes: Sequence[str], work: Mapping[str, Work], users: Users) -> int | None:
     """The bytes that nodes which run as one must move: what comes from outside, and what somebody else reads."""
+    if all(work[node].operator in VIEWS for node in nodes):
+        return 0
     group = set(nodes)
     reads = {name: size for node in nodes for name, size in work[node].reads.items()}
     writes = {name: size for node in nodes for name, size in work[node].writes.items()}

@@ -52,6 +52,21 @@ def test_a_lower_precision_moves_less_and_is_held_to_its_own_peak() -> None:
     assert load("relu", precision="bf16").limit(PEAKS) == (800 / 50.0, MEMORY)
 
 
+def test_another_shape_of_the_same_bytes_moves_nothing_by_itself() -> None:
+    work = {**CHAIN, "flat": Work("Reshape", 0, "", {"y": 800}, {"z": 800})}
+    users = users_of(work)
+    alone = load_of(("flat",), 10.0, "fp32", work, users)
+    assert alone.bytes == 0 and alone.limit(PEAKS) is None and alone.gbs is None
+    assert load_of(("add", "flat"), 10.0, "fp32", work, users).bytes == 800 + 400 + 800
+
+
+def test_a_layer_beyond_its_limit_counts_with_what_it_took() -> None:
+    layers = [{"name": "add", "kind": "Add", "nodes": ["add"], "ns": 10.0, "precision": "fp32"}]
+    found = layered(layers, CHAIN, {}, 20.0, PEAKS)
+    assert found["layer_times"][0]["of_limit"] == 4.0, "2000 bytes at 50 GB/s take 40 ns"
+    assert found["roofline"]["of_limit"] == 0.5
+
+
 def test_what_takes_longer_binds() -> None:
     assert Load(10_000, 100, 200.0).limit(PEAKS) == (100.0, COMPUTE)
     assert Load(100, 1000, 40.0).limit(PEAKS) == (20.0, MEMORY)
