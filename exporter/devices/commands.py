@@ -5,9 +5,7 @@ Each gives the object that the same command gives where it runs, and in it the d
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +29,7 @@ from exporter.run import refuse_output
 from exporter.stages import Progress, silent
 from exporter.use import use_page
 from exporter.verification import chosen, report_name, save_report
+from exporter.whole import whole
 
 MOST_OUTPUT = 4 << 30
 DIGEST = re.compile(r"-[0-9a-f]{12}(?=\.|$)")
@@ -121,7 +120,7 @@ def run(
             held.lend(part, "input", part.name)
         with _labelled(device, held) as label:
             value = received.checked(held.work("run", request), received.RUN)
-        with _whole(output) as staging:
+        with whole(output) as staging:
             held.fetch(staging, MOST_OUTPUT, output=request["output"])
     return {**value, **label}
 
@@ -238,26 +237,6 @@ def _parts(given: Path) -> list[Path]:
     if not given.is_file():
         files.read(given)  # refuses it as it does anywhere
     return [given]
-
-
-@contextmanager
-def _whole(output: Path) -> Iterator[Path]:
-    """A file beside the output, which takes its place when it is whole."""
-    handle, name = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent)
-    os.close(handle)
-    staging = Path(name)
-    try:
-        yield staging
-        staging.chmod(0o666 & ~_umask())
-        staging.replace(output)
-    finally:
-        staging.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _apart(manifest: Manifest, key: str) -> str:
