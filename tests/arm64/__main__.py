@@ -38,7 +38,8 @@ INTRODUCTION = """\
 Every built-in model's artifacts, exported here and verified by `exporter verify BUNDLE --on arm64`: the runtimes' own
 aarch64 wheels under qemu's user emulation ([devices.md](devices.md)). The kernels are those of a board, so the verdicts
 count; timings would mean nothing and are refused. Sizes are cut to about three times the usual, those of networks for
-whole images to the least two, and their iterations to 2 or 3; weights are seeded. Written by `python -m tests.arm64` from what the commands said.
+whole images to the least two, and their iterations to 2 or 3; weights are seeded. Written by `python -m tests.arm64`
+from what the commands said.
 
 The number is the largest error over eager PyTorch's own, on arm64 and beside it on the machine that exported. The
 ladder allows 4 on mobile and 16 on OpenVINO ([parity.md](parity.md)).
