@@ -124,7 +124,7 @@ def main() -> None:
             view = view[os.write(out, view) :]
 
     frames = Frames(sys.stdin.buffer.read1, write)  # type: ignore[union-attr]
-    write(MARK)
+    write(b"\n" + MARK)  # the login may have printed, and not ended its line
     try:
         begun, _ = frames.receive()
         place = _side(frames, str(begun["side"]))

@@ -197,8 +197,9 @@ def test_a_python_without_the_runtime(server: Server, bundle: Path) -> None:
     assert "onnxruntime is not installed" in found.out and "-m pip install onnxruntime" in found.out
 
 
-def test_a_login_that_prints(server: Server, bundle: Path) -> None:
-    noise = r"printf '\033[2J\033]0;mine\007 welcome\n0 0\n{}\n'"
+@pytest.mark.parametrize("end", [r"\n", r"\033]0;pi@board\007"])
+def test_a_login_that_prints(server: Server, bundle: Path, end: str) -> None:
+    noise = rf"printf '\033[2J\033]0;mine\007 welcome\n0 0\n{{}}{end}'"
     (server.home / ".bashrc").write_text(f"{noise}\n{noise} >&2\n")
     found = verify(server.start(), bundle)
     assert found.code == 0 and "\033" not in found.out + found.err and "welcome" not in found.out, found
