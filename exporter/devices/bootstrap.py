@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 import threading
 import zipfile
@@ -25,6 +26,7 @@ from typing import Any, NoReturn
 MARK = b"exporter-device/1\n"
 # What our package imports there, and what pip calls it.
 BASE = {"numpy": "numpy>=1.26", "polygraphy": "polygraphy>=0.53,<0.54", "safetensors": "safetensors>=0.4.3"}
+MANAGED = "EXTERNALLY-MANAGED"
 CHUNK = 1 << 20
 MOST_HEAD = 64 << 20
 
@@ -102,6 +104,17 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exporter" / "devices"
 
 
+def missing() -> list[str]:
+    """What our package imports and this Python has not, as pip would be asked for it."""
+    return [need for name, need in BASE.items() if find_spec(name) is None]
+
+
+def takes_packages() -> bool:
+    """Whether this Python's own pip installs anything: a system's may leave that to its package manager (PEP 668)."""
+    ours = sys.prefix != sys.base_prefix
+    return find_spec("pip") is not None and (ours or not Path(sysconfig.get_path("stdlib"), MANAGED).is_file())
+
+
 def listed(root: Path) -> str:
     """The digest of all files under a folder, by name and content; what Python keeps beside them does not count."""
     lines = [
@@ -139,11 +152,11 @@ def main() -> None:
 
 
 def _side(frames: Frames, digest: str) -> Path | None:
-    """Where our package lies, of exactly this digest; nowhere where it could not be imported or kept."""
+    """Where our package lies, of exactly this digest; nowhere where it could not be kept."""
     home = folder()
     said: dict[str, Any] = {
         "python": sys.version.split()[0], "executable": sys.executable, "folder": str(home), "pid": os.getpid(),
-        "missing": [need for name, need in BASE.items() if find_spec(name) is None],
+        "missing": missing(), "pip": takes_packages(), "venv": find_spec("ensurepip") is not None,
     }  # fmt: skip
     place = home / "side" / digest
     try:
@@ -152,9 +165,7 @@ def _side(frames: Frames, digest: str) -> Path | None:
         if there:
             os.utime(place)  # it is in use: what was not for a month goes
         frames.send("hello", **said, free=shutil.disk_usage(home).free, side=there)
-        if said["missing"] or there:
-            return None if said["missing"] else place
-        return _unpacked(frames, place)
+        return place if there else _unpacked(frames, place)
     except OSError as error:
         _failed(frames, error, home)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from exporter.devices import received
 from exporter.devices.bootstrap import CHUNK
-from exporter.devices.connection import Connection, Lost
+from exporter.devices.connection import PIP, Connection, Lost
 from exporter.devices.device import Device
 from exporter.devices.shipping import Shipment, sizes
 from exporter.errors import ExporterError, StageFailed
@@ -36,7 +36,7 @@ class Session:
     def __init__(self, line: Connection, progress: Progress) -> None:
         self.label, self.path = line.label, ""
         self._line, self._progress = line, progress
-        self._names: dict[str, str] = {"pip install ": f"{received.said(line.hello['executable'])} -m pip install "}
+        self._names: dict[str, str] = {PIP: line.install}
 
     # ---- before
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.devices import label, lock, work
-from exporter.devices.bootstrap import CHUNK, Ended, Frames, folder
+from exporter.devices.bootstrap import CHUNK, Ended, Frames, folder, missing
 from exporter.devices.store import Store
 from exporter.errors import KINDS, ExporterError
 from exporter.isolate import kill_all
@@ -144,10 +144,12 @@ class Desk:
     def _facts(self, asked: Mapping[str, Any], _: bytes) -> None:
         self._answer(facts=label.facts() if asked["all"] else {}, moment=label.moment())
 
-    def _doctor(self, _asked: Mapping[str, Any], _: bytes) -> None:
+    def _doctor(self, asked: Mapping[str, Any], _: bytes) -> None:
+        value = {} if missing() else work.doctor(self.store.folder)
         self._answer(
-            value=work.doctor(self.store.folder), facts=label.facts(), moment=label.moment(), owner=lock.owner()
-        )
+            value=value, lacking=work.lacking(asked["runtimes"]),
+            facts=label.facts(), moment=label.moment(), owner=lock.owner(),
+        )  # fmt: skip
 
     def _lock(self, asked: Mapping[str, Any], _: bytes) -> None:
         told = [0.0]

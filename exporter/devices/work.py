@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.isolate import Limits
-from exporter.preflight import Opening
-from exporter.stages import Progress
+
+if TYPE_CHECKING:  # a device is looked at before it has what these import
+    from exporter.preflight import Opening
+    from exporter.stages import Progress
 
 Asked = Mapping[str, Any]
 
@@ -34,6 +37,11 @@ def doctor(folder: Path) -> dict[str, Any]:
     found = diagnosed()
     kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {**found, "machine": {**found["machine"], "kept_here_bytes": kept}}
+
+
+def lacking(runtimes: Sequence[str]) -> list[str]:
+    """Which of these this Python has not; none is imported."""
+    return [name for name in runtimes if find_spec(name.replace("-", "_")) is None]
 
 
 def _verify(bundle: Path, _: Path, asked: Asked, progress: Progress) -> Asked:
@@ -83,6 +91,8 @@ def _limits(asked: Asked) -> Limits:
 
 
 def _opening(asked: Asked) -> Opening:
+    from exporter.preflight import Opening
+
     return Opening(asked["device"], asked["trust"], asked["options"])
 
 

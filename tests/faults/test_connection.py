@@ -178,9 +178,20 @@ def test_a_python_without_what_our_side_imports(server: Server, bundle: Path) ->
     server.start()
     address = with_python(server, python)
     said = verify(server, bundle, address).failed("device-unprepared", 3)
-    assert "lacks numpy>=1.26" in said and "-m pip install 'numpy>=1.26' 'polygraphy" in said
-    looked = asked(server, "doctor", address=address)
-    assert looked.code == 3 and "pip install 'numpy>=1.26'" in looked.out
+    assert "lacks numpy>=1.26" in said and "/bin/python -m pip install 'numpy>=1.26' 'polygraphy" in said
+    assert f"{there.PYTHON} -m venv" in said, "it has no pip of its own"
+    assert "?python=~/.exporter-device/bin/python'" in said, "the address named another"
+
+
+def test_doctor_tells_all_that_a_bare_python_lacks(server: Server) -> None:
+    python = script(server, "python", f'exec {there.PYTHON} -I -S "$@"')
+    looked = asked(server.start(), "doctor", "--json", address=with_python(server, python))
+    base, *runtimes = looked.json["problems"]
+    assert looked.code == 3 and base.startswith("numpy>=1.26, polygraphy") and "pip install 'numpy>=1.26'" in base
+    assert {text.partition(" is not")[0] for text in runtimes} >= {"mobile: onnxruntime", "openvino: openvino"}
+    assert any(text.startswith("tensorrt: ") for text in looked.json["elsewhere"])
+    assert looked.json["device"]["cores"] >= 1 and looked.json["device"]["before"].keys() >= {"governor", "mhz"}
+    assert looked.json["machine"]["in use"] == "by nobody"
 
 
 def test_a_python_without_the_runtime(server: Server, bundle: Path) -> None:

@@ -95,6 +95,37 @@ def test_our_package_is_the_same_bytes_every_time() -> None:
     assert side.packed() == side.packed()
 
 
+APART = "/p -m venv --system-site-packages ~/.exporter-device && ~/.exporter-device/bin/python -m pip install "
+
+
+@pytest.mark.parametrize(("managed", "own", "takes"), [(True, False, False), (True, True, True), (False, False, True)])
+def test_a_python_that_its_system_manages_takes_no_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, managed: bool, own: bool, takes: bool
+) -> None:
+    monkeypatch.setattr(bootstrap.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(bootstrap.sys, "prefix", "/own" if own else sys.base_prefix)
+    monkeypatch.setattr(bootstrap, "find_spec", lambda name: name == "pip" or None)
+    if managed:
+        (tmp_path / "EXTERNALLY-MANAGED").touch()
+    assert bootstrap.takes_packages() is takes
+    monkeypatch.setattr(bootstrap, "find_spec", lambda _: None)
+    assert not bootstrap.takes_packages(), "it has no pip"
+
+
+@pytest.mark.parametrize(
+    ("pip", "venv", "line"),
+    [
+        (True, True, "/p -m pip install "),
+        (False, True, APART),
+        (False, False, f"sudo apt-get install python3-venv && {APART}"),
+    ],
+)
+def test_a_line_that_installs_works_where_it_is_told(tmp_path: Path, pip: bool, venv: bool, line: str) -> None:
+    with Connection(Here(tmp_path)) as made:
+        made.hello = {"executable": "/p", "pip": pip, "venv": venv}
+        assert made.install == line
+
+
 def test_a_folder_of_the_user_there_shadows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("json", "numpy", "exporter", "hashlib"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one was imported')\n")
