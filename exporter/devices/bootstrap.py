@@ -7,6 +7,7 @@ way in which both sides talk, is defined here because this is the side that has 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -26,6 +27,8 @@ from typing import Any, NoReturn
 MARK = b"exporter-device/1\n"
 # What our package imports there, and what pip calls it.
 BASE = {"numpy": "numpy>=1.26", "polygraphy": "polygraphy>=0.53,<0.54", "safetensors": "safetensors>=0.4.3"}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 MANAGED = "EXTERNALLY-MANAGED"
 CHUNK = 1 << 20
 MOST_HEAD = 64 << 20
@@ -161,7 +164,7 @@ def _side(frames: Frames, digest: str) -> Path | None:
     place = home / "side" / digest
     try:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        there = place.is_dir() and listed(place) == digest
+        there = _whole(place)
         if there:
             os.utime(place)  # it is in use: what was not for a month goes
         frames.send("hello", **said, free=shutil.disk_usage(home).free, side=there)
@@ -183,11 +186,33 @@ def _unpacked(frames: Frames, place: Path) -> Path:
         zipfile.ZipFile(io.BytesIO(b"".join(parts))).extractall(staging)
         if listed(staging) != place.name:
             raise Ended("our package came damaged")
-        shutil.rmtree(place, ignore_errors=True)
-        staging.rename(place)
+        _place(staging, place)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return place
+
+
+def _place(staging: Path, place: Path) -> None:
+    """Gives what is whole its name. Where another command was first and its own is whole, that one stays: it runs."""
+    while True:
+        try:
+            staging.rename(place)
+            return
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+        if _whole(place):
+            return
+        aside = Path(tempfile.mkdtemp(prefix=".old-", dir=place.parent))
+        with suppress(FileNotFoundError):  # another command took the damaged one away
+            place.rename(aside / place.name)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _whole(place: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return place.is_dir() and listed(place) == place.name
+    return False
 
 
 def _failed(frames: Frames, error: OSError, home: Path) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import threading
@@ -15,7 +14,7 @@ from typing import Any, final
 
 from exporter.devices import bootstrap as there
 from exporter.devices import received, side
-from exporter.devices.bootstrap import CHUNK, Ended, Frames
+from exporter.devices.bootstrap import CHUNK, FULL, Ended, Frames
 from exporter.devices.device import NO_PYTHON, Device
 from exporter.errors import ExporterError, Incomplete, Refused, StageFailed
 
@@ -26,7 +25,6 @@ NOISE = 64 << 10  # what a login may print before anything of ours speaks
 SAID = 16 << 10
 PIP = "pip install "
 OWN = "~/.exporter-device"  # the first place where an interpreter is looked for
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Told = Callable[[Mapping[str, Any]], None]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.devices import label, lock, work
-from exporter.devices.bootstrap import CHUNK, Ended, Frames, folder, missing
+from exporter.devices.bootstrap import CHUNK, FULL, Ended, Frames, folder, missing
 from exporter.devices.store import Store
 from exporter.errors import KINDS, ExporterError
 from exporter.isolate import kill_all
@@ -27,7 +27,6 @@ PULSE_SECONDS = 5.0
 ENDING_SECONDS = 5.0
 LEAVING_SECONDS = 1.0
 TELLING_SECONDS = 2.0
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # of our own folder; elsewhere they say something else
 
 Message = tuple[dict[str, Any], bytes]
@@ -218,7 +217,7 @@ class Desk:
     def lacks_room(self, error: OSError) -> bool:
         """Whether it is about room on a disk, or about the folder that what is copied lies in."""
         ours = str(error.filename or "").startswith(str(self.store.folder))
-        return error.errno in DISK or (error.errno in FOLDER and ours)
+        return error.errno in FULL or (error.errno in FOLDER and ours)
 
     def disk(self, error: OSError) -> int:
         place = self.store.folder

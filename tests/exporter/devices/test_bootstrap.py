@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,33 @@ def test_our_package_is_taken_once_and_checked_each_time(tmp_path: Path) -> None
         assert line.hello["side"] is False
         line.ask("facts", all=False)
     assert victim.read_bytes() == (ROOT / "exporter" / "errors.py").read_bytes()
+
+
+def unpacked(place: Path) -> None:
+    """As a command does that was told that there is none."""
+    out = bytearray()
+    Frames(lambda _: b"", out.extend).send("end", side.packed(), name="side")
+    assert bootstrap._unpacked(over(bytes(out)), place) == place
+
+
+def test_a_package_that_another_command_unpacked_meanwhile_is_left_to_it(tmp_path: Path) -> None:
+    place = tmp_path / side.digest()
+    unpacked(place)
+    taken = place.stat().st_ino
+    unpacked(place)
+    assert place.stat().st_ino == taken, "it runs from there"
+    (place / "exporter" / "errors.py").write_text("half of")
+    unpacked(place)
+    assert bootstrap.listed(place) == place.name and list(tmp_path.iterdir()) == [place]
+
+
+def test_first_commands_of_one_account_may_be_several(tmp_path: Path) -> None:
+    place = tmp_path / side.digest()
+    (place / "exporter").mkdir(parents=True)
+    (place / "exporter" / "errors.py").write_text("half of")
+    with ThreadPoolExecutor(4) as several:
+        assert not any(several.map(unpacked, [place] * 4))
+    assert bootstrap.listed(place) == place.name and list(tmp_path.iterdir()) == [place]
 
 
 def test_our_package_is_the_same_bytes_every_time() -> None:
