@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -88,6 +89,18 @@ def test_an_owner_that_says_nothing_readable(place: Path, content: bytes) -> Non
     with lock.held({"by": "me", "what": "x"}, never):
         place.write_bytes(content)
         assert lock.owner() == {}
+
+
+def test_a_device_with_no_room_for_a_lock_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(Refused, match="No usable temporary directory") as refused:
+        lock._opened()
+    error = refused.value
+    assert error.code == "device-lock" and error.where == "TMPDIR" and error.why and "df /tmp" in error.next
+    assert lock.owner() is None
 
 
 @pytest.mark.parametrize("what", ["link", "pipe", "folder"])
