@@ -20,6 +20,7 @@ from exporter.candidate import added, key_of
 from exporter.devices import emulation, received, shipping
 from exporter.devices.connection import PIP, Connection, Lost, quoted
 from exporter.devices.device import Device, found
+from exporter.devices.label import held_back
 from exporter.devices.session import Session, holder, lost, session
 from exporter.errors import Incomplete, Refused
 from exporter.host import files
@@ -87,8 +88,12 @@ def profile(
             held.lend(checkpoint, "checkpoint", checkpoint.name)
         with _labelled(device, held) as label:
             value = received.checked(held.work("profile", request), {"shown": received.PROFILE})
+    slowed = held_back(label["device"]["before"], label["device"]["after"])
+    warned = [slowed.as_json()] if slowed else []
+    value["shown"]["warnings"] += warned
     if save:
         kept = received.checked(value["kept"], received.PROFILE) | label
+        kept["warnings"] += warned
         save_report(path, f"{'sweep' if kept.get('sweep') else 'profile'}-{named(held.label)}", kept)
     return {**value["shown"], **label}
 
