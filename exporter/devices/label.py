@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
+import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ from exporter.latency import environment
 from exporter.latency.environment import Warned
 
 ROOT = Path("/")
+PROPERTY_SECONDS = 2.0
 # What holds clocks down, as it is told: counters since boot, and what is so at the moment.
 EVENTS, QUOTA = "core events since boot", "control group, microseconds held"
 COOLED, NOW, SINCE_BOOT = "processors cooled by slowing", "firmware now", "firmware since boot"
@@ -82,7 +85,7 @@ def _whole(path: Path, base: int = 10) -> int | None:
 def _model(root: Path) -> str | None:
     tree = _text(root / "proc/device-tree/model")
     dmi = " ".join(filter(None, (_text(root / f"sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name"))))
-    return tree or dmi or None
+    return _android("ro.product.manufacturer", "ro.product.model") or tree or dmi or None
 
 
 def _soc(root: Path) -> str | None:
@@ -92,7 +95,25 @@ def _soc(root: Path) -> str | None:
         filter(None, (_text(root / f"sys/devices/soc0/{name}") for name in ("family", "machine", "soc_id")))
     )
     hardware = re.search(r"^Hardware\s*:\s*(.+)$", _text(root / "proc/cpuinfo"), re.MULTILINE)
-    return (names[-1] if names else "") or told or (hardware.group(1).strip() if hardware else None)
+    files = (names[-1] if names else "") or told or (hardware.group(1).strip() if hardware else None)
+    return _android("ro.soc.model") or _android("ro.board.platform") or files
+
+
+def _android(*names: str) -> str:
+    """Properties of an Android, which lets no app read what a kernel tells of a board; nothing elsewhere."""
+    root = os.environ.get("ANDROID_ROOT")
+    return " ".join(filter(None, (_property(root, name) for name in names))) if root else ""
+
+
+def _property(root: str, name: str) -> str:
+    program = shutil.which("getprop") or f"{root}/bin/getprop"
+    with suppress(OSError, subprocess.SubprocessError):
+        told = subprocess.run(
+            [program, name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            timeout=PROPERTY_SECONDS, check=False,
+        ).stdout  # fmt: skip
+        return told.decode("utf-8", "replace").strip()[:200]
+    return ""
 
 
 def _arm(root: Path) -> str | None:

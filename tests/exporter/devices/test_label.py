@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,3 +133,36 @@ def test_a_phone_in_termux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ANDROID_ROOT", "/system")
     monkeypatch.setenv("TERMUX_VERSION", "0.118.3")
     assert label.facts(tmp_path)["os"] == "Android, Termux 0.118.3"
+
+
+@pytest.mark.parametrize(
+    ("script", "model", "soc"),
+    [
+        (
+            'case $1 in ro.product.*) echo "${1##*.} 8";; ro.soc.model) echo SM8550;; esac',
+            "manufacturer 8 model 8",
+            "SM8550",
+        ),
+        ("[ $1 = ro.board.platform ] && echo kona", None, "kona"),
+        ("exec sleep 60", None, None),
+        ("kill -9 $$", None, None),
+    ],
+)
+def test_an_android_is_asked_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, model: str | None, soc: str | None
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "getprop").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin" / "getprop").chmod(0o755)
+    monkeypatch.setattr(label, "PROPERTY_SECONDS", 0.5)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("ANDROID_ROOT", "/system")
+    assert (label.facts(tmp_path)["model"], label.facts(tmp_path)["soc"]) == (model, soc)
+    monkeypatch.delenv("ANDROID_ROOT")
+    assert label.facts(tmp_path)["model"] is None, "nobody else is asked"
+
+
+def test_an_android_that_cannot_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("ANDROID_ROOT", str(tmp_path))
+    assert label.facts(tmp_path)["model"] is None
