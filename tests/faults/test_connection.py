@@ -216,6 +216,13 @@ def test_a_login_that_prints(server: Server, bundle: Path, end: str) -> None:
     assert found.code == 0 and "\033" not in found.out + found.err and "welcome" not in found.out, found
 
 
+def test_a_configuration_for_logins_by_hand(server: Server) -> None:
+    server.client("RemoteCommand tmux new -A", "SessionType none", "StdinNull yes", "ForkAfterAuthentication yes",
+                  "RequestTTY force")  # fmt: skip
+    looked = asked(server.start(), "doctor", "--json")
+    assert looked.json["versions"]["numpy"] != "absent", looked
+
+
 MARK = r"printf 'exporter-device/1\n"
 HELLO = '{"kind":"hello","python":"\\u001b[2J","executable":3}'
 
