@@ -88,11 +88,11 @@ def profile(
             held.lend(checkpoint, "checkpoint", checkpoint.name)
         with _labelled(device, held) as label:
             value = received.checked(held.work("profile", request), {"shown": received.PROFILE})
+        kept = received.checked(value["kept"], received.PROFILE) | label if save else {}
     slowed = held_back(label["device"]["before"], label["device"]["after"])
     warned = [slowed.as_json()] if slowed else []
     value["shown"]["warnings"] += warned
     if save:
-        kept = received.checked(value["kept"], received.PROFILE) | label
         kept["warnings"] += warned
         save_report(path, f"{'sweep' if kept.get('sweep') else 'profile'}-{named(held.label)}", kept)
     return {**value["shown"], **label}
@@ -174,7 +174,7 @@ def doctor(on: str, progress: Progress = silent) -> dict[str, Any]:
 
 
 def _looked_at(device: Device, progress: Progress) -> dict[str, Any]:
-    with Connection(device) as line:
+    with received.spoken_by(device.address), Connection(device) as line:
         progress("connect", {"what": line.label})
         line.open()
         hello, runtimes = line.hello, _runtimes()

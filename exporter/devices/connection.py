@@ -123,12 +123,12 @@ class Connection:
             return refused
         where = f"--on {self.device.address}"
         if status == NO_PYTHON:
-            wanted = self.device.address.python
+            wanted, another = self.device.address.python, f"--on '{self.device.address}?python=/PATH/TO/python3'"
             return Incomplete(
                 "device-unprepared",
                 f"{self.label} has no {wanted or 'python3'} of 3.10 or newer: {self.said or 'it has none at all'}",
                 where=where, why="our side there is written in Python, and needs 3.10",
-                next=f"there: apt-get install python3, or name another: {where}?python=/PATH/TO/python3",
+                next=f"there: apt-get install python3, or name another: {another}",
             )  # fmt: skip
         return received.bad_answer(f"{why}; exit status {status}; {self.said or 'no word of it on standard error'}")
 
@@ -158,10 +158,10 @@ class Connection:
         """
         try:
             self._frames.send(kind, data, **value)
-        except Ended:
+        except Ended as ended:
             # It may have said why, and gone: a full disk does not wait for the rest.
             self._guarded(lambda: self._answer("answer"))
-            raise Lost(self.said) from None
+            raise Lost(self.said or str(ended)) from None
 
     def send_all(self, name: str, data: bytes) -> None:
         """Sends bytes of any length as messages."""
@@ -186,8 +186,8 @@ class Connection:
     def _guarded(self, what: Callable[[], Any]) -> Any:
         try:
             return what()
-        except Ended:
-            raise Lost(self.said) from None
+        except Ended as ended:
+            raise Lost(self.said or str(ended)) from None
 
     def _answer(self, kind: str, told: Told | None = None) -> dict[str, Any]:
         while True:

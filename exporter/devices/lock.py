@@ -123,4 +123,7 @@ def _read(file: int) -> dict[str, Any]:
         found = json.loads(os.pread(file, MOST, 0) or b"{}")
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    since = found.get("since")  # by this device's clock, which is nobody else's
+    return {**found, "seconds": max(0, int(time.time()) - since)} if isinstance(since, int) else found

@@ -167,7 +167,7 @@ def session(device: Device, shipment: Shipment, here: Path, what: str, progress:
         ExporterError: the device cannot be reached, or refuses.
         StageFailed: ``connection-lost``, which says what remains there.
     """
-    with ExitStack() as stack:
+    with received.spoken_by(device.address), ExitStack() as stack:
         line, folder, began = None, "", False
         for attempt in range(TRIES):
             line = None
@@ -212,8 +212,8 @@ def lost(device: Device, folder: str, error: Exception, doing: str) -> StageFail
 def holder(owner: object) -> str:
     """Who has a device, in words."""
     known = owner if isinstance(owner, dict) else {}
-    since = known.get("since")
-    age = f" for {max(0, int(time.time()) - since)} s" if isinstance(since, int) else ""
+    seconds = known.get("seconds")
+    age = f" for {seconds} s" if isinstance(seconds, int) else ""
     return received.said(f"{known.get('by', 'somebody')} has it{age}: {known.get('what', 'unknown')}")
 
 

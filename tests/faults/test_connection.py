@@ -156,6 +156,7 @@ def test_no_python(server: Server, bundle: Path) -> None:
     server.start()
     said = verify(server, bundle, server.address.partition("?")[0]).failed("device-unprepared", 3)
     assert "has no python3 of 3.10 or newer" in said
+    assert f"--on '{server.address.partition('?')[0]}?python=/PATH/TO/python3'" in said
 
 
 def test_an_old_python(server: Server, bundle: Path) -> None:
@@ -240,7 +241,8 @@ HELLO = '{"kind":"hello","python":"\\u001b[2J","executable":3}'
 def test_a_python_that_is_none(server: Server, bundle: Path, says: str) -> None:
     python = script(server, "python", '[ "$3" ] || case $2 in *version_info*) exit 0;; esac', says)
     said = verify(server.start(), bundle, with_python(server, python)).failed("bad-answer", 4)
-    assert "\033" not in said
+    address = server.address.partition("?")[0]
+    assert "\033" not in said and f"--on {address}" in said and f"exporter doctor --on {address};" in said
 
 
 # --------------------------------------------------------------------------------------------- while it copies

@@ -60,6 +60,17 @@ def test_a_label_says_who_and_where() -> None:
     assert str(Address("ssh", "h")) == "ssh://h" and Address("here").label == str(Address("here")) == "here"
 
 
+@pytest.mark.parametrize("text", ["ssh://[fe80::1%eth0]:22", "ssh://pi@[::1]", "ssh://pi@h:2222", "here"])
+def test_an_address_can_be_pasted_back(text: str) -> None:
+    assert str(parsed(text, KINDS)) == text
+
+
+def test_what_is_offered_is_an_address() -> None:
+    for text in ("qemu://x", "raspberrypi"):
+        with pytest.raises(Refused, match=r"it is none of arm64, ssh://user@host\[:port\]"):
+            parsed(text, kinds())
+
+
 def test_a_kind_is_found_by_its_file() -> None:
     assert "ssh" in kinds() and isinstance(found("ssh://h"), ssh.Ssh)
     with pytest.raises(Refused, match="bad-device"):

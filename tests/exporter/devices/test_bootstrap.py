@@ -178,7 +178,7 @@ def test_a_device_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyt
         process = line._process
         os.kill(line.hello["pid"], 19)
         try:
-            with pytest.raises(Lost):
+            with pytest.raises(Lost, match="nothing came for"):
                 line.ask("facts", all=False)
         finally:
             os.kill(line.hello["pid"], 18)

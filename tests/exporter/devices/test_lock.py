@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from exporter.devices import lock
+from exporter.devices.session import holder
 from exporter.errors import Refused
 from tests.cli_fakes.tool import ROOT, until
 
@@ -59,7 +60,8 @@ def test_it_is_free_before_and_after(place: Path) -> None:
 def test_who_has_it_is_told_until_they_are_gone(other: subprocess.Popen[bytes]) -> None:
     owner = lock.owner()
     assert owner is not None and owner["by"] == "ann@desk" and owner["pid"] == other.pid
-    assert abs(owner["since"] - time.time()) < 60
+    assert abs(owner["since"] - time.time()) < 60 and 0 <= owner["seconds"] < 60
+    assert holder({"by": "ann@desk", "what": "x", "since": 1, "seconds": 7}) == "ann@desk has it for 7 s: x"
     told: list[Mapping[str, Any]] = []
     done = threading.Event()
 
