@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,6 +46,9 @@ class Frames:
         read: at most so many bytes, none at the end.
         write: all of these bytes.
         parse: bytes to JSON.
+
+    Attributes:
+        heard: when anything last came, by the monotonic clock; a long message on a slow line is no silence.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Frames:
     ) -> None:
         self._read, self._write, self._parse = read, write, parse
         self._lock = threading.Lock()
-        self._held = bytearray()
+        self._held, self.heard = bytearray(), time.monotonic()
 
     def send(self, kind: str, data: bytes = b"", **value: Any) -> None:
         """Sends one message whole, whichever thread asks for it."""
@@ -100,6 +104,7 @@ class Frames:
         if not part:
             raise Ended("it ended")
         self._held += part
+        self.heard = time.monotonic()
 
 
 def folder() -> Path:

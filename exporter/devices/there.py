@@ -75,7 +75,6 @@ class Desk:
         self.frames, self.store = frames, Store(folder())
         self.inputs: Path | None = None
         self._asked: queue.Queue[Message] = queue.Queue(maxsize=8)
-        self._heard = time.monotonic()
         for name, run in (("listen", self._listen), ("pulse", self._pulse)):
             threading.Thread(target=run, name=name, daemon=True).start()
 
@@ -85,7 +84,6 @@ class Desk:
         try:
             while True:
                 message = self.frames.receive()
-                self._heard = time.monotonic()
                 if message[0]["kind"] == "bye":
                     return self._leave(message)
                 if message[0]["kind"] != "pulse":
@@ -103,7 +101,7 @@ class Desk:
     def _pulse(self) -> None:
         while True:
             time.sleep(PULSE_SECONDS)
-            if time.monotonic() - self._heard > SILENCE_SECONDS:
+            if time.monotonic() - self.frames.heard > SILENCE_SECONDS:
                 self._gone()
             with suppress(OSError):
                 self.frames.send("pulse")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +37,17 @@ def doctor(folder: Path) -> dict[str, Any]:
     from exporter.looking import diagnosed
 
     found = diagnosed()
-    kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {**found, "machine": {**found["machine"], "kept_here_bytes": kept}}
+    return {**found, "machine": {**found["machine"], "kept_here_bytes": kept(folder)}}
+
+
+def kept(folder: Path) -> int:
+    """The bytes in a folder, in which another command may be working."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += Path(place, name).stat().st_size
+    return total
 
 
 def lacking(runtimes: Sequence[str]) -> list[str]:

@@ -7,12 +7,14 @@ import io
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from exporter.devices import bootstrap, connection, side
+from exporter.devices import bootstrap, connection, side, work
 from exporter.devices.address import Address
 from exporter.devices.bootstrap import CHUNK, Ended, Frames
 from exporter.devices.connection import Connection, Lost
@@ -212,6 +214,45 @@ def test_a_goodbye_ends_what_works_at_once_though_it_says_nothing(tmp_path: Path
             line._frames.send("bye")
             line._quiet.set()
             assert line._process.wait(8) == 1
+
+
+SLOW = (
+    "import os, sys; from exporter.devices import there; from exporter.devices.bootstrap import Frames\n"
+    "there.SILENCE_SECONDS, there.PULSE_SECONDS = 2.0, 0.1\n"
+    "there.serve(Frames(sys.stdin.buffer.read1, lambda data: os.write(1, data)))"
+)
+
+
+def test_a_message_that_comes_slowly_is_no_silence(tmp_path: Path) -> None:
+    """As of a file that is copied over a poor line, where one message takes longer than silence may."""
+    out, env = bytearray(), {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    Frames(lambda _: b"", out.extend).send("facts", b"x" * 100, all=False)
+    with subprocess.Popen([sys.executable, "-c", SLOW], stdin=-1, stdout=-1, env=env, bufsize=0) as process:
+        assert process.stdin is not None and process.stdout is not None
+        frames = Frames(process.stdout.read, lambda _: None)
+        assert frames.receive()[0]["kind"] == "pulse"
+        for start in range(0, len(out), 10):
+            process.stdin.write(out[start : start + 10])
+            time.sleep(0.3)
+        while (said := frames.receive()[0])["kind"] == "pulse":
+            pass
+        assert said["kind"] == "answer"
+        process.stdin.close()
+
+
+def test_what_is_kept_is_counted_while_another_command_removes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/stays", "a/goes"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"12345")
+
+    def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        yield str(folder / "a"), [], ["goes", "stays"]
+
+    (tmp_path / "a" / "goes").unlink()
+    monkeypatch.setattr(work.os, "walk", walk)
+    assert work.kept(tmp_path) == 5
 
 
 def test_our_package_that_is_in_use_is_not_old(tmp_path: Path) -> None:
