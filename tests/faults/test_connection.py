@@ -184,17 +184,6 @@ def test_a_python_without_what_our_side_imports(server: Server, bundle: Path) ->
     assert "?python=~/.exporter-device/bin/python'" in said, "the address named another"
 
 
-def test_doctor_tells_all_that_a_bare_python_lacks(server: Server) -> None:
-    python = script(server, "python", f'exec {there.PYTHON} -I -S "$@"')
-    looked = asked(server.start(), "doctor", "--json", address=with_python(server, python))
-    base, *runtimes = looked.json["problems"]
-    assert looked.code == 3 and base.startswith("numpy>=1.26, polygraphy") and "pip install 'numpy>=1.26'" in base
-    assert {text.partition(" is not")[0] for text in runtimes} >= {"mobile: onnxruntime", "openvino: openvino"}
-    assert any(text.startswith("tensorrt: ") for text in looked.json["elsewhere"])
-    assert looked.json["device"]["cores"] >= 1 and looked.json["device"]["before"].keys() >= {"governor", "mhz"}
-    assert looked.json["machine"]["in use"] == "by nobody"
-
-
 def test_a_python_without_the_runtime(server: Server, bundle: Path) -> None:
     held, place = there.PYTHON.parent.parent, server.folder / "packages"
     (libraries,) = held.glob("lib/python3*/site-packages")
@@ -215,13 +204,6 @@ def test_a_login_that_prints(server: Server, bundle: Path, end: str) -> None:
     (server.home / ".bashrc").write_text(f"{noise}\n{noise} >&2\n")
     found = verify(server.start(), bundle)
     assert found.code == 0 and "\033" not in found.out + found.err and "welcome" not in found.out, found
-
-
-def test_a_configuration_for_logins_by_hand(server: Server) -> None:
-    server.client("RemoteCommand tmux new -A", "SessionType none", "StdinNull yes", "ForkAfterAuthentication yes",
-                  "RequestTTY force")  # fmt: skip
-    looked = asked(server.start(), "doctor", "--json")
-    assert looked.json["versions"]["numpy"] != "absent", looked
 
 
 MARK = r"printf 'exporter-device/1\n"
