@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import get_args
+
 import pytest
 
+from exporter.cli import options
 from exporter.devices.address import Address, parsed
 from exporter.devices.device import FINDS_PYTHON, found, kinds
 from exporter.devices.kinds import ssh
 from exporter.errors import Refused
+from tests.cli_fakes.tool import ROOT
 
 KINDS = ("here", "ssh")
 
@@ -69,6 +74,17 @@ def test_what_is_offered_is_an_address() -> None:
     for text in ("qemu://x", "raspberrypi"):
         with pytest.raises(Refused, match=r"it is none of arm64, ssh://user@host\[:port\]"):
             parsed(text, kinds())
+
+
+def test_the_help_names_every_kind() -> None:
+    said = get_args(options.On)[1].help
+    assert all(kind in said for kind in kinds())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/devices.md"])
+def test_an_example_can_be_pasted_into_any_shell(page: str) -> None:
+    """zsh takes an unquoted question mark for a pattern."""
+    assert not re.search(r"--on ssh://\S*\?", (ROOT / page).read_text(encoding="utf-8"))
 
 
 def test_a_kind_is_found_by_its_file() -> None:
