@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from typing import Any
 from exporter import registry
 from exporter.bundle import Bundle, Draft, editing
 from exporter.candidate import added, key_of
-from exporter.devices import received, shipping
-from exporter.devices.connection import Connection, Lost, install_line
+from exporter.devices import emulation, received, shipping
+from exporter.devices.connection import PIP, Connection, Lost, quoted
 from exporter.devices.device import Device, found
+from exporter.devices.label import held_back
 from exporter.devices.session import Session, holder, lost, session
-from exporter.errors import Refused
+from exporter.errors import Incomplete, Refused
 from exporter.host import files
 from exporter.latency.subjects import Extras
 from exporter.manifest import Manifest, TargetInfo, decode
@@ -86,8 +87,12 @@ def profile(
             held.lend(checkpoint, "checkpoint", checkpoint.name)
         with _labelled(device, held) as label:
             value = received.checked(held.work("profile", request), {"shown": received.PROFILE})
+        kept = received.checked(value["kept"], received.PROFILE) | label if save else {}
+    slowed = held_back(label["device"]["before"], label["device"]["after"])
+    warned = [slowed.as_json()] if slowed else []
+    value["shown"]["warnings"] += warned
     if save:
-        kept = received.checked(value["kept"], received.PROFILE) | label
+        kept["warnings"] += warned
         kind = Extras.from_json(limits["extras"]).kind
         save_report(path, report_name(kind, keys, bundle.manifest, held.label), kept)
     return {**value["shown"], **label}
@@ -169,29 +174,44 @@ def doctor(on: str, progress: Progress = silent) -> dict[str, Any]:
 
 
 def _looked_at(device: Device, progress: Progress) -> dict[str, Any]:
-    with Connection(device) as line:
+    with received.spoken_by(device.address), Connection(device) as line:
         progress("connect", {"what": line.label})
         line.open()
-        hello = line.hello
-        if hello["missing"]:
-            problem = f"{', '.join(hello['missing'])}: not installed there; {install_line(hello)}"
-            value: dict[str, Any] = {
-                "schema": "exporter.doctor/1", "ok": False, "problems": [problem], "elsewhere": [],
-                "machine": {"python": hello["python"]}, "versions": {},
-            }  # fmt: skip
-            return {**value, "device": {"address": str(device.address), "label": line.label}}
-        answer = line.ask("doctor")
-        value = received.checked(answer.get("value"), received.DOCTOR)
+        hello, runtimes = line.hello, _runtimes()
+        answer = line.ask("doctor", runtimes=[name for names in runtimes.values() for name in names])
+        received.checked(answer, {"facts": dict, "moment": dict, "lacking": [str]})
+        unprepared = _unprepared(hello, runtimes, answer["lacking"]) if hello["missing"] else None
+        value = received.checked(unprepared or answer.get("value"), received.DOCTOR)
         owner = answer.get("owner")
-    pip = f"{received.said(hello['executable'])} -m pip install "
-    problems = [text.replace("pip install ", pip) for text in value["problems"] if not text.startswith("tracing:")]
-    notes = [text.replace("pip install ", pip) for text in value["elsewhere"]]
+    problems = [text.replace(PIP, line.install) for text in value["problems"] if not text.startswith("tracing:")]
+    notes = [text.replace(PIP, line.install) for text in value["elsewhere"]]
     value |= {"problems": problems, "elsewhere": notes, "ok": not problems}
     value["machine"] |= {"interpreter": hello["executable"], "kept in": hello["folder"], "free_bytes": hello["free"],
                          "in use": holder(owner) if owner else "by nobody"}  # fmt: skip
-    received.checked(answer, {"facts": dict, "moment": dict})
     facts, moment = answer["facts"], answer["moment"]
     return {**value, "device": {**_address(device, line.label), **facts, "before": moment}}
+
+
+def _runtimes() -> dict[str, list[str]]:
+    """The distributions that each target computes with; what tracing needs as well is none of a device's."""
+    traced, found = emulation.requirements("trace"), {}
+    for name in registry.target_names():
+        with suppress(Incomplete):  # a target that is broken here
+            extra = registry.target(name).extra or "trace"
+            found[name] = [one for one in emulation.requirements(extra) if one not in traced]
+    return found
+
+
+def _unprepared(hello: Mapping[str, Any], runtimes: Mapping[str, list[str]], lacking: list[str]) -> dict[str, Any]:
+    """The object of a device whose Python has not even what our own side imports."""
+    needs, absent = hello["missing"], [(t, name) for t, names in runtimes.items() for name in names if name in lacking]
+    said: dict[bool, list[str]] = {True: [], False: [f"{', '.join(needs)}: not installed there; {PIP}{quoted(needs)}"]}
+    for target, name in absent:
+        said[registry.target(target).prepares].append(f"{target}: {name} is not installed; {PIP}{name}")
+    return {
+        "schema": "exporter.doctor/1", "ok": False, "problems": said[False], "elsewhere": said[True],
+        "machine": {"python": hello["python"]}, "versions": {},
+    }  # fmt: skip
 
 
 # ---- what all of them do

@@ -26,8 +26,14 @@ def fake_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulation, "_qemu", lambda: "qemu")
     monkeypatch.setattr(emulation.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(emulation, "_run", lambda words: "aarch64 1.0")
-    monkeypatch.setattr(emulation, "_debian", lambda root, state: root.mkdir())
-    monkeypatch.setattr(emulation, "_wheels", lambda site, told: {"lost": "no wheel for arm64: none"})
+    monkeypatch.setattr(emulation, "_debian", lambda root, state: with_python(root))
+    monkeypatch.setattr(emulation, "_wheels", lambda site, python, told: {"lost": "no wheel for arm64: none"})
+
+
+def with_python(root: Path, name: str = "python3.11") -> Path:
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/bin/python3").symlink_to(name)
+    return root
 
 
 def silent(_: str) -> None: ...
@@ -75,12 +81,30 @@ def test_the_starter_finds_its_own_place_whatever_it_is_called(tmp_path: Path) -
     qemu = tmp_path / "qemu"
     qemu.write_text('#!/bin/sh\nprintf "%s\\n" "$PYTHONPATH" "$QEMU_CPU" "$@"\n')
     qemu.chmod(0o755)
-    emulation._write_starter(place / "python3", str(qemu))
+    emulation._write_starter(place / "python3", str(qemu), "3.11")
     said = subprocess.check_output([place / "python3", "-c", "a b"], text=True).splitlines()
     assert said == [
         f"{place}/site", emulation.CORE, "-0", f"{place}/python3", "-L", f"{place}/root",
         f"{place}/root/usr/bin/python3.11", "-c", "a b",
     ]  # fmt: skip
+
+
+def test_the_python_is_that_of_the_system_that_lends_its_sources(tmp_path: Path) -> None:
+    assert emulation._python(with_python(tmp_path / "a", "python3.13")) == "3.13"
+    for root in (with_python(tmp_path / "b", "python3.9"), tmp_path):
+        with pytest.raises(StageFailed, match=r"needs Python 3\.10"):
+            emulation._python(root)
+
+
+def test_sources_without_arm64_are_refused_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(emulation, "_run", lambda words: ran.append(" ".join(words)) or "")
+    with pytest.raises(Incomplete, match="hold no python3-minimal for arm64") as refused:
+        emulation._debian(tmp_path / "root", tmp_path / "apt")
+    assert refused.value.code == "emulator-absent" and "ports.ubuntu.com" in refused.value.next
+    assert not any("install" in words.split() for words in ran)
 
 
 def test_what_is_installed_there_is_what_our_metadata_asks_for() -> None:

@@ -14,7 +14,9 @@ from exporter.report import MOST_BYTES
 from exporter.report.collect import collected
 from exporter.report.examples import Example, Examples, Version, checked
 from exporter.report.page import document
+from exporter.report.reading import Fields
 from exporter.report.sections import SECTIONS
+from exporter.report.sections.environment import _moment
 from exporter.report.sections.outputs import MEDIA_BYTES
 from exporter.report.values import Page
 from exporter.verdict import Verdict
@@ -248,3 +250,8 @@ def test_what_was_timed_on_a_device_is_not_told_of_this_machine(tmp_path: Path) 
     shown = section(page, "verdict")
     assert "99.0 ms" not in shown and "1.00 ms" in shown
     assert "pi (emulated)" in section(page, "latency")
+
+
+def test_what_held_a_device_down_is_told_in_words() -> None:
+    moment = Fields({"throttled": {"firmware now": "under-voltage + throttled", "core events since boot": 7, "x": []}})
+    assert _moment(moment) == ("throttling firmware now under-voltage + throttled, core events since boot 7")
