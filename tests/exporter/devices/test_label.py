@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from exporter.devices import commands, label
+from exporter.latency.subjects import Extras
 
 
 def written(root: Path, files: dict[str, str | bytes]) -> Path:
@@ -94,14 +95,16 @@ def test_a_profile_warns_of_clocks_that_were_held_down(tmp_path: Path, monkeypat
         label="h", moment=lambda everything=False: {"moment": next(moments)},
         work=lambda *_: {"shown": copy.deepcopy(empty), "kept": copy.deepcopy(empty)},
     )  # fmt: skip
-    kept: list[dict[str, Any]] = []
-    monkeypatch.setattr(commands, "Bundle", SimpleNamespace(open=lambda _: None))
+    kept: dict[str, dict[str, Any]] = {}
+    bundle = SimpleNamespace(manifest=SimpleNamespace(targets={}))
+    monkeypatch.setattr(commands, "Bundle", SimpleNamespace(open=lambda _: bundle))
     monkeypatch.setattr(commands, "shipping", SimpleNamespace(to_profile=lambda *_: None))
     monkeypatch.setattr(commands, "chosen", lambda *_: [])
     monkeypatch.setattr(commands, "session", lambda *_: nullcontext(held))
-    monkeypatch.setattr(commands, "save_report", lambda path, name, value: kept.append(value))
-    shown = commands.profile("ssh://h", tmp_path, (), {"extras": {"layers": False}}, save=True)
-    for value in (shown, *kept):
+    monkeypatch.setattr(commands, "save_report", lambda path, name, value: kept.update({name: value}))
+    shown = commands.profile("ssh://h", tmp_path, (), {"extras": Extras(layers=True).as_json()}, save=True)
+    assert list(kept) == ["profile.layers-h"]
+    for value in (shown, *kept.values()):
         assert [warning["code"] for warning in value["warnings"]] == ["held-back"]
 
 
