@@ -30,6 +30,9 @@ PAGE, FOUND = ROOT / "docs" / "arm64.md", ROOT / "tests" / "arm64" / "found"
 TARGETS = ("mobile", "openvino")
 SECONDS = 7200
 LARGE = 32  # pixels along a side, at least: a network for whole images
+# The operator that differs, where one was looked for and found; each is a strict xfail of
+# tests/exporter/devices/test_emulation.py.
+NAMED = {("quality-aware-fusion", "openvino"): "`Softplus` there is off by up to 0.0004 far below zero"}
 STEPS = 2  # of what is unrolled: the steps after are the same operators on the same weights
 
 INTRODUCTION = """\
@@ -148,10 +151,14 @@ def _page(found: Mapping[str, Mapping[str, Any] | None]) -> str:
     others = [(n, t, it[t]["there"]) for n, it in asked.items() for t in TARGETS if it[t]["there"]["verdict"] != "PASS"]
     if others:
         lines += ["", "## What did not pass", ""]
-        lines += [f"- `{n}` on {t}: {said['verdict']}: {' '.join(said['why'].split())}" for n, t, said in others]
+        lines += [f"- `{n}` on {t}: {said['verdict']}: {_why(said, NAMED.get((n, t)))}" for n, t, said in others]
     versions = emulation.versions()
     machine = ", ".join([versions.pop("qemu"), *(f"{name} {value}" for name, value in versions.items())])
     return "\n".join([*lines, "", f"With {machine}.", ""])
+
+
+def _why(said: Mapping[str, Any], named: str | None) -> str:
+    return ". ".join([" ".join(said["why"].split()), *([named] if named else [])])
 
 
 def _cell(said: Mapping[str, Any]) -> str:

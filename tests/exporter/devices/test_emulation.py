@@ -172,10 +172,27 @@ def test_what_a_comparison_lets_through(way: str, tmp_path: Path) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4, 10])],
         [helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])],
     )  # fmt: skip
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "m.onnx")
-    made = run("openvino", "m.onnx", "-o", "m.bundle", "--no-profile", "--dim", "N=1:2:5", cwd=tmp_path)
+    assert verdict_there(graph, tmp_path) == "PASS"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _machine(), reason="no arm64 machine: make arm64")
+@pytest.mark.xfail(strict=True, reason="Softplus of OpenVINO 2026.4.1 on arm64 is off by up to 0.0004 far below zero")
+def test_softplus(tmp_path: Path) -> None:
+    shape = ["N", 4, 10]
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "four"], ["wide"]), helper.make_node("Softplus", ["wide"], ["y"])],
+        "graph", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [helper.make_tensor("four", TensorProto.FLOAT, [], [-4.0])],
+    )  # fmt: skip
+    assert verdict_there(graph, tmp_path) == "PASS"
+
+
+def verdict_there(graph: onnx.GraphProto, folder: Path) -> str:
+    """Of OpenVINO on arm64; on the machine that exports it passes."""
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), folder / "m.onnx")
+    made = run("openvino", "m.onnx", "-o", "m.bundle", "--no-profile", "--dim", "N=1:2:5", cwd=folder)
     assert made.code == 0, made
-    value = run(
-        "verify", "m.bundle", "--target", "openvino", "--on", "arm64", "--json", patience=900, cwd=tmp_path
-    ).json
-    assert value["verdict"] == "PASS", value
+    asked = ("verify", "m.bundle", "--target", "openvino", "--on", "arm64", "--json")
+    return str(run(*asked, patience=900, cwd=folder).json["verdict"])
