@@ -105,6 +105,7 @@ adb push {first} $D/parity/{name}/model.onnx
 adb push {file} $D/speed/{name}/model.{ending}
 adb push {tests}/test_data_set_0 $D/speed/{name}/
 for ep in cpu xnnpack nnapi; do
+  rm -f speed-$ep.csv                      # where a provider fails, the file of the last time must not stand for it
   adb shell "cd $D && LD_LIBRARY_PATH=. ./onnx_test_runner -e $ep parity" > parity-$ep.txt
   adb shell "cd $D && rm -f speed.csv; LD_LIBRARY_PATH=. ./onnxruntime_perf_test -e $ep -m times -r 300 \
     speed/{name}/model.{ending} speed.csv" > speed-$ep.txt

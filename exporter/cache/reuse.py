@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from exporter.cache.entry import Entry
@@ -16,11 +17,22 @@ from exporter.cache.key import digest_of
 from exporter.cache.store import Cache
 from exporter.external import GRAPH
 from exporter.graph import Graph, sha256
-from exporter.isolate import Outcome
+from exporter.isolate import Outcome, live
 from exporter.stages import Stages
 from exporter.verdict import Verdict
 
 WORK = "work:"  # what a path in the work folder begins with in an entry
+
+
+def _abandon(begun: Sequence[Future[Outcome]], threads: Collection[int]) -> None:
+    """Ends what other threads run, which nobody wants any more: leaving their pool would wait for it."""
+    for running in begun:
+        running.cancel()
+    while not all(running.done() for running in begun):
+        for child in live():
+            if child.thread in threads:
+                child.abort()
+        wait(begun, timeout=0.05)
 
 
 @dataclass(frozen=True)
@@ -80,10 +92,15 @@ class Reusing(Stages):
         missing = [asked for asked in several if found[asked.call.stage] is None]
         for asked in missing:
             self.progress(asked.call.stage, {})
-        with ThreadPoolExecutor(max(len(missing), 1)) as pool:
+        threads = set[int]()
+        with ThreadPoolExecutor(max(len(missing), 1), initializer=lambda: threads.add(get_ident())) as pool:
             begun = {asked.call.stage: pool.submit(self._made, asked) for asked in missing[:-1]}
-            made = {asked.call.stage: self._made(asked) for asked in missing[-1:]}
-            made |= {stage: running.result() for stage, running in begun.items()}
+            try:
+                made = {asked.call.stage: self._made(asked) for asked in missing[-1:]}
+                made |= {stage: running.result() for stage, running in begun.items()}
+            except BaseException:
+                _abandon(list(begun.values()), threads)
+                raise
         return {call.stage: found[call.stage] or made[call.stage] for call in calls}
 
     def _asked(self, call: Call) -> _Asked:

@@ -30,7 +30,7 @@ def compare(
     ] = False,
     stored: Annotated[bool, typer.Option("--stored", help="Time nothing: compare what reports hold.")] = False,
     across_devices: Annotated[
-        bool, typer.Option("--across-devices", help="Compare stored latencies of different devices all the same.")
+        bool, typer.Option("--across-devices", help="Compare what different devices said all the same.")
     ] = False,
     seconds: Annotated[float, typer.Option(min=1.0, help="Time to measure each artifact for, at most.")] = 60.0,
     threads: Annotated[

@@ -28,7 +28,10 @@ Model = Annotated[
 TrustEngine = Annotated[
     bool, typer.Option("--trust-engine", help="Open engines that this user's machine did not build.")
 ]
-On = Annotated[str, typer.Option("--on", metavar="DEVICE", help="Do it on another device: ssh://user@host[:port].")]
+On = Annotated[
+    str,
+    typer.Option("--on", metavar="DEVICE", help="Do it on another device: ssh://user@host[:port], or arm64, emulated."),
+]
 OptionalPath = Optional[Path]  # noqa: UP045  # typer reads it at run time, where Python 3.10 has no X | None in Annotated
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import Defect, ExporterError, Refused
+from exporter.whole import whole
 
 if TYPE_CHECKING:
     import typer
@@ -168,9 +169,8 @@ def write_junit(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_page(path: Path, content: bytes) -> None:
     """Writes a file beside its place, and puts it there whole."""
-    staging = path.with_name(f".{path.name}.part")
-    staging.write_bytes(content)
-    staging.replace(path)
+    with whole(path) as staging:
+        staging.write_bytes(content)
 
 
 def junit_case(suite: Any, group: str, name: str, verdict: str, reason: str | None) -> None:

@@ -57,7 +57,7 @@ def _chosen(auto: Event) -> None:
             "" if spent["decibels"] is None else f"{spent['decibels']:.1f} dB below",
             ", ".join(f"{metric} {loss:.3g}" for metric, loss in spent["losses"].items()),
             "" if row["median_ms"] is None else f"{row['median_ms']:.4g} ms",
-            _size(row["bytes"]),
+            size(row["bytes"]),
             ", ".join(f"{part:.0%} {kind}" for kind, part in (row["work"] or {}).items()),
         )
     out.print(rows)
@@ -68,7 +68,8 @@ def _chosen(auto: Event) -> None:
         out.print(f"  {precision} was not tried: {escape(lack)}")
 
 
-def _size(count: int | None) -> str:
+def size(count: int | None) -> str:
+    """Bytes in kB, MB or GB; nothing where they are not known."""
     if count is None:
         return ""
     if count >= 1e9:
@@ -257,7 +258,7 @@ def _subject_row(subject: Event) -> list[str]:
         _told(subject["load_ms"], ".0f", "ms"),
         _told(subject["first_run_ms"], ".3g", "ms"),
         _told(subject["peak_rss_mb"], ".0f", "MB"),
-        _size(subject["bytes"]),
+        size(subject["bytes"]),
         _told(subject["threads"], "d"),
         subject["precision"]["ran"] or "?",
     ]
@@ -277,7 +278,7 @@ def ran(value: Event) -> None:
 
 def reported(value: Event) -> None:
     """Where the page of a bundle lies."""
-    console().print(f"page  {escape(value['page'])}, {_size(value['bytes'])}")
+    console().print(f"page  {escape(value['page'])}, {size(value['bytes'])}")
 
 
 def inspected(value: Event) -> None:
@@ -363,16 +364,16 @@ def cached(value: Event) -> None:
     """What the cache holds, where, and what went."""
     out = console()
     if value["pruned"]:
-        out.print(f"removed  {value['pruned']['entries']} entries, {_size(value['pruned']['bytes'])}")
+        out.print(f"removed  {value['pruned']['entries']} entries, {size(value['pruned']['bytes'])}")
     rows = [
-        (e["model"] or "?", e["stage"] or e["key"][:12], _size(e["bytes"]), _ago(e["made"]), _ago(e["used"]),
+        (e["model"] or "?", e["stage"] or e["key"][:12], size(e["bytes"]), _ago(e["made"]), _ago(e["used"]),
          e["problem"] or "")
         for e in value["entries"]
     ]  # fmt: skip
     if rows:
         listing(out, rows, ("model", "stage", "size", "made", "last used", "will not be used"))
-    limit = _size(value["limit_bytes"])
-    out.print(f"cache  {escape(value['folder'])}, {len(rows)} entries, {_size(value['bytes'])} of at most {limit}")
+    limit = size(value["limit_bytes"])
+    out.print(f"cache  {escape(value['folder'])}, {len(rows)} entries, {size(value['bytes'])} of at most {limit}")
     if value["problem"]:
         out.print(f"[bold yellow]not used[/]  {escape(value['problem'])}")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from exporter.cli.console import console, escape, mark, plain, table
 from exporter.cli.output import junit_case
-from exporter.cli.render import _size as size
+from exporter.cli.render import size
 
 Value = Mapping[str, Any]
 Row = tuple[str, ...]

@@ -71,4 +71,5 @@ def peak_lines(peaks: Event | None) -> Iterator[str]:
         return
     copies = ", ".join(f"{copy['gbs']:.3g} at {copy['bytes'] >> 20} MiB" for copy in peaks["copies"])
     threads = f"{peaks['threads']} thread{'s' if peaks['threads'] != 1 else ''}"
-    yield f"  this machine's peaks, {threads}: {peaks['gflops_fp32']:.4g} GFLOP/s in fp32; copies in GB/s: {copies}"
+    products = ", ".join(f"{speed:.4g} in {escape(kind)}" for kind, speed in peaks["gflops"].items())
+    yield f"  this machine's peaks, {threads}: GFLOP/s {products}; copies in GB/s: {copies}"

@@ -38,7 +38,7 @@ def compare(
         b: what is.
         targets: only these; all of them when empty.
         bounds: what counts as a regression.
-        across_devices: whether stored latencies of different devices may be compared.
+        across_devices: whether what different devices said may be compared.
         measuring: how artifacts that both sides hold are timed here, side by side; without it what is stored counts.
         progress: told what happens.
 
@@ -53,7 +53,9 @@ def compare(
         absent = runnable(before, after) if measuring else {}
         kept = {subject_of(key) for key, reason in absent.items() if not reason}
         # What is refused is refused before anything is timed.
-        timings, notes = _stored(before, after, bounds, across_devices, kept)
+        notes = _verified_elsewhere(before, after, across_devices)
+        timings, more = _stored(before, after, bounds, across_devices, kept)
+        notes += more
         notes += [f"{key} was not timed here: {reason}" for key, reason in absent.items() if reason]
         if measuring:
             here = [key for key, reason in absent.items() if not reason]
@@ -95,6 +97,16 @@ def _refuse_other_model(a: Side, b: Side) -> None:
         )
 
 
+def _verified_elsewhere(a: Side, b: Side, across: bool) -> list[str]:
+    """What to know where errors of two devices are compared: one device's kernels are not another's."""
+    if not (a.hops and b.hops) or a.device == b.device:
+        return []
+    of_a, of_b = (side.device or "the machine of the bundle" for side in (a, b))
+    if not across:
+        raise _other_device("what A and B hold", "verified", a, b, of_a, of_b)
+    return [f"A was verified on {of_a}, B on {of_b}"]
+
+
 def _stored(a: Side, b: Side, bounds: Bounds, across: bool, without: Collection[str]) -> tuple[list[Timed], list[str]]:
     """The latencies that reports hold, of every artifact that either side has, and what to know of them."""
     timings, notes = list[Timed](), list[str]()
@@ -104,17 +116,17 @@ def _stored(a: Side, b: Side, bounds: Bounds, across: bool, without: Collection[
             continue
         if before and after and before.machine != after.machine:
             if not across:
-                raise _other_device(name, a, b, before.machine, after.machine)
+                raise _other_device(name, "timed", a, b, before.machine, after.machine)
             notes.append(f"{name} was timed on different devices, {before.machine} and {after.machine}")
         timings.append(stored(name, before, after, bounds))
     return timings, notes
 
 
-def _other_device(subject: str, a: Side, b: Side, of_a: Machine, of_b: Machine) -> Refused:
+def _other_device(what: str, how: str, a: Side, b: Side, of_a: Machine | str, of_b: Machine | str) -> Refused:
     return Refused(
         "different-devices",
-        f"{subject} was timed on {of_a} in A and on {of_b} in B",
+        f"{what} was {how} on {of_a} in A and on {of_b} in B",
         where=f"{a.name}, {b.name}",
         why="a difference between two devices is no difference between two artifacts",
-        next="profile both on one device; --across-devices compares them all the same, and says so",
+        next="verify or profile both on one device; --across-devices compares them all the same, and says so",
     )

@@ -6,7 +6,7 @@ A side is read without trust and runs nothing. What it does not say is absent, a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ from exporter.manifest import Manifest
 from exporter.manifest.parse import parse
 from exporter.manifest.refusal import Wrong
 from exporter.registry import target
-from exporter.report.judgements import hop_of, result_of, verdict_of
+from exporter.report.judgements import EXPORT, PROFILE, VERIFY, hop_of, hops_of, joined, verdict_of
 from exporter.report.reading import MOST_BYTES, Fields, reports
-from exporter.verdict import Hop, Result, Verdict, worst
+from exporter.verdict import Hop, Verdict, worst
 from exporter.verification import weights_line
 
-EXPORT, VERIFY, PROFILE = "exporter.export/", "exporter.verify/", "exporter.profile/"
 MOST_VALUES = 8_000_000  # a report with every timing of a long profile
 # Separates a bundle from the name of one of its reports: ``gtcrn.bundle@profile``.
 OF = "@"
@@ -84,6 +83,7 @@ class Side:
         operators: how many nodes of each operator the graphs have, by graph; filled in where a bundle is there.
         versions: tools it was made and run with.
         facts: what else must be the same for both sides to be one model, such as options and tensors.
+        device: where its artifacts were verified, if not on the machine at hand.
         bundle: the bundle itself, where its artifacts can be run.
     """
 
@@ -97,6 +97,7 @@ class Side:
     operators: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
     bundle: Bundle | None = None
 
 
@@ -151,7 +152,7 @@ def _of_report(place: str, bundle: Bundle, name: str) -> Side:
     told = _of_reports(place, {name: held[name]})
     return Side(
         place, side.model, side.weights, told.hops, told.timings, told.sizes, told.layers,
-        versions=told.versions, facts=side.facts,
+        versions=told.versions, facts=side.facts, device=told.device,
     )  # fmt: skip
 
 
@@ -226,7 +227,8 @@ def _of_reports(place: str, found: Mapping[str, Fields]) -> Side:
     profiled += [(name, value) for name, value in found.items() if value.text("schema").startswith(PROFILE)]
     subjects = [(name, value, each) for name, value in profiled for each in value.each("subjects")]
     subjects = [(name, value, each) for name, value, each in subjects if _is_artifact(each)]
-    hops = _joined(hop for value in verified for hop in _hops(value))
+    hops = joined((hop for value in verified for hop, _ in hops_of(value)), _key, lambda hop: hop)
+    devices = {device for value in verified if value.each("hops") and (device := value.fields("device").text("label"))}
     layers = {subject_of(f"{key[1]}/{key[2]}"): counts for value in verified for key, counts in _layers(value)}
     layers |= {each.text("name"): _counts(each, "layers") for _, _, each in subjects if each.counted("layers")}
     packages = [value.fields("environment").worded("packages") for _, value in profiled]
@@ -239,6 +241,7 @@ def _of_reports(place: str, found: Mapping[str, Fields]) -> Side:
         sizes={each.text("name"): size for _, _, each in subjects if (size := each.count("bytes"))},
         layers=layers,
         versions={name: version for part in packages for name, version in part.items()},
+        device=", ".join(sorted(devices)),
     )
 
 
@@ -274,36 +277,6 @@ def floor_of(*timings: Timing) -> float | None:
     """The largest noise floor of stored profiles; None where one of them has none."""
     floors = [timing.floor for timing in timings]
     return None if any(floor is None for floor in floors) else max(MIN_FLOOR, *(floor for floor in floors if floor))
-
-
-def _hops(value: Fields) -> list[Hop]:
-    hops, results = value.each("hops"), value.each("results")
-    made = [hop_of(each) for each in hops]
-    own: list[list[Result]] = [[] for _ in made]
-    for each in results:
-        result, asked = result_of(each), each.text("precision")
-        mark = result.form, result.case, result.output
-        for index, hop in enumerate(made):
-            # An older report does not say the precision: of two, one comes after the other.
-            own_precision = hop.precision.asked if hop.precision else ""
-            same = (hop.hop, hop.target) == (result.hop, result.target) and asked in ("", own_precision)
-            if same and mark not in [(r.form, r.case, r.output) for r in own[index]]:
-                own[index].append(result)
-                break
-    return [
-        Hop(hop.hop, hop.target, hop.verdict, hop.reason, hop.precision, tuple(results))
-        for hop, results in zip(made, own, strict=True)
-    ]
-
-
-def _joined(found: Iterable[Hop]) -> list[Hop]:
-    """Each edge once: the last that was found, unless it only repeats a verdict without what was compared."""
-    kept: dict[Key, Hop] = {}
-    for hop in found:
-        before = kept.get(_key(hop))
-        if before is None or hop.results or hop.verdict is not before.verdict:
-            kept[_key(hop)] = hop
-    return list(kept.values())
 
 
 def _key(hop: Hop) -> Key:

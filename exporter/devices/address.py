@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from exporter.errors import Refused, nearest
 
+FORMS = {"ssh": "ssh://user@host[:port]"}  # a kind that has one place is named alone
 EXAMPLE = "--on ssh://user@host:22"
 # Names of users and hosts as ssh takes them from nobody's shell: no name begins as an option does.
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]*")
@@ -38,7 +39,8 @@ class Address:
         """What its lines are marked with."""
         who = f"{self.user}@" if self.user else ""
         port = f":{self.port}" if self.port is not None else ""
-        return f"{who}{self.host}{port}" if self.host else self.kind
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{who}{host}{port}" if host else self.kind
 
     def __str__(self) -> str:
         return f"{self.kind}://{self.label}" if self.host else self.kind
@@ -60,8 +62,9 @@ def parsed(text: str, kinds: Sequence[str]) -> Address:
     if not text.isprintable():
         raise _bad(text, "it holds what cannot be printed")
     if not remote or kind not in kinds:
-        schemes = ", ".join(f"{name}://" for name in kinds)
-        raise _bad(text, f"it does not begin with one of {schemes}{nearest(kind, list(kinds))}")
+        raise _bad(
+            text, f"it is none of {', '.join(FORMS.get(name, name) for name in kinds)}{nearest(kind, list(kinds))}"
+        )
     try:
         parts = urlsplit(text)
         port = parts.port

@@ -7,14 +7,17 @@ way in which both sides talk, is defined here because this is the side that has 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +28,9 @@ from typing import Any, NoReturn
 MARK = b"exporter-device/1\n"
 # What our package imports there, and what pip calls it.
 BASE = {"numpy": "numpy>=1.26", "polygraphy": "polygraphy>=0.53,<0.54", "safetensors": "safetensors>=0.4.3"}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+MANAGED = "EXTERNALLY-MANAGED"
 CHUNK = 1 << 20
 MOST_HEAD = 64 << 20
 
@@ -40,6 +46,9 @@ class Frames:
         read: at most so many bytes, none at the end.
         write: all of these bytes.
         parse: bytes to JSON.
+
+    Attributes:
+        heard: when anything last came, by the monotonic clock; a long message on a slow line is no silence.
     """
 
     def __init__(
@@ -47,7 +56,7 @@ class Frames:
     ) -> None:
         self._read, self._write, self._parse = read, write, parse
         self._lock = threading.Lock()
-        self._held = bytearray()
+        self._held, self.heard = bytearray(), time.monotonic()
 
     def send(self, kind: str, data: bytes = b"", **value: Any) -> None:
         """Sends one message whole, whichever thread asks for it."""
@@ -95,11 +104,23 @@ class Frames:
         if not part:
             raise Ended("it ended")
         self._held += part
+        self.heard = time.monotonic()
 
 
 def folder() -> Path:
     """Where a device keeps what was copied to it: in the cache of the user who logged in."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exporter" / "devices"
+
+
+def missing() -> list[str]:
+    """What our package imports and this Python has not, as pip would be asked for it."""
+    return [need for name, need in BASE.items() if find_spec(name) is None]
+
+
+def takes_packages() -> bool:
+    """Whether this Python's own pip installs anything: a system's may leave that to its package manager (PEP 668)."""
+    ours = sys.prefix != sys.base_prefix
+    return find_spec("pip") is not None and (ours or not Path(sysconfig.get_path("stdlib"), MANAGED).is_file())
 
 
 def listed(root: Path) -> str:
@@ -124,7 +145,7 @@ def main() -> None:
             view = view[os.write(out, view) :]
 
     frames = Frames(sys.stdin.buffer.read1, write)  # type: ignore[union-attr]
-    write(MARK)
+    write(b"\n" + MARK)  # the login may have printed, and not ended its line
     try:
         begun, _ = frames.receive()
         place = _side(frames, str(begun["side"]))
@@ -139,22 +160,20 @@ def main() -> None:
 
 
 def _side(frames: Frames, digest: str) -> Path | None:
-    """Where our package lies, of exactly this digest; nowhere where it could not be imported or kept."""
+    """Where our package lies, of exactly this digest; nowhere where it could not be kept."""
     home = folder()
     said: dict[str, Any] = {
         "python": sys.version.split()[0], "executable": sys.executable, "folder": str(home), "pid": os.getpid(),
-        "missing": [need for name, need in BASE.items() if find_spec(name) is None],
+        "missing": missing(), "pip": takes_packages(), "venv": find_spec("ensurepip") is not None,
     }  # fmt: skip
     place = home / "side" / digest
     try:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        there = place.is_dir() and listed(place) == digest
+        there = _whole(place)
         if there:
             os.utime(place)  # it is in use: what was not for a month goes
         frames.send("hello", **said, free=shutil.disk_usage(home).free, side=there)
-        if said["missing"] or there:
-            return None if said["missing"] else place
-        return _unpacked(frames, place)
+        return place if there else _unpacked(frames, place)
     except OSError as error:
         _failed(frames, error, home)
 
@@ -172,11 +191,33 @@ def _unpacked(frames: Frames, place: Path) -> Path:
         zipfile.ZipFile(io.BytesIO(b"".join(parts))).extractall(staging)
         if listed(staging) != place.name:
             raise Ended("our package came damaged")
-        shutil.rmtree(place, ignore_errors=True)
-        staging.rename(place)
+        _place(staging, place)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return place
+
+
+def _place(staging: Path, place: Path) -> None:
+    """Gives what is whole its name. Where another command was first and its own is whole, that one stays: it runs."""
+    while True:
+        try:
+            staging.rename(place)
+            return
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+        if _whole(place):
+            return
+        aside = Path(tempfile.mkdtemp(prefix=".old-", dir=place.parent))
+        with suppress(FileNotFoundError):  # another command took the damaged one away
+            place.rename(aside / place.name)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _whole(place: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return place.is_dir() and listed(place) == place.name
+    return False
 
 
 def _failed(frames: Frames, error: OSError, home: Path) -> NoReturn:

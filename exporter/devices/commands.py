@@ -5,11 +5,9 @@ Each gives the object that the same command gives where it runs, and in it the d
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,22 @@ from typing import Any
 from exporter import registry
 from exporter.bundle import Bundle, Draft, editing
 from exporter.candidate import added, key_of
-from exporter.devices import received, shipping
-from exporter.devices.connection import Connection, Lost, install_line
+from exporter.devices import emulation, received, shipping
+from exporter.devices.connection import PIP, Connection, Lost, quoted
 from exporter.devices.device import Device, found
+from exporter.devices.label import held_back
 from exporter.devices.session import Session, holder, lost, session
-from exporter.errors import Refused
+from exporter.errors import Incomplete, Refused
 from exporter.host import files
+from exporter.latency.subjects import Extras
 from exporter.manifest import Manifest, TargetInfo, decode
 from exporter.manifest.limits import MAX_BYTES
 from exporter.preflight import Opening
 from exporter.run import refuse_output
-from exporter.samples import named
 from exporter.stages import Progress, silent
 from exporter.use import use_page
-from exporter.verification import chosen, save_report
+from exporter.verification import chosen, report_name, save_report
+from exporter.whole import whole
 
 MOST_OUTPUT = 4 << 30
 DIGEST = re.compile(r"-[0-9a-f]{12}(?=\.|$)")
@@ -62,7 +62,7 @@ def verify(
             value = received.checked(held.work("verify", request), received.VERIFY)
     value |= label
     if save:
-        save_report(path, f"verify-{named(held.label)}", value)
+        save_report(path, report_name("verify", keys, bundle.manifest, held.label), value)
     return dict(value)
 
 
@@ -87,9 +87,14 @@ def profile(
             held.lend(checkpoint, "checkpoint", checkpoint.name)
         with _labelled(device, held) as label:
             value = received.checked(held.work("profile", request), {"shown": received.PROFILE})
+        kept = received.checked(value["kept"], received.PROFILE) | label if save else {}
+    slowed = held_back(label["device"]["before"], label["device"]["after"])
+    warned = [slowed.as_json()] if slowed else []
+    value["shown"]["warnings"] += warned
     if save:
-        kept = received.checked(value["kept"], received.PROFILE) | label
-        save_report(path, f"{'sweep' if kept.get('sweep') else 'profile'}-{named(held.label)}", kept)
+        kept["warnings"] += warned
+        kind = Extras.from_json(limits["extras"]).kind
+        save_report(path, report_name(kind, keys, bundle.manifest, held.label), kept)
     return {**value["shown"], **label}
 
 
@@ -120,7 +125,7 @@ def run(
             held.lend(part, "input", part.name)
         with _labelled(device, held) as label:
             value = received.checked(held.work("run", request), received.RUN)
-        with _whole(output) as staging:
+        with whole(output) as staging:
             held.fetch(staging, MOST_OUTPUT, output=request["output"])
     return {**value, **label}
 
@@ -169,29 +174,44 @@ def doctor(on: str, progress: Progress = silent) -> dict[str, Any]:
 
 
 def _looked_at(device: Device, progress: Progress) -> dict[str, Any]:
-    with Connection(device) as line:
+    with received.spoken_by(device.address), Connection(device) as line:
         progress("connect", {"what": line.label})
         line.open()
-        hello = line.hello
-        if hello["missing"]:
-            problem = f"{', '.join(hello['missing'])}: not installed there; {install_line(hello)}"
-            value: dict[str, Any] = {
-                "schema": "exporter.doctor/1", "ok": False, "problems": [problem], "elsewhere": [],
-                "machine": {"python": hello["python"]}, "versions": {},
-            }  # fmt: skip
-            return {**value, "device": {"address": str(device.address), "label": line.label}}
-        answer = line.ask("doctor")
-        value = received.checked(answer.get("value"), received.DOCTOR)
+        hello, runtimes = line.hello, _runtimes()
+        answer = line.ask("doctor", runtimes=[name for names in runtimes.values() for name in names])
+        received.checked(answer, {"facts": dict, "moment": dict, "lacking": [str]})
+        unprepared = _unprepared(hello, runtimes, answer["lacking"]) if hello["missing"] else None
+        value = received.checked(unprepared or answer.get("value"), received.DOCTOR)
         owner = answer.get("owner")
-    pip = f"{received.said(hello['executable'])} -m pip install "
-    problems = [text.replace("pip install ", pip) for text in value["problems"] if not text.startswith("tracing:")]
-    notes = [text.replace("pip install ", pip) for text in value["elsewhere"]]
+    problems = [text.replace(PIP, line.install) for text in value["problems"] if not text.startswith("tracing:")]
+    notes = [text.replace(PIP, line.install) for text in value["elsewhere"]]
     value |= {"problems": problems, "elsewhere": notes, "ok": not problems}
     value["machine"] |= {"interpreter": hello["executable"], "kept in": hello["folder"], "free_bytes": hello["free"],
                          "in use": holder(owner) if owner else "by nobody"}  # fmt: skip
-    received.checked(answer, {"facts": dict, "moment": dict})
     facts, moment = answer["facts"], answer["moment"]
     return {**value, "device": {**_address(device, line.label), **facts, "before": moment}}
+
+
+def _runtimes() -> dict[str, list[str]]:
+    """The distributions that each target computes with; what tracing needs as well is none of a device's."""
+    traced, found = emulation.requirements("trace"), {}
+    for name in registry.target_names():
+        with suppress(Incomplete):  # a target that is broken here
+            extra = registry.target(name).extra or "trace"
+            found[name] = [one for one in emulation.requirements(extra) if one not in traced]
+    return found
+
+
+def _unprepared(hello: Mapping[str, Any], runtimes: Mapping[str, list[str]], lacking: list[str]) -> dict[str, Any]:
+    """The object of a device whose Python has not even what our own side imports."""
+    needs, absent = hello["missing"], [(t, name) for t, names in runtimes.items() for name in names if name in lacking]
+    said: dict[bool, list[str]] = {True: [], False: [f"{', '.join(needs)}: not installed there; {PIP}{quoted(needs)}"]}
+    for target, name in absent:
+        said[registry.target(target).prepares].append(f"{target}: {name} is not installed; {PIP}{name}")
+    return {
+        "schema": "exporter.doctor/1", "ok": False, "problems": said[False], "elsewhere": said[True],
+        "machine": {"python": hello["python"]}, "versions": {},
+    }  # fmt: skip
 
 
 # ---- what all of them do
@@ -237,26 +257,6 @@ def _parts(given: Path) -> list[Path]:
     if not given.is_file():
         files.read(given)  # refuses it as it does anywhere
     return [given]
-
-
-@contextmanager
-def _whole(output: Path) -> Iterator[Path]:
-    """A file beside the output, which takes its place when it is whole."""
-    handle, name = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent)
-    os.close(handle)
-    staging = Path(name)
-    try:
-        yield staging
-        staging.chmod(0o666 & ~_umask())
-        staging.replace(output)
-    finally:
-        staging.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _apart(manifest: Manifest, key: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from typing import Any, final
 
 from exporter.devices import bootstrap as there
 from exporter.devices import received, side
-from exporter.devices.bootstrap import CHUNK, Ended, Frames
+from exporter.devices.bootstrap import CHUNK, FULL, Ended, Frames
 from exporter.devices.device import NO_PYTHON, Device
 from exporter.errors import ExporterError, Incomplete, Refused, StageFailed
 
@@ -24,7 +23,8 @@ PULSE_SECONDS = 5.0
 ENDING_SECONDS = 8.0  # for what runs there to end itself; the device then ends it
 NOISE = 64 << 10  # what a login may print before anything of ours speaks
 SAID = 16 << 10
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PIP = "pip install "
+OWN = "~/.exporter-device"  # the first place where an interpreter is looked for
 
 Told = Callable[[Mapping[str, Any]], None]
 
@@ -75,9 +75,7 @@ class Connection:
         except Ended as error:
             raise self._before_hello(error) from None
         received.checked(self.hello, {"python": str, "executable": str, "folder": str, "free": int, "side": bool,
-                                      "missing": [str], "pid": int}, "hello")  # fmt: skip
-        if self.hello["missing"]:
-            return
+                                      "missing": [str], "pip": bool, "venv": bool, "pid": int}, "hello")  # fmt: skip
         if not self.hello["side"]:
             self.send_all("side", side.packed())
         threading.Thread(target=self._pulse, daemon=True).start()
@@ -85,6 +83,16 @@ class Connection:
     @property
     def label(self) -> str:
         return self.device.address.label
+
+    @property
+    def install(self) -> str:
+        """What ``pip install`` is there: where the Python takes no packages, an environment beside it that does."""
+        python = received.said(self.hello["executable"])
+        if self.hello["pip"]:
+            return f"{python} -m {PIP}"
+        # It holds what the system has, such as a runtime that came with the board.
+        steps = [f"{python} -m venv --system-site-packages {OWN}", f"{OWN}/bin/python -m {PIP}"]
+        return " && ".join(steps if self.hello["venv"] else ["sudo apt-get install python3-venv", *steps])
 
     @property
     def said(self) -> str:
@@ -98,12 +106,13 @@ class Connection:
             Incomplete: ``device-unprepared``, with the line that installs it.
         """
         if self.hello["missing"]:
-            line = install_line(self.hello)
+            again = f"; then --on '{self.device.address}?python={OWN}/bin/python'"
+            named = self.device.address.python and not self.hello["pip"]
             raise Incomplete(
                 "device-unprepared", f"{self.label} lacks {', '.join(self.hello['missing'])}",
                 where=f"python {received.said(self.hello['executable'])} on {self.label}",
                 why="what runs there is our own package, which is copied; what it imports is the device's own",
-                next=f"there: {line}",
+                next=f"there: {self.install}{quoted(self.hello['missing'])}{again if named else ''}",
             )  # fmt: skip
 
     def _before_hello(self, why: Ended) -> ExporterError:
@@ -114,12 +123,12 @@ class Connection:
             return refused
         where = f"--on {self.device.address}"
         if status == NO_PYTHON:
-            wanted = self.device.address.python
+            wanted, another = self.device.address.python, f"--on '{self.device.address}?python=/PATH/TO/python3'"
             return Incomplete(
                 "device-unprepared",
                 f"{self.label} has no {wanted or 'python3'} of 3.10 or newer: {self.said or 'it has none at all'}",
                 where=where, why="our side there is written in Python, and needs 3.10",
-                next=f"there: apt-get install python3, or name another: {where}?python=/PATH/TO/python3",
+                next=f"there: apt-get install python3, or name another: {another}",
             )  # fmt: skip
         return received.bad_answer(f"{why}; exit status {status}; {self.said or 'no word of it on standard error'}")
 
@@ -149,10 +158,10 @@ class Connection:
         """
         try:
             self._frames.send(kind, data, **value)
-        except Ended:
+        except Ended as ended:
             # It may have said why, and gone: a full disk does not wait for the rest.
             self._guarded(lambda: self._answer("answer"))
-            raise Lost(self.said) from None
+            raise Lost(self.said or str(ended)) from None
 
     def send_all(self, name: str, data: bytes) -> None:
         """Sends bytes of any length as messages."""
@@ -177,8 +186,8 @@ class Connection:
     def _guarded(self, what: Callable[[], Any]) -> Any:
         try:
             return what()
-        except Ended:
-            raise Lost(self.said) from None
+        except Ended as ended:
+            raise Lost(self.said or str(ended)) from None
 
     def _answer(self, kind: str, told: Told | None = None) -> dict[str, Any]:
         while True:
@@ -272,10 +281,9 @@ class Connection:
             self.close()
 
 
-def install_line(hello: Mapping[str, Any]) -> str:
-    """The line that installs what a device's python lacks."""
-    needs = " ".join(f"'{need}'" for need in hello["missing"])
-    return f"{received.said(str(hello['executable']))} -m pip install {needs}"
+def quoted(needs: Sequence[str]) -> str:
+    """Requirements, as a shell takes them."""
+    return " ".join(f"'{received.said(need)}'" for need in needs)
 
 
 def _bootstrap() -> bytes:

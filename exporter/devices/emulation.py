@@ -29,7 +29,8 @@ from exporter import folders, registry
 from exporter.errors import ExporterError, Incomplete, StageFailed
 
 QEMU = ("qemu-aarch64-static", "qemu-aarch64")
-PYTHON = "3.11"  # Debian 12's, for which every runtime has a wheel
+OLDEST = 10  # our side needs Python 3.10
+PORTS = "deb [arch=arm64] http://ports.ubuntu.com/ubuntu-ports CODENAME main universe"
 DEBIAN = ("python3-minimal", "libpython3-stdlib", "libgomp1", "libstdc++6")
 # The core of a Raspberry Pi 5 and of many phones: products of eight bits and arithmetic in fp16, neither SVE nor bf16.
 CORE, IMPLEMENTER, PART = "cortex-a76", 0x41, 0xD0B
@@ -91,10 +92,11 @@ def make(told: Told) -> Path:
         told("Debian's packages for arm64")
         _debian(new / "root", Path(work) / "apt")
         _write_cpuinfo(new / "root")
-        _write_starter(new / "python3", qemu)
-        missing = _wheels(new / "site", told)
+        python = _python(new / "root")
+        _write_starter(new / "python3", qemu, python)
+        missing = _wheels(new / "site", python, told)
         told("bytecode")
-        _compile(new)
+        _compile(new, python)
         told("a first run")
         ran = _run([str(new / "python3"), "-c", "import numpy, platform; print(platform.machine(), numpy.__version__)"])
         if not ran.startswith("aarch64"):
@@ -118,11 +120,27 @@ def _debian(root: Path, state: Path) -> None:
         "APT::Architecture": "arm64", "APT::Architectures::": "arm64", "Debug::NoLocking": "1",
         "APT::Install-Recommends": "false", "APT::Sandbox::User": "root",
     }  # fmt: skip
-    apt = ["apt-get", "-q", "-y", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
+    options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+    apt = ["apt-get", "-q", "-y", *options]
     _run([*apt, "update"])
+    if not _run(["apt-cache", *options, "policy", DEBIAN[0]]).strip():  # Ubuntu's mirrors for x86 hold nothing else
+        remedy = f"a source for arm64 in /etc/apt/sources.list.d; Ubuntu's is {PORTS}"
+        raise _absent(f"the package sources of this system hold no {DEBIAN[0]} for arm64", remedy)
     _run([*apt, "--download-only", "install", *DEBIAN])
     for package in sorted((state / "cache/archives").glob("*.deb")):
         _run(["dpkg-deb", "-x", str(package), str(root)])
+    if not (root / "lib").exists():  # newer packages leave that link to one that is installed
+        (root / "lib").symlink_to("usr/lib")
+
+
+def _python(root: Path) -> str:
+    """The version of the Python that came, such as ``3.11``: it is the system's that lends its sources."""
+    link = root / "usr/bin/python3"
+    name = link.readlink().name if link.is_symlink() else "no python3"
+    found = re.fullmatch(r"python(3\.(\d+))", name)
+    if found is None or int(found[2]) < OLDEST:
+        raise _failed(f"what came for arm64 is {name}, and our side needs Python 3.{OLDEST}")
+    return found[1]
 
 
 def _write_cpuinfo(root: Path) -> None:
@@ -137,16 +155,16 @@ def _write_cpuinfo(root: Path) -> None:
     (root / "proc/cpuinfo").write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-def _write_starter(path: Path, qemu: str) -> None:
-    path.write_text(STARTER.format(core=CORE, qemu=qemu, python=PYTHON), encoding="ascii")
+def _write_starter(path: Path, qemu: str, python: str) -> None:
+    path.write_text(STARTER.format(core=CORE, qemu=qemu, python=python), encoding="ascii")
     path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
 
 
-def _wheels(site: Path, told: Told) -> dict[str, str]:
+def _wheels(site: Path, python: str, told: Told) -> dict[str, str]:
     """What our side imports, then each runtime; gives those that have no wheel for arm64, with the last line of why."""
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--upgrade", "-t", str(site),
-           "--only-binary=:all:", "--python-version", PYTHON, *platforms]  # fmt: skip
+           "--only-binary=:all:", "--python-version", python, *platforms]  # fmt: skip
     told("wheels of our own side")
     pinned = _wanted()
     _run([*pip, *(f"{name}=={pinned[name]}" for name in requirements(""))])
@@ -161,13 +179,13 @@ def _wheels(site: Path, told: Told) -> dict[str, str]:
     return missing
 
 
-def _compile(machine: Path) -> None:
+def _compile(machine: Path, python: str) -> None:
     """Bytecode of Python's own library and of the wheels: made anew at each start it takes longer than a verdict."""
     # Bytecode is the same on every processor, and this one makes it faster.
-    here = ".".join(map(str, sys.version_info[:2])) == PYTHON
-    python, root = sys.executable if here else str(machine / "python3"), machine / "root"
-    library = root / "usr/lib" / f"python{PYTHON}"
-    _run([python, "-m", "compileall", "-q", "-s", str(root), "-p", "/", str(library), str(machine / "site")])
+    here = ".".join(map(str, sys.version_info[:2])) == python
+    program, root = sys.executable if here else str(machine / "python3"), machine / "root"
+    library = root / "usr/lib" / f"python{python}"
+    _run([program, "-m", "compileall", "-q", "-s", str(root), "-p", "/", str(library), str(machine / "site")])
 
 
 def runtimes() -> list[str]:

@@ -52,7 +52,7 @@ def held(who: Mapping[str, Any], waiting: Callable[[Mapping[str, Any]], None]) -
         waiting: told who has it, again and again while it waits.
 
     Raises:
-        Refused: ``device-lock`` where something else lies in its place.
+        Refused: ``device-lock`` where something else lies in its place, or no place can be written.
     """
     while (file := _taken({**who, "pid": os.getpid(), "since": int(time.time())}, waiting)) is None:
         time.sleep(POLL_SECONDS)
@@ -86,23 +86,36 @@ def _taken(who: Mapping[str, Any], waiting: Callable[[Mapping[str, Any]], None])
 
 def _opened() -> int:
     # First without O_CREAT: a kernel that guards shared folders opens no other account's file with it.
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    place, flags = _place(), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         try:
-            file = os.open(path(), flags)
+            file = os.open(place, flags)
         except FileNotFoundError:
-            file = os.open(path(), flags | os.O_CREAT, 0o666)
+            file = os.open(place, flags | os.O_CREAT, 0o666)
             with suppress(OSError):
                 os.fchmod(file, 0o666)
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
             raise OSError("it is no regular file")
     except OSError as error:
-        raise Refused(
-            "device-lock", f"the device's lock cannot be opened: {error.strerror or error}", where=str(path()),
-            why="two users who measure at once measure one another", next=f"ls -l {path()}; remove it if it is no lock",
-        ) from None  # fmt: skip
+        raise _refused(error, str(place), f"ls -l {place}; remove it if it is no lock") from None
     return file
+
+
+def _place() -> Path:
+    """Where the lock lies; a folder of temporary files is none that cannot be written, or has no room."""
+    try:
+        return path()
+    except FileNotFoundError as error:
+        raise _refused(
+            error, "TMPDIR", "df /tmp; make room there, or set TMPDIR to a folder that can be written"
+        ) from None
+
+
+def _refused(error: OSError, where: str, remedy: str) -> Refused:
+    what = f"the device's lock cannot be opened: {error.strerror or error}"
+    why = "two users who measure at once measure one another"
+    return Refused("device-lock", what, where=where, why=why, next=remedy)
 
 
 def _read(file: int) -> dict[str, Any]:
@@ -110,4 +123,7 @@ def _read(file: int) -> dict[str, Any]:
         found = json.loads(os.pread(file, MOST, 0) or b"{}")
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    since = found.get("since")  # by this device's clock, which is nobody else's
+    return {**found, "seconds": max(0, int(time.time()) - since)} if isinstance(since, int) else found

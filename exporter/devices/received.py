@@ -6,7 +6,9 @@ terminal, its numbers are numbers, and no path of it is ever opened here.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from exporter.errors import KINDS, ExporterError, StageFailed, from_json
@@ -49,7 +51,7 @@ SHARES = {"operator": {"*": NUMBER}, "module": {"*": NUMBER}}
 WHOLE = {"flops": int, "bytes": int, "gflops": NUMBER, "gbs": NUMBER, "of_limit": MAYBE, "bound": TEXT,
          "layers_without_limit": int}  # fmt: skip
 SUBJECT |= {"layer_times?": [LAYER], "shares?": SHARES, "roofline?": WHOLE}
-PEAKS = {"gflops_fp32": NUMBER, "copies": [{"bytes": int, "gbs": NUMBER}], "threads": int}
+PEAKS = {"gflops": {"*": NUMBER}, "copies": [{"bytes": int, "gbs": NUMBER}], "threads": int}
 ENERGY = {"source": str, "idle_watts": MAYBE, "watts": NUMBER, "joules": NUMBER, "above_idle": MAYBE}
 SUSTAINED = {"subject": str, "verdict": WORD, "reason": TEXT, "seconds": NUMBER, "runs": int,
              "windows": [Row(NUMBER, NUMBER)], "moments": [Row(NUMBER, MAYBE, MAYBE)], "ratio": MAYBE,
@@ -153,6 +155,17 @@ def last_lines(data: bytes) -> str:
     """The last lines that a device, or ssh, left on standard error."""
     lines = [said(line) for line in data.decode("utf-8", "replace").splitlines()]
     return " | ".join([line for line in lines if line.strip("@ ")][-LAST_LINES:])
+
+
+@contextmanager
+def spoken_by(address: object) -> Iterator[None]:
+    """Names the device, where what is done meanwhile meets an answer that is none."""
+    try:
+        yield
+    except StageFailed as error:
+        if error.code == "bad-answer":
+            error.where, error.next = f"--on {address}", error.next.replace("DEVICE", shlex.quote(str(address)))
+        raise
 
 
 def bad_answer(what: str) -> StageFailed:

@@ -13,7 +13,7 @@ from typing import Any
 
 from exporter.devices import received
 from exporter.devices.bootstrap import CHUNK
-from exporter.devices.connection import Connection, Lost
+from exporter.devices.connection import PIP, Connection, Lost
 from exporter.devices.device import Device
 from exporter.devices.shipping import Shipment, sizes
 from exporter.errors import ExporterError, StageFailed
@@ -36,7 +36,7 @@ class Session:
     def __init__(self, line: Connection, progress: Progress) -> None:
         self.label, self.path = line.label, ""
         self._line, self._progress = line, progress
-        self._names: dict[str, str] = {"pip install ": f"{received.said(line.hello['executable'])} -m pip install "}
+        self._names: dict[str, str] = {PIP: line.install}
 
     # ---- before
 
@@ -167,7 +167,7 @@ def session(device: Device, shipment: Shipment, here: Path, what: str, progress:
         ExporterError: the device cannot be reached, or refuses.
         StageFailed: ``connection-lost``, which says what remains there.
     """
-    with ExitStack() as stack:
+    with received.spoken_by(device.address), ExitStack() as stack:
         line, folder, began = None, "", False
         for attempt in range(TRIES):
             line = None
@@ -212,8 +212,8 @@ def lost(device: Device, folder: str, error: Exception, doing: str) -> StageFail
 def holder(owner: object) -> str:
     """Who has a device, in words."""
     known = owner if isinstance(owner, dict) else {}
-    since = known.get("since")
-    age = f" for {max(0, int(time.time()) - since)} s" if isinstance(since, int) else ""
+    seconds = known.get("seconds")
+    age = f" for {seconds} s" if isinstance(seconds, int) else ""
     return received.said(f"{known.get('by', 'somebody')} has it{age}: {known.get('what', 'unknown')}")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.devices import label, lock, work
-from exporter.devices.bootstrap import CHUNK, Ended, Frames, folder
+from exporter.devices.bootstrap import CHUNK, FULL, Ended, Frames, folder, missing
 from exporter.devices.store import Store
 from exporter.errors import KINDS, ExporterError
 from exporter.isolate import kill_all
@@ -27,7 +27,6 @@ PULSE_SECONDS = 5.0
 ENDING_SECONDS = 5.0
 LEAVING_SECONDS = 1.0
 TELLING_SECONDS = 2.0
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # of our own folder; elsewhere they say something else
 
 Message = tuple[dict[str, Any], bytes]
@@ -76,7 +75,6 @@ class Desk:
         self.frames, self.store = frames, Store(folder())
         self.inputs: Path | None = None
         self._asked: queue.Queue[Message] = queue.Queue(maxsize=8)
-        self._heard = time.monotonic()
         for name, run in (("listen", self._listen), ("pulse", self._pulse)):
             threading.Thread(target=run, name=name, daemon=True).start()
 
@@ -86,7 +84,6 @@ class Desk:
         try:
             while True:
                 message = self.frames.receive()
-                self._heard = time.monotonic()
                 if message[0]["kind"] == "bye":
                     return self._leave(message)
                 if message[0]["kind"] != "pulse":
@@ -104,7 +101,7 @@ class Desk:
     def _pulse(self) -> None:
         while True:
             time.sleep(PULSE_SECONDS)
-            if time.monotonic() - self._heard > SILENCE_SECONDS:
+            if time.monotonic() - self.frames.heard > SILENCE_SECONDS:
                 self._gone()
             with suppress(OSError):
                 self.frames.send("pulse")
@@ -144,10 +141,12 @@ class Desk:
     def _facts(self, asked: Mapping[str, Any], _: bytes) -> None:
         self._answer(facts=label.facts() if asked["all"] else {}, moment=label.moment())
 
-    def _doctor(self, _asked: Mapping[str, Any], _: bytes) -> None:
+    def _doctor(self, asked: Mapping[str, Any], _: bytes) -> None:
+        value = {} if missing() else work.doctor(self.store.folder)
         self._answer(
-            value=work.doctor(self.store.folder), facts=label.facts(), moment=label.moment(), owner=lock.owner()
-        )
+            value=value, lacking=work.lacking(asked["runtimes"]),
+            facts=label.facts(), moment=label.moment(), owner=lock.owner(),
+        )  # fmt: skip
 
     def _lock(self, asked: Mapping[str, Any], _: bytes) -> None:
         told = [0.0]
@@ -216,7 +215,7 @@ class Desk:
     def lacks_room(self, error: OSError) -> bool:
         """Whether it is about room on a disk, or about the folder that what is copied lies in."""
         ours = str(error.filename or "").startswith(str(self.store.folder))
-        return error.errno in DISK or (error.errno in FOLDER and ours)
+        return error.errno in FULL or (error.errno in FOLDER and ours)
 
     def disk(self, error: OSError) -> int:
         place = self.store.folder

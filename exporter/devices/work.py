@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.isolate import Limits
-from exporter.preflight import Opening
-from exporter.stages import Progress
+
+if TYPE_CHECKING:  # a device is looked at before it has what these import
+    from exporter.preflight import Opening
+    from exporter.stages import Progress
 
 Asked = Mapping[str, Any]
 
@@ -32,8 +37,22 @@ def doctor(folder: Path) -> dict[str, Any]:
     from exporter.looking import diagnosed
 
     found = diagnosed()
-    kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {**found, "machine": {**found["machine"], "kept_here_bytes": kept}}
+    return {**found, "machine": {**found["machine"], "kept_here_bytes": kept(folder)}}
+
+
+def kept(folder: Path) -> int:
+    """The bytes in a folder, in which another command may be working."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += Path(place, name).stat().st_size
+    return total
+
+
+def lacking(runtimes: Sequence[str]) -> list[str]:
+    """Which of these this Python has not; none is imported."""
+    return [name for name in runtimes if find_spec(name.replace("-", "_")) is None]
 
 
 def _verify(bundle: Path, _: Path, asked: Asked, progress: Progress) -> Asked:
@@ -83,6 +102,8 @@ def _limits(asked: Asked) -> Limits:
 
 
 def _opening(asked: Asked) -> Opening:
+    from exporter.preflight import Opening
+
     return Opening(asked["device"], asked["trust"], asked["options"])
 
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from exporter.errors import Incomplete, Refused
 from exporter.host.values import Array, Values, is_record
+from exporter.whole import whole
 
 FULL_SCALE = 32768.0
 KITTI_STEPS = 256.0
@@ -82,13 +83,8 @@ def write(path: Path, values: Values) -> None:
             why=f"an output is a {_listed(endings)} file in a folder that exists",
             next=" or ".join(f"-o OUTPUT{ending}" for ending in endings),
         )
-    staging = path.with_name(f".{path.name}.part")
-    try:
-        with staging.open("wb") as file:
-            WRITERS[path.suffix.lower()](file, values)
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)
+    with whole(path) as staging, staging.open("wb") as file:
+        WRITERS[path.suffix.lower()](file, values)
 
 
 # ------------------------------------------------------------------------------------------------------- recordings

@@ -80,6 +80,7 @@ class Child:
     Attributes:
         pid: its process id and that of its group.
         owner: the process that started it.
+        thread: the thread that started it.
         peak_rss_bytes: the largest resident memory seen so far.
     """
 
@@ -94,7 +95,7 @@ class Child:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.stage, self.limits, self.log = stage, limits, log
-        self.owner = os.getpid()
+        self.owner, self.thread = os.getpid(), threading.get_ident()
         self.peak_rss_bytes = 0
         self._outcome: Outcome | None = None
         self._final: dict[str, Any] | None = None
@@ -195,10 +196,14 @@ class Child:
                 return
         self._conclude()
 
-    def kill(self) -> None:
-        """Kills the whole group at once."""
+    def abort(self) -> None:
+        """Kills the whole group from another thread than the one that waits for it, which learns how it ended."""
         self._stopped_for = self._stopped_for or killed(self.stage)
         self._signal(signal.SIGKILL)
+
+    def kill(self) -> None:
+        """Kills the whole group at once."""
+        self.abort()
         self._conclude()
 
     def __enter__(self) -> Child:

@@ -15,14 +15,13 @@ from exporter import registry
 from exporter.bundle import Bundle
 from exporter.errors import Refused
 from exporter.latency import stats
-from exporter.latency.result import SCHEMA, ms, rounded
+from exporter.latency.result import SCHEMA, ms, rounded, spread_of
 from exporter.latency.stats import Stability
 from exporter.latency.subjects import subject_name
 from exporter.manifest.text import printable
-from exporter.samples import named
 from exporter.target import Imported
 from exporter.verdict import Precision, Verdict
-from exporter.verification import chosen, save_report
+from exporter.verification import chosen, report_name, save_report
 
 # A record of every call of a long run; nothing that one of these programs writes is larger.
 MOST_BYTES = 64 << 20
@@ -69,7 +68,7 @@ def imported(
     value = _profile(subject_name(info.target, info.precision), Precision(info.precision, info.stored), whole)
     value["device"] = {"label": name, "imported": [printable(file.name) for file in files], "digest": digest}
     if save:
-        save_report(path, f"profile-{named(name)}", value)
+        save_report(path, report_name("profile", keys, bundle.manifest, name), value)
     return value
 
 
@@ -126,6 +125,7 @@ def _profile(name: str, precision: Precision, said: Imported) -> dict[str, Any]:
         "first_run_ms": ms(said.first_ns), "peak_rss_mb": rounded(said.peak_rss_bytes, 2**20), "threads": None,
         "sizes": {}, "layers": {}, "providers": {}, "errors": {}, "device": "cpu", "clock": "host", "copies_ms": {},
         "host_ms": None, "advice": [], "options": {}, "bytes": None,
+        "distribution": spread_of(said.calls_ns, figures) if timed else {},
         "answers": {"right": said.right, "wrong": said.wrong, "unanswered": said.unanswered},
     }  # fmt: skip
     return {

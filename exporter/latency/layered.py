@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -56,8 +57,7 @@ def beyond(layers: Sequence[Mapping[str, Any]], work: Mapping[str, Work], peaks:
     """The layers whose arithmetic ran faster than the machine was measured to be able to: its peaks are too low."""
     users = users_of(work)
     loads = {layer["name"]: load_of(layer["nodes"], layer["ns"], layer["precision"], work, users) for layer in layers}
-    fastest = EXCESS * peaks.gflops
-    return [n for n, load in loads.items() if load.precision in ("", "fp32") and (load.gflops or 0.0) > fastest]
+    return [n for n, load in loads.items() if (load.gflops or 0.0) > EXCESS * (load.best(peaks) or math.inf)]
 
 
 def _row(layer: Mapping[str, Any], load: Load, runs: int, peaks: Peaks | None) -> dict[str, Any]:
@@ -78,7 +78,8 @@ def _whole(loads: Sequence[Load], runs: Iterable[int], median_ns: float, peaks: 
         if limit is None:
             without += 1
         else:
-            needed[limit[1]] += n * limit[0]
+            # What was faster than that did not need it.
+            needed[limit[1]] += n * min(limit[0], load.ns)
     at_best = sum(needed.values())
     return {
         "flops": flops,

@@ -1,4 +1,7 @@
-"""What this machine reaches at best: float32 matrix products and copies, measured, with a given number of threads.
+"""What this machine reaches at best: matrix products and copies, measured, with a given number of threads.
+
+float32's is numpy's, which no target has a part in; those of lower types are of the runtimes that have them
+(:mod:`exporter.latency.products`).
 
 A peak is the best of many tries: whatever disturbs a try only ever makes it slower.
 """
@@ -7,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from exporter.isolate import Channel, Limits, call
+from exporter.latency.products import Product, reached
 from exporter.work.roofline import Peaks
 
 # Of a matrix product this large what is not arithmetic is nothing: 2 n^3 operations on 12 n^2 bytes.
@@ -28,8 +32,13 @@ HUGE_PAGE = 2 << 20
 TRUSTED_SECONDS = 120.0
 
 
-def peaks(threads: int, log_folder: Path) -> Peaks:
-    """Measures the peaks in a child whose matrix products have so many threads.
+def peaks(threads: int, log_folder: Path, lower: Sequence[Product] = ()) -> Peaks:
+    """Measures the peaks in children whose products have so many threads.
+
+    Args:
+        threads: how many.
+        log_folder: for the children's logs.
+        lower: the products to measure beside float32's; the best of a type is the machine's.
 
     Raises:
         StageFailed: the child did not live to tell.
@@ -40,8 +49,13 @@ def peaks(threads: int, log_folder: Path) -> Peaks:
         "exporter.latency.peaks:measured", {"threads": threads}, limits=Limits(seconds=TRUSTED_SECONDS),
         log=log_folder / "peaks.log", stage="peaks", env=env,
     )  # fmt: skip
-    found = outcome.require()
-    return Peaks(found["gflops"], {int(size): speed for size, speed in found["gbs"].items()}, threads)
+    found, speeds = outcome.require(), dict[str, float]()
+    for product in lower:
+        if speed := reached(product, threads, log_folder):
+            speeds[product.precision] = max(speed, speeds.get(product.precision, 0.0))
+    return Peaks(
+        {"fp32": found["gflops"], **speeds}, {int(size): speed for size, speed in found["gbs"].items()}, threads
+    )
 
 
 def measured(request: Mapping[str, Any], channel: Channel) -> dict[str, Any]:  # noqa: ARG001  # the shape of a child

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -141,12 +141,6 @@ class Measured:
         """A percentile of single calls with its bound, where there are calls enough."""
         return stats.percentile(self.calls_ns, p) if self.timed else None
 
-    @property
-    def distribution(self) -> dict[str, list[float | None]]:
-        """How its timings are spread: 101 quantiles of single calls, and a figure per block in the order they ran."""
-        calls = np.quantile(self.calls_ns, np.linspace(0, 1, QUANTILES)) if self.calls_ns else ()
-        return {"quantiles_ms": [ms(float(ns)) for ns in calls], "blocks_ms": [ms(ns) for ns in self.figures]}
-
     def as_json(self, raw: bool = False, spread: bool = False, peaks: Peaks | None = None) -> dict[str, Any]:
         """The subject as ``--json`` prints it; a figure that was not measured is null."""
         median, p95 = self.median, self.percentile(0.95)
@@ -183,12 +177,18 @@ class Measured:
         if "layer_times" in self.ran:
             ran_ns = median.value if median else None
             value |= layered(self.ran["layer_times"], self.subject.work, self.subject.often, ran_ns, peaks)
-        value |= {"distribution": self.distribution} if spread and self.timed else {}
+        value |= {"distribution": spread_of(self.calls_ns, self.figures)} if spread and self.timed else {}
         return value | ({"raw": self._raw()} if raw else {})
 
     def _raw(self) -> dict[str, Any]:
         blocks = [{"calls": block.calls, "ns": list(block.ns)} for block in self.blocks]
         return {"warm_ns": list(self.warm_ns), "blocks": blocks}
+
+
+def spread_of(calls_ns: Sequence[float], figures: Sequence[float]) -> dict[str, list[float | None]]:
+    """How timings are spread: 101 quantiles of single calls, and a figure per block in the order they ran."""
+    calls = np.quantile(calls_ns, np.linspace(0, 1, QUANTILES)) if calls_ns else ()
+    return {"quantiles_ms": [ms(float(ns)) for ns in calls], "blocks_ms": [ms(ns) for ns in figures]}
 
 
 @dataclass(frozen=True)

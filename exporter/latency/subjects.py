@@ -25,7 +25,7 @@ from exporter.preflight import Opening, PathOf, ready
 from exporter.program import program_of
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, silent
 from exporter.target import INTEGER
-from exporter.verification import chosen, save_report
+from exporter.verification import chosen, report_name, save_report
 from exporter.work import stored
 from exporter.work.roofline import Peaks
 
@@ -47,6 +47,14 @@ class Extras:
     layers: bool = False
     sustain_seconds: float = 0.0
     sweep: Sweep = field(default_factory=Sweep)
+
+    @property
+    def kind(self) -> str:
+        """What ``--save`` calls a profile with these extras, to begin with."""
+        if self.sweep.values:
+            return ".".join(["sweep", *self.sweep.values])
+        told = {"layers": self.layers, "sustained": self.sustain_seconds}
+        return ".".join(["profile", *(name for name, asked in told.items() if asked)])
 
     def as_json(self) -> dict[str, Any]:
         """The extras, for a process elsewhere."""
@@ -94,8 +102,8 @@ def profile(
             code=code or Code(), seed=seed, threads=threads, budget_seconds=budget_seconds, opening=opening,
             extras=extras,
         )  # fmt: skip
-    if save:  # the points of a sweep are no subjects that another profile could be compared with
-        save_report(path, "sweep" if found.sweep else "profile", found.as_json(raw=True))
+    if save:
+        save_report(path, report_name((extras or Extras()).kind, keys, bundle.manifest), found.as_json(raw=True))
     return found
 
 
@@ -135,7 +143,8 @@ def timed(
         for device in devices
     ]
     on_cpu = any(subject.device == "cpu" for subject in artifacts)
-    found = measure([*eager, *artifacts], peaks=partial(_peaks, stages) if extras.layers and on_cpu else None)
+    infos = [manifest.targets[key] for key in keys]
+    found = measure([*eager, *artifacts], peaks=partial(_peaks, stages, infos) if extras.layers and on_cpu else None)
     return replace(found, sustained=_sustained(artifacts, extras.sustain_seconds, seed, threads, stages))
 
 
@@ -168,11 +177,18 @@ def _sustained(
     )  # fmt: skip
 
 
-def _peaks(stages: Stages, threads: int) -> Peaks:
+def _peaks(stages: Stages, infos: Sequence[TargetInfo], threads: int) -> Peaks:
     from exporter.latency.peaks import peaks
+    from exporter.latency.products import products_of
 
     stages.progress("profile", {"what": "what this machine reaches at best"})
-    return peaks(threads, stages.folder)
+    return peaks(threads, stages.folder, products_of([info for info in infos if _on_cpu(info)]))
+
+
+def _on_cpu(info: TargetInfo) -> bool:
+    """Whether an artifact can be timed here, on the processor whose peaks are measured."""
+    target = registry.target(info.target)
+    return info.status == "compiled" and target.device == "cpu" and target.available().present
 
 
 def _multiplied(artifacts: Sequence[Subject], device: str) -> str:

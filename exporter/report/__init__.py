@@ -11,6 +11,7 @@ from exporter.errors import Refused
 from exporter.report.collect import collected
 from exporter.report.examples import Examples
 from exporter.report.page import MARK, document
+from exporter.whole import whole
 
 ENDINGS = (".html", ".htm")
 MOST_BYTES = 3_000_000
@@ -56,18 +57,15 @@ def written(path: Path, to: Path | None = None, overwrite: bool = False) -> Path
     to = default_place(path) if to is None else to
     _refuse(to, overwrite)
     data = html(bundle).encode()
-    staging = to.with_name(f".{to.name}.{os.getpid()}.part")
     try:
-        staging.write_bytes(data)
-        staging.replace(to)
+        with whole(to) as staging:
+            staging.write_bytes(data)
     except OSError as error:
         why = "a page is written beside its final name, and put in place by one rename"
         what = f"cannot write {to}: {error.strerror}"
         raise Refused(
             "bad-output", what, where=f"-o {to}", why=why, next="-o FILE.html in a folder of yours"
         ) from error
-    finally:
-        staging.unlink(missing_ok=True)
     return to
 
 

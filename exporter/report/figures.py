@@ -79,7 +79,7 @@ def share_tick(part: float) -> str:
 
 def share(part: float) -> str:
     """A part of the whole, in percent."""
-    return f"{part:.1%}" if part < 0.9995 else "100%"
+    return f"{part:.1%}" if part < 0.9995 else f"{part:.0%}"
 
 
 def factor(value: float | None) -> str:

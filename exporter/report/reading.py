@@ -6,7 +6,6 @@ A report was written by this version, by an older one, or by anyone. What it lac
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,8 @@ from exporter.errors import Refused
 
 # A report with every timing of a long profile stays under this.
 MOST_BYTES = 64 << 20
+# Nothing that is measured is larger, nor smaller than one by it: what is drawn can be computed with.
+MOST = 1e100
 
 
 class Fields:
@@ -95,14 +96,10 @@ class Fields:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """A number that can be drawn, or None for anything else: beyond :data:`MOST` it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < MOST:
         return None
-    try:
-        found = float(value)
-    except OverflowError:
-        return None
-    return found if math.isfinite(found) else None
+    return float(value) if abs(value) > 1 / MOST else 0.0
 
 
 def _written(value: Any) -> str | None:

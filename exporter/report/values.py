@@ -100,6 +100,17 @@ class Profiled:
         """What was timed in it."""
         return frozenset((timing.name, timing.asked) for timing in self.timings if timing.median is not None)
 
+    @property
+    def beside(self) -> frozenset[str]:
+        """What it tells beside latencies."""
+        layered = any(timing.layers for timing in self.timings)
+        told = {"layers": layered, "sustained": bool(self.facts.each("sustained")), "sweep": "sweep" in self.facts}
+        return frozenset(name for name, held in told.items() if held)
+
+    def covered_by(self, other: Profiled) -> bool:
+        """Whether another one tells all that this one does."""
+        return self.machine == other.machine and self.subjects <= other.subjects and self.beside <= other.beside
+
 
 @dataclass(frozen=True)
 class Page:

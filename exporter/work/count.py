@@ -15,6 +15,8 @@ import onnx_ir as ir
 from exporter.graph import SCOPE, module_of
 from exporter.work import Work
 
+# What gives a part of its first input may leave the rest of it alone.
+PICKING = frozenset({"Gather", "GatherElements", "GatherND", "GridSample", "Resize", "Slice"})
 # How many gates a recurrent layer computes per step.
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
@@ -46,7 +48,11 @@ def work(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> dict[str
 
 def _taken(node: ir.Node, scope: str | None) -> Work:
     count = _COUNTS[node.op_type](node) if node.op_type in _COUNTS else 0
-    return Work(node.op_type, count, module_of(scope), _sizes(node.inputs), _sizes(node.outputs))
+    reads, writes = _sizes(node.inputs), _sizes(node.outputs)
+    source = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
+    if node.op_type in PICKING and source in reads:
+        reads[source] = min(reads[source], sum(writes.values()))
+    return Work(node.op_type, count, module_of(scope), reads, writes)
 
 
 def _sizes(values: Sequence[ir.Value | None]) -> dict[str, int]:

@@ -3,7 +3,9 @@
 A layer cannot take less than its arithmetic at the measured speed of a matrix product, nor less than its traffic at
 the measured speed of a copy; whichever takes longer binds it (Williams, Waterman, Patterson: "Roofline: an insightful
 visual performance model for multicore architectures", CACM 52(4), 2009). Traffic is what a layer must read and write at
-the least: every tensor once, none of those between the nodes of one layer.
+the least: every tensor once, as much of one as is picked from it, none of those between the nodes of one layer, nothing
+for another shape of the same bytes. A runtime may do with less still: one that cuts a tensor up in place moves nothing.
+Such a layer is beyond its limit, which is shown as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ OWN = "(of the runtime's own)"
 UNTRACED = "(no module)"
 # How many names of a module's path make a row: enough to find the part of a model, few enough to read.
 DEPTH = 2
+# The same bytes under another shape: alone, they move nothing.
+VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"})
 # Bytes of a value as a part of float32's, where a layer ran in it.
 NARROW = {"fp16": 0.5, "bf16": 0.5, "int8": 0.25}
 
@@ -28,12 +32,13 @@ class Peaks:
     """What this machine was measured to reach, with as many threads as the subjects have.
 
     Attributes:
-        gflops: float32 matrix products, 1e9 operations a second (a multiplication and an addition are two).
+        gflops: products, 1e9 operations a second (a multiplication and an addition are two), by the type of what is
+            multiplied; float32 always, others where something ran in them.
         gbs: copies, 1e9 bytes a second (read and written bytes both count), by the bytes that are worked on.
         threads: with how many threads.
     """
 
-    gflops: float
+    gflops: Mapping[str, float]
     gbs: Mapping[int, float]
     threads: int
 
@@ -50,7 +55,7 @@ class Peaks:
     def as_json(self) -> dict[str, Any]:
         """The peaks as ``--json`` prints them."""
         speeds = [{"bytes": size, "gbs": speed} for size, speed in sorted(self.gbs.items())]
-        return {"gflops_fp32": self.gflops, "gbs": self.memory, "copies": speeds, "threads": self.threads}
+        return {"gflops": dict(self.gflops), "gbs": self.memory, "copies": speeds, "threads": self.threads}
 
 
 @dataclass(frozen=True)
@@ -83,17 +88,20 @@ class Load:
         """1e9 bytes a second."""
         return self.bytes / self.ns if self.bytes and self.ns else None
 
+    def best(self, peaks: Peaks) -> float | None:
+        """1e9 operations a second that this machine reaches in its type, where that was measured."""
+        return peaks.gflops.get(self.precision or "fp32")
+
     def limit(self, peaks: Peaks) -> tuple[float, str] | None:
         """The nanoseconds it cannot go below, and what binds it; None where that is not known.
 
-        Arithmetic in a lower precision has no measured peak: only what memory alone allows is said of it.
+        Of arithmetic in a type that has no measured peak, nothing is known.
         """
-        if not self.bytes:
+        best = self.best(peaks)
+        if not self.bytes or (self.flops and best is None):
             return None
         moving = self.bytes / peaks.speed(self.bytes)
-        if self.precision not in ("", "fp32") and self.flops:
-            return None
-        computing = self.flops / peaks.gflops
+        computing = self.flops / best if best else 0.0
         return (computing, COMPUTE) if computing > moving else (moving, MEMORY)
 
     def as_json(self, peaks: Peaks) -> dict[str, Any]:
@@ -146,6 +154,8 @@ def users_of(work: Mapping[str, Work]) -> Users:
 
 def _traffic(nodes: Sequence[str], work: Mapping[str, Work], users: Users) -> int | None:
     """The bytes that nodes which run as one must move: what comes from outside, and what somebody else reads."""
+    if all(work[node].operator in VIEWS for node in nodes):
+        return 0
     group = set(nodes)
     reads = {name: size for node in nodes for name, size in work[node].reads.items()}
     writes = {name: size for node in nodes for name, size in work[node].writes.items()}

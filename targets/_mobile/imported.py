@@ -37,7 +37,10 @@ def imported(text: str) -> Imported | None:
 def _runs(text: str) -> Imported | None:
     """A result file. Its rows are numbered from 0: one that was written to twice holds two runs, and is refused."""
     lines = [line for line in text.split("\n\n", maxsplit=1)[0].splitlines() if line]
-    rows = list(csv.reader(lines[:MOST_RUNS]))
+    try:
+        rows = list(csv.reader(lines[:MOST_RUNS]))
+    except csv.Error:
+        return None
     if not rows or any(len(row) != 5 for row in rows) or [row[4] for row in rows] != [str(n) for n in range(len(rows))]:
         return None
     try:

@@ -139,7 +139,8 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
             for entry in request.profiling_info:
                 spent.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e9)
         found = {op.get_friendly_name(): op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()}
-        return [_layer(name, found[name], median(ns)) for name, ns in spent.items() if name in found and any(ns)]
+        whole = self._options.precision == "int8"
+        return [_layer(name, found[name], median(ns), whole) for name, ns in spent.items() if name in found and any(ns)]
 
     def layer_types(self) -> dict[str, int]:
         """How many layers of the compiled model run in each type, as the plugin itself reports."""
@@ -172,10 +173,14 @@ def _type_of(layer: Any) -> str:
     return INTEGERS.get(kind, kind) if layer["layerType"].value in MULTIPLYING else kind
 
 
-def _layer(name: str, info: Any, ns: float) -> Layer:
-    """What the plugin says of a layer: one that it made itself has no node of the graph behind it."""
+def _layer(name: str, info: Any, ns: float, whole: bool) -> Layer:
+    """What the plugin says of a layer: one that it made itself has no node of the graph behind it.
+
+    Where a ``whole`` model is in eight bits, so is what does not multiply; elsewhere such a layer gives truth values.
+    """
     nodes = tuple(node for node in info["originalLayersNames"].value.split(",") if node)
-    kind = info["runtimePrecision"].value
+    kind = _type_of(info)
+    kind = INTEGERS.get(kind, kind) if whole else kind
     return Layer(name, info["layerType"].value, nodes, ns, FLOATS.get(kind, kind))
 
 

@@ -30,6 +30,10 @@ PAGE, FOUND = ROOT / "docs" / "arm64.md", ROOT / "tests" / "arm64" / "found"
 TARGETS = ("mobile", "openvino")
 SECONDS = 7200
 LARGE = 32  # pixels along a side, at least: a network for whole images
+# The operator that differs, where one was looked for and found; each is a strict xfail of
+# tests/exporter/devices/test_emulation.py.
+NAMED = {("quality-aware-fusion", "openvino"): "`Softplus` there is off by up to 0.0004 far below zero"}
+STEPS = 2  # of what is unrolled: the steps after are the same operators on the same weights
 
 INTRODUCTION = """\
 # On arm64
@@ -37,7 +41,8 @@ INTRODUCTION = """\
 Every built-in model's artifacts, exported here and verified by `exporter verify BUNDLE --on arm64`: the runtimes' own
 aarch64 wheels under qemu's user emulation ([devices.md](devices.md)). The kernels are those of a board, so the verdicts
 count; timings would mean nothing and are refused. Sizes are cut to about three times the usual, those of networks for
-whole images to the least two; weights are seeded. Written by `python -m tests.arm64` from what the commands said.
+whole images to the least two, and their iterations to 2 or 3; weights are seeded. Written by `python -m tests.arm64`
+from what the commands said.
 
 The number is the largest error over eager PyTorch's own, on arm64 and beside it on the machine that exported. The
 ladder allows 4 on mobile and 16 on OpenVINO ([parity.md](parity.md)).
@@ -66,7 +71,8 @@ def _kept(name: str) -> dict[str, Any] | None:
 
 def _key(name: str) -> str:
     """Of the definition, the sizes, and all that computes."""
-    digest = hashlib.sha256(json.dumps([emulation.versions(), _dims(registry.model(name))], sort_keys=True).encode())
+    cuts = [*_dims(registry.model(name)), *_options(registry.model(name))]
+    digest = hashlib.sha256(json.dumps([emulation.versions(), cuts], sort_keys=True).encode())
     for path in sorted(registry.model_sources(name)):
         digest.update(sha256(path).encode())
     return digest.hexdigest()[:12]
@@ -74,12 +80,13 @@ def _key(name: str) -> str:
 
 def _verified(name: str) -> dict[str, Any]:
     """What each target's artifact said here and there."""
-    dims = [word for dim in _dims(registry.model(name)) for word in ("--dim", dim)]
+    cuts = [word for dim in _dims(registry.model(name)) for word in ("--dim", dim)]
+    cuts += [word for option in _options(registry.model(name)) for word in ("--set", option)]
     with tempfile.TemporaryDirectory(prefix="arm64-") as folder:
         bundle = str(Path(folder) / "it.bundle")
         found = {}
         for target in TARGETS:
-            here = _said(target, name, "-o", bundle, "--no-profile", *dims)
+            here = _said(target, name, "-o", bundle, "--no-profile", *cuts)
             there = _said("verify", bundle, "--target", target, "--on", "arm64", "--timeout", str(SECONDS))
             found[target] = {"here": _of(here.get("verify", here)), "there": _of(there)}
     return found
@@ -90,9 +97,14 @@ def _dims(definition: ModelDef) -> list[str]:
     return [f"{dim.name}={_cut(dim, dim.name in definition.repeats)}" for dim in definition.dims if not dim.fixed]
 
 
+def _options(definition: ModelDef) -> list[str]:
+    """As the definition has them, but for how often what is unrolled is repeated."""
+    return [f"iterations={STEPS}"] if "iterations" in definition.options else []
+
+
 def _cut(dim: Dim, repeats: bool) -> Dim:
     if repeats:
-        return dataclasses.replace(dim, opt=(dim.opt + 1) // 2, max=dim.opt)
+        return dataclasses.replace(dim, opt=STEPS, max=STEPS + 1)
     if dim.min < LARGE:
         return cut(dim)
     top = next(size for size in range(dim.min + 1, dim.max + 1) if dim.allows(size))
@@ -139,10 +151,14 @@ def _page(found: Mapping[str, Mapping[str, Any] | None]) -> str:
     others = [(n, t, it[t]["there"]) for n, it in asked.items() for t in TARGETS if it[t]["there"]["verdict"] != "PASS"]
     if others:
         lines += ["", "## What did not pass", ""]
-        lines += [f"- `{n}` on {t}: {said['verdict']}: {' '.join(said['why'].split())}" for n, t, said in others]
+        lines += [f"- `{n}` on {t}: {said['verdict']}: {_why(said, NAMED.get((n, t)))}" for n, t, said in others]
     versions = emulation.versions()
     machine = ", ".join([versions.pop("qemu"), *(f"{name} {value}" for name, value in versions.items())])
     return "\n".join([*lines, "", f"With {machine}.", ""])
+
+
+def _why(said: Mapping[str, Any], named: str | None) -> str:
+    return ". ".join([" ".join(said["why"].split()), *([named] if named else [])])
 
 
 def _cell(said: Mapping[str, Any]) -> str:

@@ -72,6 +72,15 @@ def test_other_devices_are_refused_unless_told(tmp_path: Path) -> None:
     assert ended.code == 0 and "different devices" in " ".join(ended.json["notes"])
 
 
+def test_verdicts_of_other_devices_are_refused_unless_told(tmp_path: Path) -> None:
+    a = written(tmp_path, verified(), "a.json")
+    b = written(tmp_path, verified() | {"device": {"label": "pi"}}, "b.json")
+    said = quick("compare", a, b, cwd=tmp_path).refused("different-devices")
+    assert "verified on the machine of the bundle in A and on pi in B" in said
+    ended = quick("compare", a, b, "--across-devices", "--json", cwd=tmp_path)
+    assert ended.code == 0 and ended.json["notes"] == ["A was verified on the machine of the bundle, B on pi"]
+
+
 def test_other_models_are_refused(tmp_path: Path) -> None:
     a, b = written(tmp_path, verified(), "a.json"), written(tmp_path, verified() | {"model": "other"}, "b.json")
     assert "is of other" in quick("compare", a, b, cwd=tmp_path).refused("different-models")

@@ -56,6 +56,29 @@ def test_doctor_tells_all_of_it_beforehand(server: Server, tmp_path: Path) -> No
     assert "throttling" in said.out and "governor" in said.out
 
 
+def test_doctor_tells_all_that_a_bare_python_lacks(server: Server, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {there.PYTHON} -I -S "$@"\n')
+    python.chmod(0o755)
+    address = f"{server.address.partition('?')[0]}?python={python}"
+    looked = run("doctor", "--on", address, "--json", cwd=tmp_path, env=server.here)
+    base, *runtimes = looked.json["problems"]
+    assert looked.code == 3 and base.startswith("numpy>=1.26, polygraphy") and "pip install 'numpy>=1.26'" in base
+    assert {text.partition(" is not")[0] for text in runtimes} >= {"mobile: onnxruntime", "openvino: openvino"}
+    assert any(text.startswith("tensorrt: ") for text in looked.json["elsewhere"])
+    assert looked.json["device"]["cores"] >= 1 and looked.json["device"]["before"].keys() >= {"governor", "mhz"}
+    assert looked.json["machine"]["in use"] == "by nobody"
+
+
+def test_a_configuration_for_logins_by_hand(server: Server, tmp_path: Path) -> None:
+    by_hand = ("RemoteCommand tmux new -A", "SessionType none", "StdinNull yes", "ForkAfterAuthentication yes",
+               "RequestTTY force")  # fmt: skip
+    (tmp_path / "config").write_text("\n".join([*by_hand, (server.folder / "config").read_text()]))
+    words = ("doctor", "--on", server.address, "--json")
+    looked = run(*words, cwd=tmp_path, env={"EXPORTER_SSH_CONFIG": str(tmp_path / "config")})
+    assert looked.json["versions"]["numpy"] != "absent", looked
+
+
 def test_verify_says_there_what_it_says_here(server: Server, bundle: Path, tmp_path: Path) -> None:
     before = contents(bundle)
     found = on(server, "verify", bundle, "--json", "--junit", "r.xml", cwd=tmp_path)

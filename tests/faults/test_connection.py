@@ -156,6 +156,7 @@ def test_no_python(server: Server, bundle: Path) -> None:
     server.start()
     said = verify(server, bundle, server.address.partition("?")[0]).failed("device-unprepared", 3)
     assert "has no python3 of 3.10 or newer" in said
+    assert f"--on '{server.address.partition('?')[0]}?python=/PATH/TO/python3'" in said
 
 
 def test_an_old_python(server: Server, bundle: Path) -> None:
@@ -178,9 +179,9 @@ def test_a_python_without_what_our_side_imports(server: Server, bundle: Path) ->
     server.start()
     address = with_python(server, python)
     said = verify(server, bundle, address).failed("device-unprepared", 3)
-    assert "lacks numpy>=1.26" in said and "-m pip install 'numpy>=1.26' 'polygraphy" in said
-    looked = asked(server, "doctor", address=address)
-    assert looked.code == 3 and "pip install 'numpy>=1.26'" in looked.out
+    assert "lacks numpy>=1.26" in said and "/bin/python -m pip install 'numpy>=1.26' 'polygraphy" in said
+    assert f"{there.PYTHON} -m venv" in said, "it has no pip of its own"
+    assert "?python=~/.exporter-device/bin/python'" in said, "the address named another"
 
 
 def test_a_python_without_the_runtime(server: Server, bundle: Path) -> None:
@@ -197,8 +198,9 @@ def test_a_python_without_the_runtime(server: Server, bundle: Path) -> None:
     assert "onnxruntime is not installed" in found.out and "-m pip install onnxruntime" in found.out
 
 
-def test_a_login_that_prints(server: Server, bundle: Path) -> None:
-    noise = r"printf '\033[2J\033]0;mine\007 welcome\n0 0\n{}\n'"
+@pytest.mark.parametrize("end", [r"\n", r"\033]0;pi@board\007"])
+def test_a_login_that_prints(server: Server, bundle: Path, end: str) -> None:
+    noise = rf"printf '\033[2J\033]0;mine\007 welcome\n0 0\n{{}}{end}'"
     (server.home / ".bashrc").write_text(f"{noise}\n{noise} >&2\n")
     found = verify(server.start(), bundle)
     assert found.code == 0 and "\033" not in found.out + found.err and "welcome" not in found.out, found
@@ -221,7 +223,8 @@ HELLO = '{"kind":"hello","python":"\\u001b[2J","executable":3}'
 def test_a_python_that_is_none(server: Server, bundle: Path, says: str) -> None:
     python = script(server, "python", '[ "$3" ] || case $2 in *version_info*) exit 0;; esac', says)
     said = verify(server.start(), bundle, with_python(server, python)).failed("bad-answer", 4)
-    assert "\033" not in said
+    address = server.address.partition("?")[0]
+    assert "\033" not in said and f"--on {address}" in said and f"exporter doctor --on {address};" in said
 
 
 # --------------------------------------------------------------------------------------------- while it copies

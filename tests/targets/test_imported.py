@@ -11,6 +11,7 @@ from exporter.errors import Refused
 from exporter.latency.imported import imported
 from targets._mobile import imported as printed
 from tests.cli_fakes.tool import copied, exported, run
+from tests.exporter.report.bundles import text_of
 
 RUNS = "".join(f"tiny,{0.001 + 0.0001 * (n % 3)},52428800,97,{n}\n" for n in range(300))
 FIGURES = "\nMin Latency: 0.001 s\nMax Latency: 0.0012 s\nP50 Latency: 0.0011 s\n"
@@ -58,7 +59,7 @@ def test_what_the_program_says_and_what_was_compared() -> None:
         "", "hello\n", "a,b\n", "\0\0\0", RUNS + RUNS, RUNS.replace("tiny,0.001,", "tiny,nan,"),
         RUNS.replace("tiny,0.001,", "tiny,-1,"), RUNS.replace("tiny,0.001,", "other,0.001,", 1),
         "tiny,0.001,1,1,7\n", COMPARED.replace("Succeeded: 3", "Succeeded: 4"), "Succeeded: 3\n",
-        "Session creation time cost: inf s\n",
+        "Session creation time cost: inf s\n", "\0" * 300_000, '"' + "x" * 200_000,
     ],
 )  # fmt: skip
 def test_what_no_program_of_its_prints(text: str) -> None:
@@ -74,6 +75,7 @@ def test_a_profile_under_the_phones_name_never_stable_and_compared_with_nothing(
     (subject,) = value["subjects"]
     assert subject["median_ms"] == pytest.approx(1.1) and subject["n"] == 300 and subject["verdict"] == "PASS"
     assert subject["answers"] == {"right": 3, "wrong": 0, "unanswered": 0} and subject["load_ms"] == pytest.approx(21.5)
+    assert subject["distribution"]["quantiles_ms"][::50] == pytest.approx([1.0, 1.1, 1.2])
     assert value["stability"] == "NOISY" and value["ratios"] == [] and value["noise_floor"] is None
     assert "\x1b" not in value["device"]["label"] and value["device"]["imported"] == ["0.txt", "1.txt", "2.txt"]
     assert [warning["code"] for warning in value["warnings"]] == ["alone"]
@@ -109,7 +111,9 @@ def test_the_command_saves_it_and_its_page_shows_it(tmp_path: Path) -> None:
         shown.code == 0 and "Pixel 8" in shown.out and "NOISY" in shown.out and "not measured by exporter" in shown.out
     )
     page = run("report", bundle, "-o", tmp_path / "page.html")
-    assert page.code == 0 and "Pixel 8" in (tmp_path / "page.html").read_text()
+    said = text_of((tmp_path / "page.html").read_text())
+    assert page.code == 0 and "Pixel 8" in said and "all calls in a row" in said
+    assert "interleaved" not in said and "Not measured. The distribution" not in said
     use = (bundle / "USE.md").read_text()
     assert "onnx_test_runner" in use and "onnxruntime_perf_test" in use
     folder = next(iter(bundle.glob("device/onnx-*")))

@@ -7,7 +7,9 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from exporter.devices.address import Address
 from exporter.devices.device import FINDS_PYTHON
@@ -25,6 +27,10 @@ UNLESS_SAID = {
     # checks no keys at all is not followed: what is measured, and what is believed, is this device's.
     "stricthostkeychecking": ("StrictHostKeyChecking", "yes", ("no", "off", "false")),
 }
+# What a configuration may want of a login by hand, and what would keep our own command from being heard. An older ssh
+# knows not all of them, and takes none that it does not know.
+OURS = {"remotecommand": "RemoteCommand=none", "sessiontype": "SessionType=default", "stdinnull": "StdinNull=no",
+        "forkafterauthentication": "ForkAfterAuthentication=no"}  # fmt: skip
 NO_REPLY = re.compile(
     r"[Cc]ould not resolve|[Cc]onnection (refused|timed out|reset|closed)|[Nn]o route|unreachable|time.?out"
 )
@@ -52,15 +58,15 @@ class Ssh:
                 why="a device is reached by the system's own OpenSSH, with its keys and its configuration",
                 next="apt-get install openssh-client, or the like of your system",
             )  # fmt: skip
-        *words, separator, host = self.words(*ALWAYS, *self._unless_said())
+        *words, separator, host = self.words(*ALWAYS, *_added(self.configured()))
         # A session of its own: Ctrl-C is ours to pass on, in order.
         return subprocess.Popen(
             [*words, "-T", separator, host, f"exec sh -c '{FINDS_PYTHON}'"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
-    def _unless_said(self) -> list[str]:
-        """Options for what the user's configuration leaves open, or open to anybody."""
+    def configured(self) -> dict[str, str]:
+        """What ssh makes of the user's configuration for this device; nothing where it refuses it."""
         *words, separator, host = self.words()
         try:
             shown = subprocess.run(
@@ -69,12 +75,8 @@ class Ssh:
             ).stdout  # fmt: skip
         except subprocess.TimeoutExpired:
             shown = ""
-        said = dict(line.partition(" ")[::2] for line in shown.lower().splitlines())
-        return [
-            f"{option}={value}"
-            for key, (option, value, open_) in UNLESS_SAID.items()
-            if said.get(key, open_[0]) in open_
-        ]
+        lines = (line.partition(" ")[::2] for line in shown.splitlines())
+        return {name.lower(): value for name, value in lines}
 
     def refusal(self, status: int, said: str) -> ExporterError | None:
         if status not in (255, -9):  # ssh's own, or ours of one that never spoke; others are of what ran there
@@ -83,6 +85,16 @@ class Ssh:
 
     def removal(self, folder: str) -> str:
         return shlex.join([*self.words(), f"rm -r {shlex.quote(folder)}"])
+
+
+def _added(told: Mapping[str, str]) -> list[str]:
+    """Options for what the user's configuration leaves open, or open to anybody, and for what a command needs."""
+    unsaid = [
+        f"{option}={value}"
+        for key, (option, value, open_) in UNLESS_SAID.items()
+        if told.get(key, open_[0]).lower() in open_
+    ]
+    return unsaid + [option for key, option in OURS.items() if key in told]
 
 
 def connected(address: Address) -> Ssh:
@@ -99,7 +111,7 @@ def _refused(device: Ssh, said: str) -> ExporterError:
         return Refused(
             "bad-host-key", f"{device.address.host} shows another host key than the one that is known: {said}",
             where=where, why="it may be another machine, or someone between: what it says could be anybody's",
-            next=f"ask who runs it if its key changed; then ssh-keygen -R {shlex.quote(_known_as(device.address))}",
+            next=f"ask who runs it if its key changed; then {_forgotten(device)}",
         )  # fmt: skip
     if "Host key verification failed" in said or "host key is known" in said:
         return Refused(
@@ -120,8 +132,15 @@ def _refused(device: Ssh, said: str) -> ExporterError:
     )  # fmt: skip
 
 
-def _known_as(address: Address) -> str:
-    return f"[{address.host}]:{address.port}" if address.port not in (None, 22) else address.host
+def _forgotten(device: Ssh) -> str:
+    """The line that forgets a host's key, by the name and in the files in which ssh keeps it."""
+    told = device.configured()
+    host, port = told.get("hostname", device.address.host), told.get("port", str(device.address.port or 22))
+    known = told.get("hostkeyalias") or (host if port == "22" else f"[{host}]:{port}")
+    whole = told.get("userknownhostsfile", "")  # one with spaces in its name, or several
+    files = [name for name in ([whole] if Path(whole).is_file() else whole.split()) if Path(name).is_file()]
+    line = ["ssh-keygen", "-R", known]
+    return " && ".join(shlex.join([*line, "-f", name]) for name in files) or shlex.join(line)
 
 
 def _port(address: Address) -> str:

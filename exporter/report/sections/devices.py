@@ -13,8 +13,8 @@ def devices(page: Page) -> Section:
     machines = list(dict.fromkeys(profile.machine for profile in page.profiles))
     if len(machines) < 2:
         known = f"Timed on {machines[0]} alone. " if machines else "Timed on no machine. "
-        line = command(f"exporter profile {bundle_word(page.manifest)} --save")
-        return Section("devices", "Devices", paragraph(known, "On another device, ", line, " keeps its figures here."))
+        line = command(f"exporter profile {bundle_word(page.manifest)} --on ssh://USER@HOST --save")
+        return Section("devices", "Devices", paragraph(known, line, " keeps here what another device takes."))
     held: dict[str, dict[str, Timing]] = {}
     for profile in reversed(page.profiles):
         for timing in profile.timings:

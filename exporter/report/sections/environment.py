@@ -75,12 +75,12 @@ def _told(facts: Fields) -> dict[str, str]:
 
 def _moment(value: Fields) -> str:
     """How a device fared: its governor, clocks, temperatures, and what held its clocks down."""
-    zones, throttled = value.fields("zones").counted(""), value.fields("throttled").counted("")
+    zones, throttled = value.fields("zones").counted(""), value.fields("throttled").worded()
     said = {
         "governor": value.text("governor"),
         "MHz": figures.plain(value.number("mhz"), 4) if "mhz" in value else "",
         "°C": ", ".join(f"{k} {v:g}" for k, v in zones.items()) or value.worded().get("celsius", ""),
-        "throttling": ", ".join(f"{k} {v:g}" for k, v in throttled.items()),
+        "throttling": ", ".join(f"{k} {v}" for k, v in throttled.items()),
     }
     return "; ".join(f"{name} {text}" for name, text in said.items() if text)
 

@@ -34,8 +34,7 @@ def _profile(page: Page, profile: Profiled) -> Markup:
     noise = f"two runs of the same thing differ by {(floor - 1):.1%} there" if floor else "no noise floor was measured"
     parts = [
         tag("h3", profile.machine, tag("small", f" {profile.report}")),
-        paragraph(word(facts.text("stability")), f" {noise}. Seed {facts.count('seed')}, "
-                  f"{facts.count('blocks')} blocks of each subject, interleaved."),
+        paragraph(word(facts.text("stability")), f" {noise}. {_protocol(facts)}"),
         bullets([*(reason.text("text") for reason in facts.each("reasons")), *_against(timings)]),
         _medians(profile),
         _swept(facts),
@@ -47,6 +46,13 @@ def _profile(page: Page, profile: Profiled) -> Markup:
         command = f"exporter profile {bundle_word(page.manifest)} --save"
         parts.append(missing("The distribution of calls was not kept for every subject:", command))
     return joined(*parts)
+
+
+def _protocol(facts: Fields) -> str:
+    """How timings were taken; those that another program brought were taken in its own way."""
+    if facts.count("seed") is None:
+        return "Timed by the runtime's own program, all calls in a row."
+    return f"Seed {facts.count('seed')}, {facts.count('blocks')} blocks of each subject, interleaved."
 
 
 def _medians(profile: Profiled) -> Markup:

@@ -94,9 +94,10 @@ def _whole(profile: Profiled, timing: Timing) -> Markup | str:
     whole, peaks = timing.whole, profile.facts.fields("peaks")
     if not whole:
         return ""
-    part, best = whole.number("of_limit"), peaks.number("gflops_fp32")
+    part = whole.number("of_limit")
     reached = f"{figures.plain(whole.number('gflops'))} GFLOP/s and {figures.plain(whole.number('gbs'))} GB/s"
     limit = "" if part is None else f"; {figures.share(part)} of its time would do at the peaks, most of it bound by "
-    at_best = f"{figures.plain(best)} GFLOP/s in fp32, {figures.plain(peaks.number('gbs'))} GB/s from memory"
+    products = [f"{figures.plain(speed)} GFLOP/s in {kind}" for kind, speed in peaks.counted("gflops").items()]
+    at_best = ", ".join([*products, f"{figures.plain(peaks.number('gbs'))} GB/s from memory"])
     bound = whole.text("bound") if part is not None else ""
     return paragraph(f"The whole model reaches {reached}{limit}{bound}. Measured peaks there: {at_best}.")

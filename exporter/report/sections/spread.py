@@ -15,6 +15,7 @@ from exporter.report.values import Judged, Page
 
 COLUMNS = (Column("error of an element"), Column("elements", "number"), Column("share", "number"))
 MOST = 12  # outputs of one hop that are drawn
+MOST_POWER = 100.0  # of ten
 
 
 def spread(page: Page) -> Section:
@@ -48,7 +49,13 @@ def _outputs(judged: Judged) -> Iterator[tuple[str, Fields]]:
 
 def _pieces(value: Fields) -> list[tuple[float, float, float]]:
     """The pieces that hold anything: from which power of ten, to which, and how many elements."""
-    first, step, counts = value.number("first_power") or 0.0, value.number("step") or 0.5, value.numbers("counts")
+    first, step = value.number("first_power") or 0.0, abs(value.number("step") or 0.5)
+    counts = [max(count, 0.0) for count in value.numbers("counts")]
+    if (
+        min(first, first + step * len(counts)) < -MOST_POWER
+        or max(first, step, first + step * len(counts)) > MOST_POWER
+    ):
+        return []  # of no histogram that was counted here
     last = max((index for index, count in enumerate(counts) if count), default=-1)
     start = next((index for index, count in enumerate(counts) if count), 0)
     return [(first + i * step, first + (i + 1) * step, counts[i]) for i in range(start, last + 1)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,11 @@ import pytest
 
 from exporter import folders
 from exporter.cache import Cache, Call, Reusing
-from exporter.isolate import Limits, Outcome
+from exporter.isolate import Limits, Outcome, live
 from exporter.stages import silent
 from tests.cli_fakes.tool import contents
 
-FUNCTION = "tests.fakes.stages:doubled"
+FUNCTION, HANGS = "tests.fakes.stages:doubled", "tests.attacks.children:hang"
 
 
 @pytest.fixture
@@ -204,6 +206,26 @@ def test_at_once_only_what_is_missing_runs(bench: Bench, notes: Callable[[], int
     assert {stage.stage: stage.cached for stage in second.done} == {"one": False, "two": True, "three": False}
     assert notes() == 3
     assert all(stage.cached for stage in [*_done(bench.stages(), calls)]) and notes() == 3
+
+
+def test_who_ends_one_of_several_ends_all(bench: Bench) -> None:
+    """Ctrl-C while a reference is computed does not wait for the trace beside it."""
+    stages, begun = bench.stages(), threading.Event()
+
+    def progress(_: str, event: Mapping[str, Any]) -> None:
+        if "pid" not in event:
+            return
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+        elif begun.wait(30):
+            raise KeyboardInterrupt
+
+    stages.progress = progress
+    stages.limits = Limits(seconds=50.0)  # what hangs is ended by these at the latest
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        stages.together(Call("beside", HANGS, {}), Call("here", HANGS, {}))
+    assert begun.is_set() and time.monotonic() - start < 40 and not live()
 
 
 def _done(stages: Reusing, calls: Callable[[Reusing], list[Call]]) -> list[Any]:

@@ -89,6 +89,11 @@ def test_another_device_is_part_of_what_timings_belong_to(tmp_path: Path) -> Non
     assert str(machine) == "a, 2 cores, pi"
 
 
+def test_where_it_was_verified_is_part_of_what_errors_belong_to(tmp_path: Path) -> None:
+    assert sided(written(tmp_path, verified() | {"device": {"label": "pi"}})).device == "pi"
+    assert sided(written(tmp_path, verified())).device == ""
+
+
 def test_results_belong_to_the_hop_of_their_precision(tmp_path: Path) -> None:
     low = RESULT | {"precision": "bf16", "relative_l2": 1e-3}
     value = verified(hop(), hop("bf16"), results=[low, RESULT | {"precision": "fp32"}])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import get_args
+
 import pytest
 
+from exporter.cli import options
 from exporter.devices.address import Address, parsed
 from exporter.devices.device import FINDS_PYTHON, found, kinds
 from exporter.devices.kinds import ssh
 from exporter.errors import Refused
+from tests.cli_fakes.tool import ROOT
 
 KINDS = ("here", "ssh")
 
@@ -58,6 +63,28 @@ def test_a_password_is_never_shown() -> None:
 def test_a_label_says_who_and_where() -> None:
     assert Address("ssh", "h", "pi", 2222, "/x").label == "pi@h:2222"
     assert str(Address("ssh", "h")) == "ssh://h" and Address("here").label == str(Address("here")) == "here"
+
+
+@pytest.mark.parametrize("text", ["ssh://[fe80::1%eth0]:22", "ssh://pi@[::1]", "ssh://pi@h:2222", "here"])
+def test_an_address_can_be_pasted_back(text: str) -> None:
+    assert str(parsed(text, KINDS)) == text
+
+
+def test_what_is_offered_is_an_address() -> None:
+    for text in ("qemu://x", "raspberrypi"):
+        with pytest.raises(Refused, match=r"it is none of arm64, ssh://user@host\[:port\]"):
+            parsed(text, kinds())
+
+
+def test_the_help_names_every_kind() -> None:
+    said = get_args(options.On)[1].help
+    assert all(kind in said for kind in kinds())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/devices.md"])
+def test_an_example_can_be_pasted_into_any_shell(page: str) -> None:
+    """zsh takes an unquoted question mark for a pattern."""
+    assert not re.search(r"--on ssh://\S*\?", (ROOT / page).read_text(encoding="utf-8"))
 
 
 def test_a_kind_is_found_by_its_file() -> None:

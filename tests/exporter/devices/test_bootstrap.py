@@ -7,11 +7,14 @@ import io
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from exporter.devices import bootstrap, connection, side
+from exporter.devices import bootstrap, connection, side, work
 from exporter.devices.address import Address
 from exporter.devices.bootstrap import CHUNK, Ended, Frames
 from exporter.devices.connection import Connection, Lost
@@ -91,8 +94,66 @@ def test_our_package_is_taken_once_and_checked_each_time(tmp_path: Path) -> None
     assert victim.read_bytes() == (ROOT / "exporter" / "errors.py").read_bytes()
 
 
+def unpacked(place: Path) -> None:
+    """As a command does that was told that there is none."""
+    out = bytearray()
+    Frames(lambda _: b"", out.extend).send("end", side.packed(), name="side")
+    assert bootstrap._unpacked(over(bytes(out)), place) == place
+
+
+def test_a_package_that_another_command_unpacked_meanwhile_is_left_to_it(tmp_path: Path) -> None:
+    place = tmp_path / side.digest()
+    unpacked(place)
+    taken = place.stat().st_ino
+    unpacked(place)
+    assert place.stat().st_ino == taken, "it runs from there"
+    (place / "exporter" / "errors.py").write_text("half of")
+    unpacked(place)
+    assert bootstrap.listed(place) == place.name and list(tmp_path.iterdir()) == [place]
+
+
+def test_first_commands_of_one_account_may_be_several(tmp_path: Path) -> None:
+    place = tmp_path / side.digest()
+    (place / "exporter").mkdir(parents=True)
+    (place / "exporter" / "errors.py").write_text("half of")
+    with ThreadPoolExecutor(4) as several:
+        assert not any(several.map(unpacked, [place] * 4))
+    assert bootstrap.listed(place) == place.name and list(tmp_path.iterdir()) == [place]
+
+
 def test_our_package_is_the_same_bytes_every_time() -> None:
     assert side.packed() == side.packed()
+
+
+APART = "/p -m venv --system-site-packages ~/.exporter-device && ~/.exporter-device/bin/python -m pip install "
+
+
+@pytest.mark.parametrize(("managed", "own", "takes"), [(True, False, False), (True, True, True), (False, False, True)])
+def test_a_python_that_its_system_manages_takes_no_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, managed: bool, own: bool, takes: bool
+) -> None:
+    monkeypatch.setattr(bootstrap.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(bootstrap.sys, "prefix", "/own" if own else sys.base_prefix)
+    monkeypatch.setattr(bootstrap, "find_spec", lambda name: name == "pip" or None)
+    if managed:
+        (tmp_path / "EXTERNALLY-MANAGED").touch()
+    assert bootstrap.takes_packages() is takes
+    monkeypatch.setattr(bootstrap, "find_spec", lambda _: None)
+    assert not bootstrap.takes_packages(), "it has no pip"
+
+
+@pytest.mark.parametrize(
+    ("pip", "venv", "line"),
+    [
+        (True, True, "/p -m pip install "),
+        (False, True, APART),
+        (False, False, f"sudo apt-get install python3-venv && {APART}"),
+    ],
+)
+def test_a_line_that_installs_works_where_it_is_told(tmp_path: Path, pip: bool, venv: bool, line: str) -> None:
+    with Connection(Here(tmp_path)) as made:
+        made.hello = {"executable": "/p", "pip": pip, "venv": venv}
+        assert made.install == line
 
 
 def test_a_folder_of_the_user_there_shadows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +180,7 @@ def test_a_device_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyt
         process = line._process
         os.kill(line.hello["pid"], 19)
         try:
-            with pytest.raises(Lost):
+            with pytest.raises(Lost, match="nothing came for"):
                 line.ask("facts", all=False)
         finally:
             os.kill(line.hello["pid"], 18)
@@ -153,6 +214,45 @@ def test_a_goodbye_ends_what_works_at_once_though_it_says_nothing(tmp_path: Path
             line._frames.send("bye")
             line._quiet.set()
             assert line._process.wait(8) == 1
+
+
+SLOW = (
+    "import os, sys; from exporter.devices import there; from exporter.devices.bootstrap import Frames\n"
+    "there.SILENCE_SECONDS, there.PULSE_SECONDS = 2.0, 0.1\n"
+    "there.serve(Frames(sys.stdin.buffer.read1, lambda data: os.write(1, data)))"
+)
+
+
+def test_a_message_that_comes_slowly_is_no_silence(tmp_path: Path) -> None:
+    """As of a file that is copied over a poor line, where one message takes longer than silence may."""
+    out, env = bytearray(), {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    Frames(lambda _: b"", out.extend).send("facts", b"x" * 100, all=False)
+    with subprocess.Popen([sys.executable, "-c", SLOW], stdin=-1, stdout=-1, env=env, bufsize=0) as process:
+        assert process.stdin is not None and process.stdout is not None
+        frames = Frames(process.stdout.read, lambda _: None)
+        assert frames.receive()[0]["kind"] == "pulse"
+        for start in range(0, len(out), 10):
+            process.stdin.write(out[start : start + 10])
+            time.sleep(0.3)
+        while (said := frames.receive()[0])["kind"] == "pulse":
+            pass
+        assert said["kind"] == "answer"
+        process.stdin.close()
+
+
+def test_what_is_kept_is_counted_while_another_command_removes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/stays", "a/goes"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"12345")
+
+    def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        yield str(folder / "a"), [], ["goes", "stays"]
+
+    (tmp_path / "a" / "goes").unlink()
+    monkeypatch.setattr(work.os, "walk", walk)
+    assert work.kept(tmp_path) == 5
 
 
 def test_our_package_that_is_in_use_is_not_old(tmp_path: Path) -> None:

@@ -26,8 +26,14 @@ def fake_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulation, "_qemu", lambda: "qemu")
     monkeypatch.setattr(emulation.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(emulation, "_run", lambda words: "aarch64 1.0")
-    monkeypatch.setattr(emulation, "_debian", lambda root, state: root.mkdir())
-    monkeypatch.setattr(emulation, "_wheels", lambda site, told: {"lost": "no wheel for arm64: none"})
+    monkeypatch.setattr(emulation, "_debian", lambda root, state: with_python(root))
+    monkeypatch.setattr(emulation, "_wheels", lambda site, python, told: {"lost": "no wheel for arm64: none"})
+
+
+def with_python(root: Path, name: str = "python3.11") -> Path:
+    (root / "usr/bin").mkdir(parents=True)
+    (root / "usr/bin/python3").symlink_to(name)
+    return root
 
 
 def silent(_: str) -> None: ...
@@ -75,12 +81,30 @@ def test_the_starter_finds_its_own_place_whatever_it_is_called(tmp_path: Path) -
     qemu = tmp_path / "qemu"
     qemu.write_text('#!/bin/sh\nprintf "%s\\n" "$PYTHONPATH" "$QEMU_CPU" "$@"\n')
     qemu.chmod(0o755)
-    emulation._write_starter(place / "python3", str(qemu))
+    emulation._write_starter(place / "python3", str(qemu), "3.11")
     said = subprocess.check_output([place / "python3", "-c", "a b"], text=True).splitlines()
     assert said == [
         f"{place}/site", emulation.CORE, "-0", f"{place}/python3", "-L", f"{place}/root",
         f"{place}/root/usr/bin/python3.11", "-c", "a b",
     ]  # fmt: skip
+
+
+def test_the_python_is_that_of_the_system_that_lends_its_sources(tmp_path: Path) -> None:
+    assert emulation._python(with_python(tmp_path / "a", "python3.13")) == "3.13"
+    for root in (with_python(tmp_path / "b", "python3.9"), tmp_path):
+        with pytest.raises(StageFailed, match=r"needs Python 3\.10"):
+            emulation._python(root)
+
+
+def test_sources_without_arm64_are_refused_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(emulation, "_run", lambda words: ran.append(" ".join(words)) or "")
+    with pytest.raises(Incomplete, match="hold no python3-minimal for arm64") as refused:
+        emulation._debian(tmp_path / "root", tmp_path / "apt")
+    assert refused.value.code == "emulator-absent" and "ports.ubuntu.com" in refused.value.next
+    assert not any("install" in words.split() for words in ran)
 
 
 def test_what_is_installed_there_is_what_our_metadata_asks_for() -> None:
@@ -148,10 +172,27 @@ def test_what_a_comparison_lets_through(way: str, tmp_path: Path) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4, 10])],
         [helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0])],
     )  # fmt: skip
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "m.onnx")
-    made = run("openvino", "m.onnx", "-o", "m.bundle", "--no-profile", "--dim", "N=1:2:5", cwd=tmp_path)
+    assert verdict_there(graph, tmp_path) == "PASS"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _machine(), reason="no arm64 machine: make arm64")
+@pytest.mark.xfail(strict=True, reason="Softplus of OpenVINO 2026.4.1 on arm64 is off by up to 0.0004 far below zero")
+def test_softplus(tmp_path: Path) -> None:
+    shape = ["N", 4, 10]
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "four"], ["wide"]), helper.make_node("Softplus", ["wide"], ["y"])],
+        "graph", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [helper.make_tensor("four", TensorProto.FLOAT, [], [-4.0])],
+    )  # fmt: skip
+    assert verdict_there(graph, tmp_path) == "PASS"
+
+
+def verdict_there(graph: onnx.GraphProto, folder: Path) -> str:
+    """Of OpenVINO on arm64; on the machine that exports it passes."""
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), folder / "m.onnx")
+    made = run("openvino", "m.onnx", "-o", "m.bundle", "--no-profile", "--dim", "N=1:2:5", cwd=folder)
     assert made.code == 0, made
-    value = run(
-        "verify", "m.bundle", "--target", "openvino", "--on", "arm64", "--json", patience=900, cwd=tmp_path
-    ).json
-    assert value["verdict"] == "PASS", value
+    asked = ("verify", "m.bundle", "--target", "openvino", "--on", "arm64", "--json")
+    return str(run(*asked, patience=900, cwd=folder).json["verdict"])

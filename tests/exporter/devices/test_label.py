@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import os
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from exporter.devices import label
+from exporter.devices import commands, label
+from exporter.latency.subjects import Extras
 
 
 def written(root: Path, files: dict[str, str | bytes]) -> Path:
@@ -27,6 +33,7 @@ RASPBERRY = {
     "sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
     "sys/class/thermal/thermal_zone0/temp": "61341\n",
     "sys/class/thermal/thermal_zone1/temp": "-200000\n",
+    "sys/class/thermal/cooling_device0/type": "thermal-cpufreq-0\n",
     "sys/class/thermal/cooling_device0/cur_state": "2\n",
     "sys/devices/platform/soc/soc:firmware/get_throttled": "50005\n",
     "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
@@ -43,7 +50,62 @@ def test_a_raspberry(tmp_path: Path) -> None:
     assert facts["os"] == "Debian GNU/Linux 12 (bookworm)"
     assert moment["governor"] == "ondemand" and (moment["mhz"], moment["most_mhz"]) == (600, 1800)
     assert moment["zones"] == {"cpu-thermal": 61.341} and moment["celsius"] == 61.341
-    assert moment["throttled"] == {"firmware flags": 0x50005, "cooling devices active": 1}
+    assert moment["throttled"] == {
+        "firmware now": "under-voltage + throttled", "firmware since boot": "under-voltage + throttled",
+        "processors cooled by slowing": 1,
+    }  # fmt: skip
+
+
+def test_a_fan_that_turns_slows_nothing_down(tmp_path: Path) -> None:
+    """Of a Raspberry Pi 5, whose firmware lies elsewhere, and of a server."""
+    devices = [("pwm-fan", 3), ("intel_powerclamp", -1), ("Processor", 0), ("cpufreq-cpu0", 0), ("devfreq-gpu", 0)]
+    files: dict[str, str | bytes] = {"sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled": "0\n"}
+    for number, (kind, state) in enumerate(devices):
+        files |= {f"sys/class/thermal/cooling_device{number}/type": f"{kind}\n",
+                  f"sys/class/thermal/cooling_device{number}/cur_state": f"{state}\n"}  # fmt: skip
+    assert label.moment(written(tmp_path, files))["throttled"] == {
+        "firmware now": "nothing", "firmware since boot": "nothing", "processors cooled by slowing": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({label.EVENTS: 7}, {label.EVENTS: 9}, "core events since boot rose from 7 to 9"),
+        ({label.QUOTA: 7}, {label.QUOTA: 8}, "microseconds held rose from 7 to 8"),
+        ({label.COOLED: 0}, {label.COOLED: 2}, "processors cooled by slowing 2"),
+        ({label.NOW: "nothing", label.SINCE_BOOT: "nothing"}, {label.NOW: "nothing", label.SINCE_BOOT: "throttled"},
+         "its firmware says nothing, and since boot throttled"),
+        ({label.EVENTS: 7, label.SINCE_BOOT: "throttled"}, {label.EVENTS: 7, label.SINCE_BOOT: "throttled"}, ""),
+        ({label.EVENTS: "7"}, {label.EVENTS: 8}, ""),
+        (None, None, ""),
+        ([], "x", ""),
+    ],
+)  # fmt: skip
+def test_clocks_that_were_held_down_meanwhile_are_told(before: object, after: object, said: str) -> None:
+    warned = label.held_back({"throttled": before}, {"throttled": after})
+    assert (warned is not None) == bool(said) and (warned is None or said in warned.what)
+
+
+def test_a_profile_warns_of_clocks_that_were_held_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = {"schema": "exporter.profile/1", "stability": "STABLE", "noise_floor": None, "subjects": [], "ratios": [],
+             "warnings": [], "environment": {}}  # fmt: skip
+    moments = iter([{"throttled": {label.EVENTS: 1}}, {"throttled": {label.EVENTS: 2}}])
+    held = SimpleNamespace(
+        label="h", moment=lambda everything=False: {"moment": next(moments)},
+        work=lambda *_: {"shown": copy.deepcopy(empty), "kept": copy.deepcopy(empty)},
+    )  # fmt: skip
+    kept: dict[str, dict[str, Any]] = {}
+    bundle = SimpleNamespace(manifest=SimpleNamespace(targets={}))
+    monkeypatch.setattr(commands, "Bundle", SimpleNamespace(open=lambda _: bundle))
+    monkeypatch.setattr(commands, "shipping", SimpleNamespace(to_profile=lambda *_: None))
+    monkeypatch.setattr(commands, "chosen", lambda *_: [])
+    monkeypatch.setattr(commands, "session", lambda *_: nullcontext(held))
+    monkeypatch.setattr(commands, "save_report", lambda path, name, value: kept.update({name: value}))
+    shown = commands.profile("ssh://h", tmp_path, (), {"extras": Extras(layers=True).as_json()}, save=True)
+    assert list(kept) == ["profile.layers-h"]
+    for value in (shown, *kept.values()):
+        assert [warning["code"] for warning in value["warnings"]] == ["held-back"]
 
 
 def test_cores_of_two_kinds_and_of_none_that_is_known(tmp_path: Path) -> None:
@@ -60,7 +122,7 @@ def test_a_server(tmp_path: Path) -> None:
              "sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count": "4\n"}  # fmt: skip
     root = written(tmp_path, files)
     assert (label.facts(root)["model"], label.facts(root)["cpu"]) == ("Maker Box 9", "A Processor")
-    assert label.moment(root)["throttled"] == {"core events": 11}
+    assert label.moment(root)["throttled"] == {"core events since boot": 11}
 
 
 def test_what_is_not_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +136,36 @@ def test_a_phone_in_termux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("ANDROID_ROOT", "/system")
     monkeypatch.setenv("TERMUX_VERSION", "0.118.3")
     assert label.facts(tmp_path)["os"] == "Android, Termux 0.118.3"
+
+
+@pytest.mark.parametrize(
+    ("script", "model", "soc"),
+    [
+        (
+            'case $1 in ro.product.*) echo "${1##*.} 8";; ro.soc.model) echo SM8550;; esac',
+            "manufacturer 8 model 8",
+            "SM8550",
+        ),
+        ("[ $1 = ro.board.platform ] && echo kona", None, "kona"),
+        ("exec sleep 60", None, None),
+        ("kill -9 $$", None, None),
+    ],
+)
+def test_an_android_is_asked_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, model: str | None, soc: str | None
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "getprop").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin" / "getprop").chmod(0o755)
+    monkeypatch.setattr(label, "PROPERTY_SECONDS", 0.5)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("ANDROID_ROOT", "/system")
+    assert (label.facts(tmp_path)["model"], label.facts(tmp_path)["soc"]) == (model, soc)
+    monkeypatch.delenv("ANDROID_ROOT")
+    assert label.facts(tmp_path)["model"] is None, "nobody else is asked"
+
+
+def test_an_android_that_cannot_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("ANDROID_ROOT", str(tmp_path))
+    assert label.facts(tmp_path)["model"] is None

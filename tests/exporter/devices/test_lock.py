@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from exporter.devices import lock
+from exporter.devices.session import holder
 from exporter.errors import Refused
 from tests.cli_fakes.tool import ROOT, until
 
@@ -58,7 +60,8 @@ def test_it_is_free_before_and_after(place: Path) -> None:
 def test_who_has_it_is_told_until_they_are_gone(other: subprocess.Popen[bytes]) -> None:
     owner = lock.owner()
     assert owner is not None and owner["by"] == "ann@desk" and owner["pid"] == other.pid
-    assert abs(owner["since"] - time.time()) < 60
+    assert abs(owner["since"] - time.time()) < 60 and 0 <= owner["seconds"] < 60
+    assert holder({"by": "ann@desk", "what": "x", "since": 1, "seconds": 7}) == "ann@desk has it for 7 s: x"
     told: list[Mapping[str, Any]] = []
     done = threading.Event()
 
@@ -88,6 +91,18 @@ def test_an_owner_that_says_nothing_readable(place: Path, content: bytes) -> Non
     with lock.held({"by": "me", "what": "x"}, never):
         place.write_bytes(content)
         assert lock.owner() == {}
+
+
+def test_a_device_with_no_room_for_a_lock_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(Refused, match="No usable temporary directory") as refused:
+        lock._opened()
+    error = refused.value
+    assert error.code == "device-lock" and error.where == "TMPDIR" and error.why and "df /tmp" in error.next
+    assert lock.owner() is None
 
 
 @pytest.mark.parametrize("what", ["link", "pipe", "folder"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.devices.address import Address
-from exporter.devices.kinds.ssh import ALWAYS, Ssh
+from exporter.devices.kinds.ssh import ALWAYS, OURS, Ssh, _added
 from exporter.errors import ExporterError, Incomplete, Refused, StageFailed
 
 DEVICE = Ssh(Address("ssh", "board", "pi", 2222))
@@ -35,7 +35,39 @@ def test_what_the_user_says_stands_unless_it_is_open_to_anybody(
 ) -> None:
     (tmp_path / "config").write_text("\n".join(lines) + "\n")
     monkeypatch.setenv("EXPORTER_SSH_CONFIG", str(tmp_path / "config"))
-    assert set(DEVICE._unless_said()) == added
+    assert set(_added(DEVICE.configured())) - set(OURS.values()) == added
+
+
+@needs_ssh
+def test_a_client_is_told_nothing_that_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config").write_text("RemoteCommand tmux new -A\n")
+    monkeypatch.setenv("EXPORTER_SSH_CONFIG", str(tmp_path / "config"))
+    told = DEVICE.configured()
+    assert "RemoteCommand=none" in _added(told)
+    old = {key: value for key, value in told.items() if key not in ("sessiontype", "stdinnull")}
+    assert not {"SessionType=default", "StdinNull=no"} & set(_added(old))
+
+
+@needs_ssh
+@pytest.mark.parametrize(
+    ("lines", "known"),
+    [
+        ((), "[board]:2222"),
+        (("HostName board.lan",), "[board.lan]:2222"),
+        (("HostName board.lan", "HostKeyAlias mine"), "mine"),
+    ],
+)
+def test_a_key_is_forgotten_where_ssh_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...], known: str
+) -> None:
+    kept = tmp_path / "known there"
+    kept.touch()
+    (tmp_path / "config").write_text("\n".join([f'UserKnownHostsFile "{kept}"', *lines]) + "\n")
+    monkeypatch.setenv("EXPORTER_SSH_CONFIG", str(tmp_path / "config"))
+    error = DEVICE.refusal(255, "REMOTE HOST IDENTIFICATION HAS CHANGED!")
+    assert error is not None
+    words = shlex.split(error.next.partition("then ")[2])
+    assert words == ["ssh-keygen", "-R", known, "-f", str(kept)]
 
 
 def test_nothing_is_ever_asked() -> None:

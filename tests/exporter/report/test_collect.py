@@ -45,6 +45,13 @@ def test_what_was_verified_on_a_device_stands_beside_what_was_found_here(tmp_pat
     assert profiled.machine == "a board"
 
 
+def test_a_look_at_layers_stands_beside_the_profile_before(tmp_path: Path) -> None:
+    layered = profile(subject("some", 1.0, layer_times=[{"ms": 1.0}]))
+    reports = {"profile": profile(), "profile.layers": layered, "profile+some-fp32": profile(subject("some", 1.0))}
+    page = collected(published(tmp_path / "b", reports))
+    assert [profiled.report for profiled in page.profiles] == ["profile", "profile.layers"]
+
+
 def test_a_hop_that_is_only_recorded_again_keeps_what_was_compared(tmp_path: Path) -> None:
     recorded = verification([Hop("traced", None, Verdict.PASS, None, Precision("fp32", "fp32", "fp32"))])
     reports = {"export-some-fp32": export(), "export-some-int8": export(verify=recorded)}

@@ -216,3 +216,23 @@ def test_a_place_where_no_page_can_be_written_is_refused(bundle: Bundle, tmp_pat
     with pytest.raises(Refused) as refused:
         written(bundle.path, tmp_path / name)
     assert refused.value.code == "bad-output" and refused.value.next
+
+
+def _luminance(color: str) -> float:
+    """Of WCAG 2.2: https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
+    digits = color if len(color) == 6 else "".join(digit * 2 for digit in color)
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_what_is_drawn_stands_out_from_the_paper_in_every_theme() -> None:
+    """Three to one, as WCAG asks of graphics (1.4.11)."""
+    themes = re.findall(r":root \{(.*?)\}", (Path(report.__file__).parent / "style.css").read_text(), re.DOTALL)
+    assert len(themes) == 3, "light, dark, print"
+    for theme in themes:
+        colors = dict(re.findall(r"--(\w+): #([0-9a-f]+);", theme))
+        paper = _luminance(colors["paper"])
+        for name in ("mark", "fill", "noise", "bound", *(f"tone{index}" for index in range(5))):
+            dark, light = sorted((paper, _luminance(colors[name])))
+            assert (light + 0.05) / (dark + 0.05) >= 3.0, name

@@ -14,7 +14,9 @@ from exporter.report import MOST_BYTES
 from exporter.report.collect import collected
 from exporter.report.examples import Example, Examples, Version, checked
 from exporter.report.page import document
+from exporter.report.reading import Fields
 from exporter.report.sections import SECTIONS
+from exporter.report.sections.environment import _moment
 from exporter.report.sections.outputs import MEDIA_BYTES
 from exporter.report.values import Page
 from exporter.verdict import Verdict
@@ -212,10 +214,10 @@ def test_a_layer_is_held_against_what_the_machine_reaches(tmp_path: Path) -> Non
              "of_limit": 0.5, "bound": "compute"}  # fmt: skip
     whole = {"gflops": 40.0, "gbs": 3.0, "of_limit": 0.4, "bound": "compute"}
     it = subject("some", 1.0, layer_times=[layer], roofline=whole, shares={"module": {"net/stem": 0.9}})
-    value = profile(it) | {"peaks": {"gflops_fp32": 100.0, "gbs": 12.0}}
+    value = profile(it) | {"peaks": {"gflops": {"fp32": 100.0, "int8": 300.0}, "gbs": 12.0}}
     text = section(page_of(tmp_path, profile=value), "layers")
     assert "50" in text and "50% compute" in text.replace("50.0%", "50%") and "net/stem" in text
-    assert "100 GFLOP/s in fp32" in text and "bound by compute" in text
+    assert "100 GFLOP/s in fp32, 300 GFLOP/s in int8, 12 GB/s" in text and "bound by compute" in text
     (tmp_path / "other").mkdir()
     bare = page_of(tmp_path / "other", profile=profile(subject("some", 1.0, layer_times=[{"ms": 1.0}])))
     assert "GFLOP/s" not in section(bare, "layers"), "columns of nothing are left out"
@@ -248,3 +250,8 @@ def test_what_was_timed_on_a_device_is_not_told_of_this_machine(tmp_path: Path) 
     shown = section(page, "verdict")
     assert "99.0 ms" not in shown and "1.00 ms" in shown
     assert "pi (emulated)" in section(page, "latency")
+
+
+def test_what_held_a_device_down_is_told_in_words() -> None:
+    moment = Fields({"throttled": {"firmware now": "under-voltage + throttled", "core events since boot": 7, "x": []}})
+    assert _moment(moment) == ("throttling firmware now under-voltage + throttled, core events since boot 7")

@@ -59,3 +59,16 @@ def test_traffic_is_the_bytes_of_every_tensor_of_a_node(tmp_path: Path) -> None:
     found = count.work(model, {"x": (2, 3, 8, 8)})
     assert found["conv"] == Work("Conv", 2 * 4 * 36 * 27, "", {"x": 4 * 2 * 192, "w": 4 * 108}, {"a": 4 * 2 * 144})
     assert found["relu"] == Work("Relu", 0, "", {"a": 4 * 2 * 144}, {"y": 4 * 2 * 144})
+
+
+def test_what_is_picked_from_is_read_as_far_as_it_is_picked() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["" : 18]>
+        net (float[1000, 8] table, int64[3] rows) => (float[3, 8] y, float[2, 8] z)
+        <int64[1] start = {1}, int64[1] end = {3}> {
+            [gather] y = Gather(table, rows)
+            [slice] z = Slice(table, start, end)
+        }""")
+    found = count.work(model, {"table": (1000, 8), "rows": (3,)})
+    assert found["gather"].reads == {"table": 3 * 8 * 4, "rows": 3 * 8}
+    assert found["slice"].reads["table"] == 2 * 8 * 4

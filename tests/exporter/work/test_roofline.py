@@ -8,7 +8,7 @@ from exporter.latency.layered import beyond, layered
 from exporter.work import Work
 from exporter.work.roofline import COMPUTE, MEMORY, OWN, Load, Peaks, load_of, shares, users_of
 
-PEAKS = Peaks(100.0, {1 << 20: 50.0, 1 << 28: 10.0}, 2)
+PEAKS = Peaks({"fp32": 100.0, "int8": 400.0}, {1 << 20: 50.0, 1 << 28: 10.0}, 2)
 # x -> conv -> a -> relu -> b -> add(b, x) -> y
 CHAIN = {
     "conv": Work("Conv", 1000, "net.stem.conv", {"x": 400, "w": 36}, {"a": 800}),
@@ -43,10 +43,28 @@ def test_a_layer_with_a_node_nobody_counted_has_no_known_traffic() -> None:
     assert load("strange") == Load(0, None, 10.0, OWN, OWN)
 
 
-def test_a_lower_precision_moves_less_and_has_no_measured_arithmetic() -> None:
+def test_a_lower_precision_moves_less_and_is_held_to_its_own_peak() -> None:
     half = load("conv", precision="bf16")
-    assert half.bytes == (400 + 36 + 800) // 2 and half.limit(PEAKS) is None
+    assert half.bytes == (400 + 36 + 800) // 2 and half.limit(PEAKS) is None, "nobody measured bf16"
+    quarter = load("conv", precision="int8")
+    assert quarter.bytes == (400 + 36 + 800) // 4 and quarter.limit(PEAKS) == (309 / 50.0, MEMORY)
+    assert Load(10_000, 100, 200.0, precision="int8").limit(PEAKS) == (25.0, COMPUTE)
     assert load("relu", precision="bf16").limit(PEAKS) == (800 / 50.0, MEMORY)
+
+
+def test_another_shape_of_the_same_bytes_moves_nothing_by_itself() -> None:
+    work = {**CHAIN, "flat": Work("Reshape", 0, "", {"y": 800}, {"z": 800})}
+    users = users_of(work)
+    alone = load_of(("flat",), 10.0, "fp32", work, users)
+    assert alone.bytes == 0 and alone.limit(PEAKS) is None and alone.gbs is None
+    assert load_of(("add", "flat"), 10.0, "fp32", work, users).bytes == 800 + 400 + 800
+
+
+def test_a_layer_beyond_its_limit_counts_with_what_it_took() -> None:
+    layers = [{"name": "add", "kind": "Add", "nodes": ["add"], "ns": 10.0, "precision": "fp32"}]
+    found = layered(layers, CHAIN, {}, 20.0, PEAKS)
+    assert found["layer_times"][0]["of_limit"] == 4.0, "2000 bytes at 50 GB/s take 40 ns"
+    assert found["roofline"]["of_limit"] == 0.5
 
 
 def test_what_takes_longer_binds() -> None:
@@ -93,3 +111,5 @@ def test_peaks_that_a_layer_exceeds_were_not_the_machines() -> None:
     assert not beyond(layers, CHAIN, PEAKS), "111 GFLOP/s: a runtime may be a little better"
     assert beyond([{**layers[0], "ns": 17.0}], CHAIN, PEAKS) == ["l"]
     assert not beyond([{**layers[0], "ns": 17.0, "precision": "bf16"}], CHAIN, PEAKS), "no peak of it was measured"
+    assert beyond([{**layers[0], "ns": 4.0, "precision": "int8"}], CHAIN, PEAKS) == ["l"]
+    assert not beyond([{**layers[0], "ns": 5.0, "precision": "int8"}], CHAIN, PEAKS)
