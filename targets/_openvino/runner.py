@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
 INTEGERS = {"i8": "int8", "u8": "int8"}  # of what multiplies; integers elsewhere are no arithmetic
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 MULTIPLYING = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+# What the frontend adds to the name of a product whose bias it adds apart.
+BIASED = "/WithoutBiases"
 # Layers that the plugin makes of a whole operator under a name of its own.
 ANONYMOUS = {"RNNSeq": ("GRU", "LSTM", "RNN"), "RNNCell": ("GRU", "LSTM", "RNN")}
 
@@ -131,8 +133,9 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
         """Each layer's median, in a model compiled once more with the plugin's counters on: those cost time."""
         import openvino as ov
 
-        settings = properties(self._options) | {"PERF_COUNT": True}
-        compiled = ov.Core().compile_model(self._read(), self.device, settings)
+        settings, model = properties(self._options) | {"PERF_COUNT": True}, self._read()
+        given = {op.get_friendly_name() for op in model.get_ordered_ops()}
+        compiled = ov.Core().compile_model(model, self.device, settings)
         request, spent = compiled.create_infer_request(), dict[str, list[float]]()
         for _ in range(runs):
             request.infer({index: _tensor(feeds[name]) for index, name in enumerate(self._inputs)})
@@ -140,7 +143,8 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]  # Polygraphy carries no
                 spent.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e9)
         found = {op.get_friendly_name(): op.get_rt_info() for op in compiled.get_runtime_model().get_ordered_ops()}
         whole = self._options.precision == "int8"
-        return [_layer(name, found[name], median(ns), whole) for name, ns in spent.items() if name in found and any(ns)]
+        timed = [name for name, ns in spent.items() if name in found and any(ns)]
+        return [_layer(name, found[name], median(spent[name]), given, whole) for name in timed]
 
     def layer_types(self) -> dict[str, int]:
         """How many layers of the compiled model run in each type, as the plugin itself reports."""
@@ -173,12 +177,13 @@ def _type_of(layer: Any) -> str:
     return INTEGERS.get(kind, kind) if layer["layerType"].value in MULTIPLYING else kind
 
 
-def _layer(name: str, info: Any, ns: float, whole: bool) -> Layer:
-    """What the plugin says of a layer: one that it made itself has no node of the graph behind it.
+def _layer(name: str, info: Any, ns: float, given: Collection[str], whole: bool) -> Layer:
+    """What the plugin says of a layer: one that it made itself has none of the ``given`` model's nodes behind it.
 
     Where a ``whole`` model is in eight bits, so is what does not multiply; elsewhere such a layer gives truth values.
     """
-    nodes = tuple(node for node in info["originalLayersNames"].value.split(",") if node)
+    names = [node for node in info["originalLayersNames"].value.split(",") if node in given]
+    nodes = tuple(dict.fromkeys(node.removesuffix(BIASED) for node in names))
     kind = _type_of(info)
     kind = INTEGERS.get(kind, kind) if whole else kind
     return Layer(name, info["layerType"].value, nodes, ns, FLOATS.get(kind, kind))
