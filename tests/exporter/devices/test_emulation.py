@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -13,6 +14,7 @@ from exporter.devices import commands, emulation
 from exporter.devices.device import found
 from exporter.errors import Incomplete, Refused, StageFailed
 from tests.cli_fakes.tool import exported, run
+from tests.fakes import rounding
 
 
 @pytest.fixture
@@ -187,6 +189,18 @@ def test_softplus(tmp_path: Path) -> None:
         [helper.make_tensor("four", TensorProto.FLOAT, [], [-4.0])],
     )  # fmt: skip
     assert verdict_there(graph, tmp_path) == "PASS"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _machine(), reason="no arm64 machine: make arm64")
+@pytest.mark.xfail(strict=True, reason="ONNX Runtime 1.31.1 on arm64 rounds them more than twice as coarsely")
+def test_sums_of_a_convolution_on_one_pixel_are_rounded_no_more_coarsely_there() -> None:
+    program = Path(rounding.__file__)
+    here, there = (
+        float(subprocess.run([python, program], capture_output=True, text=True, check=True).stdout)
+        for python in (sys.executable, emulation.starter())
+    )
+    assert 0 < there < 1.5 * here
 
 
 def verdict_there(graph: onnx.GraphProto, folder: Path) -> str:
