@@ -12,7 +12,7 @@ from exporter import __version__
 from exporter.registry import ROOT
 
 FOLDERS = ("exporter", "targets", "model_defs")
-KINDS = (".py", ".md")
+KINDS = (".py", ".md", ".onnx")
 DATE = (1980, 1, 1, 0, 0, 0)  # the same bytes from the same files
 
 

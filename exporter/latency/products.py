@@ -1,21 +1,18 @@
 """What a runtime itself reaches in a type that numpy multiplies slowly or not at all: fp16, bf16, int8.
 
-The runtime is asked as it is for artifacts: it compiles a graph of one product, and says of its layers what they ran in
-and how long they took. A type that it did not run in has no peak.
+The runtime is asked as it is for artifacts: it is given a graph of one product, and says of its layers what they ran in
+and how long they took. A type that it did not run in has no peak. The graphs lie in ``products/``, since a device has
+nothing that could make them; ``python -m exporter.latency.products`` writes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.parser
-from onnx import TensorProto, numpy_helper
 
 from exporter import registry
 from exporter.graph import Graph
@@ -26,7 +23,8 @@ from exporter.target import BF16_OPSET, HINT, INTEGER, MIXED, QDQ, STORED, TYPES
 # Each look compiles anew, as every look at layers does, and gives a median; the best look is the peak.
 LOOKS, RUNS = 4, 5
 TRUSTED_SECONDS = 120.0
-ELEMENTS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+FOLDER = Path(__file__).parent / "products"
+ELEMENTS = {"fp16": 10, "bf16": 16}  # of ONNX's TensorProto.DataType
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,24 @@ KINDS = {
     "matrices": Kind("MatMul", (1024, 1024), (1024, 1024), 1024**3),
     "convolution": Kind("Conv <pads = [1, 1, 1, 1]>", (1, 256, 28, 28), (256, 256, 3, 3), 28**2 * 256**2 * 9),
 }
-HEAD = """<ir_version: 10, opset_import: ["": {opset}]> product (float{shape} x) => (float{shape} y) """
-PLAIN = "y = {call} (x, w)"
+# A weight is written as the one value that it is full of, which runtimes unfold when they load it.
+HEAD = """<ir_version: 10, opset_import: ["": {opset}]> product (float{x} x) => (float{x} y)
+    <int64[{rank}] shape = {{{w}}}> {{ {body} }}"""
+PLAIN = """
+    w = ConstantOfShape <value = float[1] {{0.5}}> (shape)
+    y = {call} (x, w)
+"""
 TYPED = """
+    w = ConstantOfShape <value = float[1] {{0.5}}> (shape)
     a = Cast <to = {element}> (x)
     b = Cast <to = {element}> (w)
     c = {call} (a, b)
     y = Cast <to = 1> (c)
 """
 SCALED = """
+    w = ConstantOfShape <value = int8[1] {{32}}> (shape)
+    s = Constant <value = float {{0.015625}}> ()
+    z = Constant <value = uint8 {{128}}> ()
     q = QuantizeLinear (x, s, z)
     a = DequantizeLinear (q, s, z)
     b = DequantizeLinear (w, s)
@@ -116,18 +123,25 @@ def reached(product: Product, threads: int, folder: Path) -> float | None:
 def measured(request: Mapping[str, Any], channel: Channel) -> dict[str, Any]:  # noqa: ARG001  # the shape of a child
     """Child: ``{"gflops": 1e9 operations a second, or null}`` of a product."""
     product = Product(request["target"], request["precision"], request["way"])
-    speeds = [_speed(product, kind, request["threads"], Path(request["folder"]) / name) for name, kind in KINDS.items()]
+    folders = {name: Path(request["folder"]) / name for name in KINDS}
+    for folder in folders.values():
+        folder.mkdir()
+    speeds = [_speed(product, name, request["threads"], folder) for name, folder in folders.items()]
     return {"gflops": max(speeds) or None}
 
 
-def _speed(product: Product, kind: Kind, threads: int, folder: Path) -> float:
+def _speed(product: Product, name: str, threads: int, folder: Path) -> float:
     """1e9 operations a second of one kind, or 0 where it ran in another type."""
-    (folder / "compiled").mkdir(parents=True)
-    graph = Graph(folder / "product.onnx")
-    onnx.save(graph_of(product.precision, product.way, kind), graph.path)
+    kind, graph = KINDS[name], Graph(FOLDER / f"{_name(product.precision, product.way, name)}.onnx")
     target, options = registry.target(product.target), Options(product.precision, threads, way=product.way)
-    feeds = {"x": _noise(kind.x)}
-    with target.open(target.compile(graph, options, folder / "compiled"), options) as runner:
+    feeds = {"x": np.random.default_rng(0).uniform(-1.0, 1.0, kind.x).astype(np.float32)}
+    # What runs graphs as they are needs no tools for it, which a device has not.
+    opened = (
+        target.open_graph(graph, options)
+        if target.runs_graphs is not None
+        else target.open(target.compile(graph, options, folder), options)
+    )
+    with opened as runner:
         runner.infer(feeds, check_inputs=False)
         looks = [_slowest(target.layers(runner, feeds, RUNS)) for _ in range(LOOKS)]
     spent = [layer.ns for layer in looks if layer.precision == product.precision and layer.ns]
@@ -139,20 +153,33 @@ def _slowest(layers: Sequence[Layer]) -> Layer:
     return max(layers, key=lambda layer: layer.ns)
 
 
-def graph_of(precision: str, way: str, kind: Kind) -> onnx.ModelProto:
-    """A product of what comes in with a weight; float32 outside, and inside as graphs of that precision and way are."""
-    weights, body = {"w": _noise(kind.w)}, TYPED if way == TYPES else PLAIN
-    if way == QDQ:
-        body = SCALED
-        narrow = (_noise(kind.w) * 64).astype(np.int8)
-        weights = {"w": narrow, "s": np.array(1 / 64, np.float32), "z": np.array(128, np.uint8)}
-    head = HEAD.format(opset=BF16_OPSET, shape=list(kind.x))
-    model = onnx.parser.parse_model(head + "{" + body.format(call=kind.call, element=ELEMENTS.get(precision)) + "}")
-    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
-    for node in model.graph.node:  # by which profilers tell layers apart
-        node.name = node.output[0]
-    return model
+def _name(precision: str, way: str, kind: str) -> str:
+    """Which graph: outside of it all is float32, inside as graphs of that precision and way are."""
+    return f"{precision if way in (TYPES, QDQ) else 'plain'}-{kind}"
 
 
-def _noise(shape: Sequence[int]) -> np.ndarray:
-    return np.random.default_rng(0).uniform(-1.0, 1.0, prod(shape)).reshape(shape).astype(np.float32)
+def text_of(precision: str, way: str, kind: Kind) -> str:
+    """The graph of a product of what comes in with a weight, in ONNX's own text."""
+    body = {TYPES: TYPED, QDQ: SCALED}.get(way, PLAIN).format(call=kind.call, element=ELEMENTS.get(precision))
+    w = ", ".join(map(str, kind.w))
+    return HEAD.format(opset=BF16_OPSET, x=list(kind.x), rank=len(kind.w), w=w, body=body)
+
+
+def graphs() -> dict[str, bytes]:
+    """Every graph as it lies in ``products/``, by file name."""
+    import onnx.parser
+
+    found = {}
+    for kind, of in KINDS.items():
+        for precision, way in (("fp32", ""), ("fp16", TYPES), ("bf16", TYPES), ("int8", QDQ)):
+            model = onnx.parser.parse_model(text_of(precision, way, of))
+            for node in model.graph.node:  # by which profilers tell layers apart
+                node.name = node.output[0]
+            found[f"{_name(precision, way, kind)}.onnx"] = model.SerializeToString(deterministic=True)
+    return found
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for file, content in graphs().items():
+        (FOLDER / file).write_bytes(content)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx.reference import ReferenceEvaluator
 
 from exporter import registry
+from exporter.devices import side
 from exporter.latency import peaks, products
-from exporter.latency.products import KINDS, Kind, Product, graph_of, products_of, reached
+from exporter.latency.products import KINDS, Kind, Product, graphs, products_of, reached, text_of
 from exporter.manifest import TargetInfo
 from exporter.target import HINT, MIXED, QDQ, QUANTISED, STORED, TYPES
+from tests.device import there
 
 SMALL = {
     "matrices": Kind("MatMul", (8, 8), (8, 8), 8**3),
@@ -32,8 +38,8 @@ def info(target: str, precision: str, way: str) -> TargetInfo:
 @pytest.mark.parametrize(("precision", "way"), [("fp16", TYPES), ("bf16", HINT), ("int8", QDQ)])
 def test_every_way_is_the_same_product(kind: str, precision: str, way: str) -> None:
     small = SMALL[kind]
-    x = products._noise(small.x)
-    plain, lowered = graph_of("fp32", "", small), graph_of(precision, way, small)
+    x = np.random.default_rng(0).uniform(-1.0, 1.0, small.x).astype(np.float32)
+    plain, lowered = (onnx.parser.parse_model(text_of(p, w, small)) for p, w in (("fp32", ""), (precision, way)))
     onnx.checker.check_model(lowered, full_check=True)
     (wanted,), (found,) = (ReferenceEvaluator(model).run(None, {"x": x}) for model in (plain, lowered))
     inside = np.abs(wanted) < 1.9  # what the scales can hold
@@ -41,11 +47,32 @@ def test_every_way_is_the_same_product(kind: str, precision: str, way: str) -> N
     np.testing.assert_allclose(found[inside], wanted[inside], atol=0.15)
 
 
+def test_the_graphs_that_lie_there_are_those_that_are_written_down() -> None:
+    assert {path.name: path.read_bytes() for path in products.FOLDER.iterdir()} == graphs()
+
+
 def test_the_large_ones_multiply_as_often_as_is_said() -> None:
     assert {name: kind.multiplications for name, kind in KINDS.items()} == COUNTED
     for kind in KINDS.values():
-        shapes = onnx.shape_inference.infer_shapes(graph_of("fp32", "", kind), strict_mode=True)
-        assert [dim.dim_value for dim in shapes.graph.output[0].type.tensor_type.shape.dim] == list(kind.x)
+        model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text_of("fp32", "", kind)), strict_mode=True)
+        assert [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim] == list(kind.x)
+
+
+def test_a_device_has_all_that_it_takes(tmp_path: Path) -> None:
+    """There is no ONNX there, and what is copied there has the graphs."""
+    if there.absent():
+        pytest.skip(there.absent())
+    asked = (
+        "import importlib.util, pathlib, sys; assert importlib.util.find_spec('onnx') is None;"
+        "from exporter.latency.products import Product, reached;"
+        "folder = pathlib.Path(sys.argv[1]);"
+        "print(*(reached(Product(name, 'int8', 'qdq'), 1, folder) for name in ('openvino', 'mobile')))"
+    )
+    ended = subprocess.run([there.PYTHON, "-c", asked, tmp_path], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and all(float(speed) > 0 for speed in ended.stdout.split()), ended
+    assert len(ended.stdout.split()) == 2
+    with zipfile.ZipFile(io.BytesIO(side.packed())) as archive:
+        assert {f"exporter/latency/products/{name}" for name in graphs()} <= set(archive.namelist())
 
 
 def test_what_layers_may_run_in_is_asked_once() -> None:
