@@ -73,4 +73,6 @@ def test_any_number_anywhere_gives_a_page(number: float, tmp_path: Path) -> None
         values = copy.deepcopy(whole)
         for place in draw.sample(places, len(places) if index == 0 else len(places) // 10):
             put(values, place, number)
-        document(collected(published(tmp_path / f"b{index}", values)))
+        page = document(collected(published(tmp_path / f"b{index}", values)))
+        assert page.rstrip().endswith("</html>")
+        assert all(f'id="{name}"' in page for name in ("spread", "layers", "drift"))
