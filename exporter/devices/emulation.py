@@ -30,7 +30,7 @@ from exporter.errors import ExporterError, Incomplete, StageFailed
 
 QEMU = ("qemu-aarch64-static", "qemu-aarch64")
 OLDEST = 10  # our side needs Python 3.10
-PORTS = "deb [arch=arm64] http://ports.ubuntu.com/ubuntu-ports CODENAME main universe"
+SOURCE = "deb [arch=arm64] MIRROR CODENAME main universe"
 DEBIAN = ("python3-minimal", "libpython3-stdlib", "libgomp1", "libstdc++6")
 # The core of a Raspberry Pi 5 and of many phones: products of eight bits and arithmetic in fp16, neither SVE nor bf16.
 CORE, IMPLEMENTER, PART = "cortex-a76", 0x41, 0xD0B
@@ -124,7 +124,7 @@ def _debian(root: Path, state: Path) -> None:
     apt = ["apt-get", "-q", "-y", *options]
     _run([*apt, "update"])
     if not _run(["apt-cache", *options, "policy", DEBIAN[0]]).strip():  # Ubuntu's mirrors for x86 hold nothing else
-        remedy = f"a source for arm64 in /etc/apt/sources.list.d; Ubuntu's is {PORTS}"
+        remedy = f"in /etc/apt/sources.list.d a line '{SOURCE}'; Ubuntu keeps arm64 on its mirrors of ports"
         raise _absent(f"the package sources of this system hold no {DEBIAN[0]} for arm64", remedy)
     _run([*apt, "--download-only", "install", *DEBIAN])
     for package in sorted((state / "cache/archives").glob("*.deb")):

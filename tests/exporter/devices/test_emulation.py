@@ -105,7 +105,7 @@ def test_sources_without_arm64_are_refused_before_anything_is_fetched(
     monkeypatch.setattr(emulation, "_run", lambda words: ran.append(" ".join(words)) or "")
     with pytest.raises(Incomplete, match="hold no python3-minimal for arm64") as refused:
         emulation._debian(tmp_path / "root", tmp_path / "apt")
-    assert refused.value.code == "emulator-absent" and "ports.ubuntu.com" in refused.value.next
+    assert refused.value.code == "emulator-absent" and "deb [arch=arm64]" in refused.value.next
     assert not any("install" in words.split() for words in ran)
 
 
