@@ -71,7 +71,9 @@ def test_a_wrong_answer_is_ours_where_the_bare_runtime_is_right(folder: Path) ->
     assert "the defect is ours" in page({"mobile": [row]}, "")
 
 
-@pytest.mark.parametrize(("fault", "verdict"), [("crashing", "CRASHED"), ("hanging", "TIMED_OUT")])
+@pytest.mark.parametrize(
+    ("fault", "verdict"), [("crashing", "CRASHED"), pytest.param("hanging", "TIMED_OUT", marks=pytest.mark.slow)]
+)
 def test_a_child_that_ends_costs_the_test_that_it_was_at(fault: str, verdict: str, folder: Path) -> None:
     kept = list[int]()
     said = batches.run(

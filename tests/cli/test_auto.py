@@ -13,7 +13,18 @@ SPEEDS = {"FAKES_MS": "fp32:9,bf16:3,int8:6"}
 
 
 def test_the_fastest_within_the_budget_is_taken_and_the_rest_is_told(tmp_path: Path) -> None:
-    made = run("fake-choices", "tiny", "--precision", "auto", "-o", "it.bundle", "--json", cwd=tmp_path, env=SPEEDS)
+    made = run(
+        "fake-choices",
+        "tiny",
+        "--precision",
+        "auto",
+        "-o",
+        "it.bundle",
+        "--json",
+        cwd=tmp_path,
+        env=SPEEDS,
+        cached=True,
+    )
     assert made.code == 0, made
     auto = made.json["auto"]
     rows = {row["precision"]: row for row in auto["tried"]}
@@ -30,7 +41,7 @@ def test_the_fastest_within_the_budget_is_taken_and_the_rest_is_told(tmp_path: P
 def test_what_is_over_the_budget_is_not_taken_however_fast(tmp_path: Path) -> None:
     env = {"FAKES_MS": "fp32:9,bf16:6,int8:2", "FAKES_ERROR": "int8:0.05"}
     words = ("fake-choices", "tiny", "--precision", "auto", "--budget", "snr:30", "-o", "it.bundle")
-    made = run(*words, cwd=tmp_path, env=env)
+    made = run(*words, cwd=tmp_path, env=env, cached=True)
     said = " ".join(made.out.split())
     assert made.code == 0 and "chosen bf16, within snr:30" in said
     assert "int8: normal" in said and "26.8 dB below the output; 30 dB were asked for" in said
@@ -39,7 +50,7 @@ def test_what_is_over_the_budget_is_not_taken_however_fast(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_budget_that_nothing_meets_ends_with_1_and_the_best_that_was_found(tmp_path: Path) -> None:
     words = ("fake-choices", "tiny", "--precision", "auto", "--budget", "snr:290", "-o", "it.bundle", "--json")
-    made = run(*words, cwd=tmp_path, env=SPEEDS)
+    made = run(*words, cwd=tmp_path, env=SPEEDS, cached=True)
     assert made.code == 1 and made.json["verdict"] == "FAIL", made
     auto = made.json["auto"]
     assert auto["chosen"] == "fp32" and "nothing meets the budget" in auto["why"]
@@ -51,7 +62,7 @@ def test_a_budget_that_nothing_meets_ends_with_1_and_the_best_that_was_found(tmp
 def test_a_budget_stays_in_the_bundle_and_holds_when_it_is_verified_again(tmp_path: Path) -> None:
     env = {"FAKES_ERROR": "int8:0.05"}
     words = ("fake-choices", "tiny", "--precision", "int8", "-o", "it.bundle", "--no-profile")
-    assert run(*words, "--budget", "snr:25", cwd=tmp_path, env=env).code == 0
+    assert run(*words, "--budget", "snr:25", cwd=tmp_path, env=env, cached=True).code == 0
     assert run("verify", "it.bundle", cwd=tmp_path, env=env).code == 0
     worse = run("verify", "it.bundle", cwd=tmp_path, env={"FAKES_ERROR": "int8:0.08"})
     assert worse.code == 1 and "22.7 dB below the output; 25 dB" in " ".join(worse.out.split())
@@ -60,7 +71,7 @@ def test_a_budget_stays_in_the_bundle_and_holds_when_it_is_verified_again(tmp_pa
 @pytest.mark.slow
 def test_a_lower_precision_is_timed_beside_float32(tmp_path: Path) -> None:
     words = ("fake-choices", "tiny", "--precision", "bf16", "-o", "it.bundle", "--json")
-    made = run(*words, cwd=tmp_path, env=SPEEDS)
+    made = run(*words, cwd=tmp_path, env=SPEEDS, cached=True)
     assert made.code == 0, made
     names = [subject["name"] for subject in made.json["profile"]["subjects"]]
     assert names == ["eager", "fake-choices/bf16", "fake-choices"]

@@ -110,7 +110,7 @@ def test_a_compile_that_fails_is_4(tmp_path: Path, target: str, more: list[str],
 
 
 def test_a_first_export_that_crashes_leaves_nothing(tmp_path: Path) -> None:
-    ended = run("fake-segv", "tiny", cwd=tmp_path)
+    ended = run("fake-segv", "tiny", cwd=tmp_path, cached=True)
     ended.failed("stage-crashed", 4)
     assert list(tmp_path.iterdir()) == []
 
@@ -235,7 +235,7 @@ def test_a_target_that_cannot_be_imported_is_listed_with_its_reason(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_target_that_cannot_be_imported_does_not_stop_an_export_for_another(tmp_path: Path) -> None:
-    ended = run("fake-good", "tiny", "--no-profile", cwd=tmp_path, env=with_a_broken_target())
+    ended = run("fake-good", "tiny", "--no-profile", cwd=tmp_path, env=with_a_broken_target(), cached=True)
     assert ended.code == 0, ended
 
 

@@ -111,6 +111,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_of_several_graphs_some_have_weights_beside_them(several: Path) -> None:
     manifest = Bundle.open(several).manifest
     beside = {name for name, graph in manifest.graphs.items() if f"{graph.simplified}.data" in manifest.files}
@@ -123,6 +124,7 @@ def test_of_several_graphs_some_have_weights_beside_them(several: Path) -> None:
     assert "--saveEngine=begin.engine" in lines and "--saveEngine=again.engine" in lines, lines
 
 
+@pytest.mark.slow
 def test_several_graphs_are_verified_and_run_elsewhere(several: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(several, tmp_path / "moved.bundle")
     found = run("verify", copy, "--json", cwd=tmp_path)

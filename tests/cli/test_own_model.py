@@ -36,6 +36,7 @@ def test_it_is_exported_verified_and_timed_beside_eager(here: Path) -> None:
     run("fake-good", "nets.py:chatty", "--no-profile", cwd=here).refused("other-graph")
 
 
+@pytest.mark.slow
 def test_a_bundle_never_says_which_code_to_run(here: Path) -> None:
     run("fake-good", "nets.py:with_example", "--no-profile", cwd=here)
     alone = run("profile", "with-example.bundle", "--seconds", "1", "--json", cwd=here).json
@@ -107,6 +108,7 @@ def test_a_definition_is_written_and_exports(here: Path) -> None:
     assert ended.code == 0 and ended.json["verdict"] == "PASS"
 
 
+@pytest.mark.slow
 def test_a_range_that_was_guessed_is_told_and_one_that_is_known_is_kept(here: Path) -> None:
     import numpy as np
     import onnx

@@ -20,7 +20,7 @@ THERE = {"FAKES_RUNTIME": "present"}
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that was made where the runtime is not."""
     bundle = tmp_path_factory.mktemp("prepared") / "tiny.bundle"
-    made = run("fake-halves", "tiny", "--precision", "fp16", "-o", bundle)
+    made = run("fake-halves", "tiny", "--precision", "fp16", "-o", bundle, cached=True)
     assert made.code == 3, made
     return bundle
 
@@ -39,7 +39,7 @@ def test_it_is_prepared_without_the_runtime(prepared: Path) -> None:
 
 
 def test_the_lowered_graph_has_a_hop_of_its_own(tmp_path: Path) -> None:
-    made = run("fake-halves", "tiny", "--precision", "fp16", "--no-profile", "--json", cwd=tmp_path)
+    made = run("fake-halves", "tiny", "--precision", "fp16", "--no-profile", "--json", cwd=tmp_path, cached=True)
     assert made.code == 3, made
     hops = {hop["hop"]: hop for hop in made.json["verify"]["hops"]}
     assert list(hops) == ["traced", "simplified", "lowered", "compiled"]
@@ -47,14 +47,16 @@ def test_the_lowered_graph_has_a_hop_of_its_own(tmp_path: Path) -> None:
     assert lowered["verdict"] == "PASS" and lowered["facts"]["kept"] == {}
     assert lowered["precision"] == {"asked": "fp16", "stored": "fp16", "ran": "fp16, emulated"}
     assert lowered["worst"]["noise"] > 1e-4 and lowered["worst"]["amplification"] <= 2
-    said = " ".join(run("fake-halves", "tiny", "--precision", "fp16", "--no-profile", cwd=tmp_path).out.split())
+    said = " ".join(
+        run("fake-halves", "tiny", "--precision", "fp16", "--no-profile", cwd=tmp_path, cached=True).out.split()
+    )
     assert "lowered" in said and "fp16, emulated" in said
 
 
 def test_it_is_finished_and_judged_where_the_runtime_is(prepared: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(prepared, tmp_path / "it.bundle")
     words = ("compile", bundle, "--target", "fake-halves", "--precision", "fp16", "--json")
-    made = run(*words, cwd=tmp_path, env=THERE)
+    made = run(*words, cwd=tmp_path, env=THERE, cached=True)
     assert made.code == 0, made
     (hop,) = made.json["verify"]["hops"]
     assert hop["precision"] == {"asked": "fp16", "stored": "fp16", "ran": "fp16"}
@@ -75,11 +77,11 @@ def test_int8_is_finished_from_the_calibration_inputs_that_the_bundle_keeps(tmp_
             values = np.random.default_rng(seed).normal(size=(5, 4)).astype(np.float32)
             np.savez(tmp_path / folder / f"{folder}-{seed}.npz", x=values)
     words = ("fake-scales", "tiny", "--precision", "int8", "--calibration", "calibration")
-    assert run(*words, "-o", "it.bundle", cwd=tmp_path).code == 3
+    assert run(*words, "-o", "it.bundle", cwd=tmp_path, cached=True).code == 3
     waiting = Bundle.open(tmp_path / "it.bundle").manifest.targets["fake-scales/int8"]
     assert waiting.calibration is not None and waiting.calibration.real and len(waiting.calibration.files) == 3
     words = ("compile", "it.bundle", "--target", "fake-scales", "--precision", "int8", "--json")
-    made = run(*words, cwd=tmp_path, env=THERE)
+    made = run(*words, cwd=tmp_path, env=THERE, cached=True)
     assert made.code == 0, made
     cases = {result["case"] for result in made.json["verify"]["results"]}
     assert all(case.startswith("normal") for case in cases), "no real input is a case"
@@ -96,7 +98,7 @@ def test_int8_is_finished_from_the_calibration_inputs_that_the_bundle_keeps(tmp_
 @pytest.mark.slow
 def test_a_precision_that_the_runtime_ignored_is_a_fail(tmp_path: Path) -> None:
     words = ("fake-halves-ignored", "tiny", "--precision", "fp16", "--no-profile")
-    made = run(*words, cwd=tmp_path, env=THERE)
+    made = run(*words, cwd=tmp_path, env=THERE, cached=True)
     assert made.code == 1 and "asked for fp16, fp32 ran" in made.out
 
 
@@ -110,7 +112,7 @@ def test_what_no_export_lowered_is_not_compiled(prepared: Path, tmp_path: Path) 
 @pytest.mark.slow
 def test_other_cases_bring_another_yardstick(tmp_path: Path) -> None:
     """A second export with samples of its own: what the bundle held is judged on them too."""
-    first = run("fake-halves", "tiny", "--precision", "fp16", "--no-profile", cwd=tmp_path, env=THERE)
+    first = run("fake-halves", "tiny", "--precision", "fp16", "--no-profile", cwd=tmp_path, env=THERE, cached=True)
     assert first.code == 0, first
     np.savez(tmp_path / "mine.npz", x=np.ones((5, 4), np.float32))
     second = run("fake-good", "tiny", "--samples", "mine.npz", "--no-profile", cwd=tmp_path)
@@ -123,5 +125,5 @@ def test_other_cases_bring_another_yardstick(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_page_for_applications_names_the_file_of_the_precision(tmp_path: Path) -> None:
-    run("fake-halves", "tiny", "--precision", "fp16", "--no-profile", cwd=tmp_path, env=THERE)
+    run("fake-halves", "tiny", "--precision", "fp16", "--no-profile", cwd=tmp_path, env=THERE, cached=True)
     assert re.search(r"^## fake-halves, fp16", (tmp_path / "tiny.bundle" / "USE.md").read_text(), re.MULTILINE)

@@ -63,9 +63,10 @@ def environment(**changes: str | None) -> dict[str, str]:
     return {k: v for k, v in {**value, **changes}.items() if v is not None}
 
 
-def spawn(*arguments: object, command: object = COMMAND, **more: Any) -> subprocess.Popen[str]:
-    """Starts the command in a process group of its own."""
-    env = environment(**more.pop("env", {}))
+def spawn(*arguments: object, command: object = COMMAND, cached: bool = False, **more: Any) -> subprocess.Popen[str]:
+    """Starts the command in a process group of its own; ``cached``, it may take what others of this session made."""
+    reuse = {"EXPORTER_CACHE_MB": None} if cached else {}
+    env = environment(**{**reuse, **more.pop("env", {})})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     words = [str(command), *map(str, arguments)]
     return subprocess.Popen(words, env=env, text=True, start_new_session=True, **{**pipes, **more})
@@ -167,7 +168,7 @@ def _exported(model: str, targets: tuple[str, ...], options: tuple[str, ...]) ->
     path = _place() / f"{model}-{len(list(_place().iterdir()))}.bundle"
     result = None
     for target in targets:
-        result = run(target, model, "-o", path, *options)
+        result = run(target, model, "-o", path, *options, cached=True)
         assert result.code == 0, result
     assert result is not None
     return path, result

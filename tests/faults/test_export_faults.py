@@ -51,7 +51,9 @@ def work(tmp_path: Path) -> Path:
 
 def hanging(bundle: Path, notes: Path, *more: object) -> subprocess.Popen[str]:
     """An export that is in the middle of a compile that never ends."""
-    process = spawn("fake-hang", "tiny", "-o", bundle, "--no-profile", *more, env={"FAKES_NOTES": str(notes)})
+    process = spawn(
+        "fake-hang", "tiny", "-o", bundle, "--no-profile", *more, env={"FAKES_NOTES": str(notes)}, cached=True
+    )
     until(lambda: (notes / "hanging").exists() and (notes / "hanging").read_text())
     return process
 
@@ -96,7 +98,7 @@ def test_interrupted_again_and_again(work: Path, notes: Path) -> None:
     all_gone(family)
     assert found.code == 130 and "Traceback" not in found.err, found
     assert contents(work) == before
-    assert run(*FIRST, "-o", bundle).code == 0
+    assert run(*FIRST, "-o", bundle, cached=True).code == 0
     assert_whole(bundle)
 
 
@@ -156,7 +158,7 @@ def test_killed_in_a_first_export(work: Path, stage: str, delay: float) -> None:
     assert killed_at(stage, bundle, delay, *FIRST) is not None
     assert not (bundle / "manifest.json").exists()
     assert run("verify", bundle).code == 2, "what is left is no bundle, and nobody takes it for one"
-    assert run(*FIRST, "-o", bundle).code == 0
+    assert run(*FIRST, "-o", bundle, cached=True).code == 0
     assert_whole(bundle)
 
 
@@ -174,7 +176,7 @@ def test_killed_while_a_bundle_is_added_to(work: Path, stage: str, delay: float)
     new = (bundle / "manifest.json").read_bytes() != old
     held = {"fake-good", "fake-crashes-later"} if new else {"fake-good"}
     assert {hop["target"] for hop in found.json["hops"]} == held
-    assert run("fake-crashes-later", "tiny", "--no-profile", "-o", bundle).code == 0
+    assert run("fake-crashes-later", "tiny", "--no-profile", "-o", bundle, cached=True).code == 0
     assert set(assert_whole(bundle).manifest.targets) == {"fake-good/fp32", "fake-crashes-later/fp32"}
 
 
@@ -237,7 +239,7 @@ def check_killed(work: Path, number: int) -> None:
     assert found.code != 0 or new
     held = exporter_targets(bundle)
     assert held == {"fake-good/fp32"} | ({"fake-crashes-later/fp32"} if new else set())
-    assert run("fake-crashes-later", "tiny", "--no-profile", "-o", bundle).code == 0
+    assert run("fake-crashes-later", "tiny", "--no-profile", "-o", bundle, cached=True).code == 0
     assert_whole(bundle)
 
 
@@ -260,7 +262,7 @@ def test_no_room_in_a_real_export(work: Path, number: int) -> None:
     said = found.failed("disk-full", 4)
     assert "bytes needed" in said and "bytes free" in said
     assert contents(work) == before
-    assert run("fake-crashes-later", "tiny", "--no-profile", "-o", bundle).code == 0
+    assert run("fake-crashes-later", "tiny", "--no-profile", "-o", bundle, cached=True).code == 0
 
 
 @pytest.fixture
@@ -292,7 +294,7 @@ def test_a_disk_that_is_full(small_disk: Callable[[int], Path], spare: int) -> N
     assert "No space left" in found.err or "no space left" in found.err, found
     assert contents(disk) == before
     (disk / "filler").unlink()
-    assert run("fake-crashes-later", "tiny", "--no-profile", "-o", bundle).code == 0
+    assert run("fake-crashes-later", "tiny", "--no-profile", "-o", bundle, cached=True).code == 0
     assert_whole(bundle)
 
 
@@ -339,7 +341,7 @@ def test_the_second_export_says_who_is_at_it(work: Path, notes: Path) -> None:
         assert contents(work) == during
     assert run("verify", bundle).code == 0, "readers are not kept out"
     ended(first, 60).failed("stage-timed-out", 4)
-    assert run("fake-good", "tiny", "--no-profile", "-o", bundle).code == 0
+    assert run("fake-good", "tiny", "--no-profile", "-o", bundle, cached=True).code == 0
 
 
 @pytest.mark.slow
@@ -364,7 +366,7 @@ def test_a_dead_owner_holds_nothing(work: Path, notes: Path) -> None:
     # What a stage started itself outlives a kill -9 of the exporter: the kernel tells children, not their children.
     os.kill(int((notes / "helper").read_text()), signal.SIGKILL)
     assert re.search(r'"pid": \d+', (bundle / ".lock").read_text())
-    assert run("fake-good", "tiny", "--no-profile", "-o", bundle).code == 0
+    assert run("fake-good", "tiny", "--no-profile", "-o", bundle, cached=True).code == 0
     assert_whole(bundle)
 
 

@@ -35,7 +35,7 @@ def test_what_was_asked_is_what_ran(
     target: str, precision: str, way: str, stored: str, ran: str, work: str, bundle: Path
 ) -> None:
     skip_without(precision)
-    made = run(target, "tiny", "--precision", precision, "-o", bundle, "--no-profile", "--json")
+    made = run(target, "tiny", "--precision", precision, "-o", bundle, "--no-profile", "--json", cached=True)
     assert made.code == 0 and made.json["verdict"] == "PASS", made
     (hop,) = [hop for hop in made.json["verify"]["hops"] if hop["hop"] == "compiled"]
     assert hop["precision"]["asked"] == precision and hop["precision"]["stored"] == stored
@@ -60,6 +60,7 @@ def test_an_application_is_told_the_precision_that_was_judged(bundle: Path) -> N
     assert '"INFERENCE_PRECISION_HINT": "bf16"' in page and "ov::element::bf16)" in page
 
 
+@pytest.mark.slow
 def test_layers_that_int8_does_not_do_for_are_found_by_running_and_named(tmp_path: Path) -> None:
     """Quantised throughout, ``mdta`` is 9 dB above its error on ONNX Runtime."""
     bundle = tmp_path / "mdta.bundle"
@@ -97,7 +98,7 @@ def test_a_folder_for_both_is_split_and_the_bundle_says_how(tmp_path: Path) -> N
         save_file({"x": values}, data / f"s{index}.safetensors")
     bundle = tmp_path / "tiny.bundle"
     words = ("--precision", "int8", "--samples", data, "--calibration", data, "-o", bundle, "--no-profile", "--json")
-    made = run("mobile", "tiny", *words)
+    made = run("mobile", "tiny", *words, cached=True)
     assert made.code == 0, made
     manifest = Bundle.open(bundle).manifest
     given = manifest.targets["mobile/int8"].calibration
@@ -111,7 +112,7 @@ def test_calibration_on_what_is_judged_is_refused(tmp_path: Path) -> None:
         (tmp_path / place).mkdir()
         save_file({"x": values}, tmp_path / place / f"{place}.safetensors")
     words = ("--samples", tmp_path / "one", "--calibration", tmp_path / "other", "-o", tmp_path / "it.bundle")
-    found = run("mobile", "tiny", "--precision", "int8", *words)
+    found = run("mobile", "tiny", "--precision", "int8", *words, cached=True)
     assert "is the case sample-one as well" in found.refused("bad-calibration")
     assert not (tmp_path / "it.bundle").exists()
 

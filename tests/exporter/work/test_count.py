@@ -16,7 +16,12 @@ from exporter.work import Work, count, share
 from tests.fakes.lab import specimen
 
 # Whole networks of convolutions and products. A recurrent layer PyTorch does not count, and is counted apart.
-MODELS = ["conv-gated-ffn", "fusion-attention", "raft-conv-gru", "extractor-efficientnet"]
+MODELS = [
+    "conv-gated-ffn",
+    "fusion-attention",
+    "raft-conv-gru",
+    pytest.param("extractor-efficientnet", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("model", MODELS)

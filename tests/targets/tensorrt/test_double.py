@@ -26,7 +26,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of two precisions, made where there is no TensorRT."""
     bundle = tmp_path_factory.mktemp("prepared") / "tiny.bundle"
     for precision in ("fp32", "fp16"):
-        made = run("tensorrt", "tiny", "--precision", precision, "-o", bundle)
+        made = run("tensorrt", "tiny", "--precision", precision, "-o", bundle, cached=True)
         assert made.code == 3, made
     return bundle
 
