@@ -23,14 +23,13 @@ def heavy(name: str) -> bool:
 
 
 def every_model() -> list[Any]:
-    """All models; quick are one light model per family, and those with state or of several graphs."""
-    quick = {*_lightest_of_each_family(), *(name for name in registry.model_names() if _loops(name))}
+    """All models; quick are one light model per family, with state and without, and those of several graphs."""
+    quick = {*_lightest_of_each_family(), *(name for name in registry.model_names() if _of_parts(name))}
     return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in registry.model_names()]
 
 
-def _loops(name: str) -> bool:
-    definition = registry.model(name)
-    return not heavy(name) and (definition.stream is not None or bool(definition.parts))
+def _of_parts(name: str) -> bool:
+    return not heavy(name) and bool(registry.model(name).parts)
 
 
 def every_model_thoroughly() -> list[Any]:

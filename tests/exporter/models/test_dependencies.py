@@ -44,6 +44,7 @@ def net():
 """
 
 
+@pytest.mark.slow
 def test_each_thing_that_code_was_seen_to_read_makes_another_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
