@@ -239,7 +239,7 @@ def _run(words: Sequence[str]) -> str:
 def _absent(what: str, remedy: str) -> Incomplete:
     return Incomplete(
         "emulator-absent", what, where="--on arm64",
-        why="arm64's own kernels run under qemu, from Debian's Python and the runtimes' wheels; for answers, not timings",
+        why="arm64's own kernels run under qemu, from Debian's Python and the runtimes' wheels: verdicts, no timings",
         next=remedy,
     )  # fmt: skip
 
