@@ -9,7 +9,7 @@ from exporter.report.values import Judged, Page
 
 COLUMNS = (
     Column("hop"), Column("verdict"), Column("precision that ran"), Column("error / eager's own", "number"),
-    Column("worst case"), Column("compared", "number"), Column("found by"),
+    Column("worst case"), Column("compared", "number"), Column("runtime of"),
 )  # fmt: skip
 PASSES = (Column("pass"), Column("what became of it"), Column("reason"))
 
