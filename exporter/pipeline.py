@@ -25,12 +25,14 @@ from exporter.host.metrics import METRICS
 from exporter.isolate import Limits
 from exporter.latency.result import Profile
 from exporter.manifest import CalibrationInfo, Manifest, TargetInfo
+from exporter.manifest.identity import artifacts_of
 from exporter.request import Request
+from exporter.saved import still_true, with_report
 from exporter.spec import ModelDef
 from exporter.stages import Progress, Stage, Stages, silent
 from exporter.target import OWN_SCALES, SCALED, Target
 from exporter.use import use_page
-from exporter.verification import Verification, refuse_missing_checkpoint, still_true, verification_of
+from exporter.verification import Verification, refuse_missing_checkpoint, verification_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def export(request: Request, progress: Progress = silent) -> Exported:
         exported = Exported(
             path, verification, tuple(stages.done), chosen.profile, _published(definition, request), chosen.auto
         )
-        report = json.dumps(exported.as_json(spread=True), indent=1, sort_keys=True).encode()
+        told = artifacts_of(chosen.manifest, chosen.manifest.targets)
+        report = json.dumps(exported.as_json(spread=True) | {"artifacts": told}, indent=1, sort_keys=True).encode()
         name = f"{EXPORT_REPORT}{target.name}-{request.precision}"
         manifest = still_true(chosen.manifest, draft.old.manifest.targets if draft.old else {})
         manifest = replace(manifest, reports=manifest.reports | {name: draft.write(f"reports/{name}.json", report)})
@@ -207,10 +210,12 @@ def compile_bundle(
         making = Making(draft, target, request, stages, str(path), budget)
         making = replace(making, calibrated=_held_calibration(making, manifest, held))
         made = finished(making, manifest, lowered, before)
+        verification = verification_of(made.manifest, made.hops)
         kept = still_true(made.manifest, manifest.targets)
+        kept = with_report(draft, kept, "verify", [key_of(target_name, precision)], verification.as_json())
         draft.derived("USE.md", use_page(kept))
         draft.commit(kept)
-    return Exported(path, verification_of(made.manifest, made.hops), tuple(stages.done), None)
+    return Exported(path, verification, tuple(stages.done), None)
 
 
 def _held_calibration(making: Making, manifest: Manifest, held: TargetInfo | None) -> Calibrated:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporter import calibration, registry, samples
-from exporter.bundle import Bundle, editing
+from exporter.bundle import Bundle
 from exporter.errors import Refused, nearest
 from exporter.hops import artifact_hop, previews_of
 from exporter.isolate import Limits
-from exporter.manifest import Manifest, TargetInfo, Weights
+from exporter.manifest import Manifest, Weights
 from exporter.models.rebuild import Code, build_of, missing
 from exporter.preflight import Opening
-from exporter.samples import named
+from exporter.saved import save_report
 from exporter.stages import STAGE_SECONDS, Progress, Stages, scratch, silent
-from exporter.use import use_page
 from exporter.verdict import Hop, Result, Verdict, worst
-
-# What --save calls its reports, or begins with; each speaks of the artifacts that the bundle held then.
-SAVED = ("verify", "profile", "sweep")
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ def verify(
         verification = verification_of(manifest, hops)
         if save:
             made = {previews_of(key): file for key, file in shown.items() if file.is_file()}
-            save_report(path, report_name("verify", keys, bundle.manifest), verification.as_json(), made)
+            save_report(path, "verify", keys, manifest, verification.as_json(), beside=made)
     return verification
 
 
@@ -197,46 +192,3 @@ def _way_to(name: str, path: Path) -> str:
     """How a bundle comes to hold a target; a name that is none anywhere has no way."""
     real = name in registry.target_names()
     return f"exporter compile {path} --target {name}" if real else f"exporter inspect {path}"
-
-
-def still_true(manifest: Manifest, before: Mapping[str, TargetInfo]) -> Manifest:
-    """The manifest without the reports of ``--save`` that speak of an artifact which is another one now.
-
-    Args:
-        manifest: what is about to be committed.
-        before: the targets that there were when those reports were saved.
-    """
-    replaced = any(manifest.targets.get(key, info) != info for key, info in before.items())
-    reports = {name: file for name, file in manifest.reports.items() if not (replaced and name.startswith(SAVED))}
-    return replace(manifest, reports=reports)
-
-
-# Between the name of a report and the artifacts it tells of, where those are not all of the bundle's.
-OF_SOME = "+"
-
-
-def report_name(kind: str, keys: Sequence[str], manifest: Manifest, device: str = "") -> str:
-    """What ``--save`` calls a report: one that tells something else, or of other artifacts, is kept beside it.
-
-    Args:
-        kind: one of :data:`SAVED`, and what it tells beside.
-        keys: the artifacts that it tells of.
-        manifest: of all that could be meant.
-        device: where it was made, if not here.
-    """
-    name = f"{kind}-{named(device)}" if device else kind
-    some = [] if set(keys) == set(manifest.targets) else [key.replace("/", "-") for key in keys]
-    return OF_SOME.join([name, *some])
-
-
-def save_report(path: Path, name: str, report: Mapping[str, Any], beside: Mapping[str, Path] | None = None) -> None:
-    """Keeps a report in a bundle, and files beside it, by name; older ones of some of its artifacts go."""
-    with editing(path, f"exporter {name} --save") as draft:
-        assert draft.old is not None
-        manifest = draft.old.manifest
-        stored = {name: draft.write(f"reports/{name}.json", json.dumps(report, indent=1, sort_keys=True).encode())}
-        stored |= {each: draft.add(file, f"reports/{file.name}") for each, file in (beside or {}).items()}
-        kept = {each: file for each, file in manifest.reports.items() if not each.startswith(f"{name}{OF_SOME}")}
-        manifest = replace(manifest, reports=kept | stored)
-        draft.derived("USE.md", use_page(manifest))
-        draft.commit(manifest)

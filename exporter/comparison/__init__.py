@@ -12,10 +12,11 @@ from dataclasses import replace
 from exporter.comparison.difference import Comparison, compared, stored
 from exporter.comparison.live import Measuring, live, runnable
 from exporter.comparison.operators import with_operators
-from exporter.comparison.side import Machine, Side, sided, subject_key, subject_of
+from exporter.comparison.side import Machine, Side, sided, subject_of
 from exporter.comparison.values import Bounds, Timed
 from exporter.errors import Refused
 from exporter.isolate import Limits
+from exporter.report.judgements import subject_key
 from exporter.stages import STAGE_SECONDS, Progress, Stages, scratch, silent
 from exporter.verification import chosen
 

@@ -15,11 +15,22 @@ from exporter.bundle import Bundle
 from exporter.errors import Refused, nearest
 from exporter.latency.stats import MIN_FLOOR, Estimate
 from exporter.manifest import Manifest
+from exporter.manifest.limits import MAX_REPORT_BYTES
 from exporter.manifest.parse import parse
 from exporter.manifest.refusal import Wrong
 from exporter.registry import target
-from exporter.report.judgements import EXPORT, PROFILE, VERIFY, hop_of, hops_of, joined, verdict_of
-from exporter.report.reading import MOST_BYTES, Fields, reports
+from exporter.report.judgements import (
+    EXPORT,
+    PROFILE,
+    VERIFY,
+    current,
+    hop_of,
+    hops_of,
+    joined,
+    subject_key,
+    verdict_of,
+)
+from exporter.report.reading import Fields, reports
 from exporter.verdict import Hop, Verdict, worst
 from exporter.verification import weights_line
 
@@ -117,10 +128,10 @@ def sided(place: str) -> Side:
 
 
 def _file(path: Path) -> Fields:
-    if path.stat().st_size > MOST_BYTES:
-        raise _bad_report(path, f"has {path.stat().st_size} bytes; at most {MOST_BYTES} are read")
+    if path.stat().st_size > MAX_REPORT_BYTES:
+        raise _bad_report(path, f"has {path.stat().st_size} bytes; at most {MAX_REPORT_BYTES} are read")
     try:
-        found = Fields(parse(path.read_bytes(), MOST_BYTES, MOST_VALUES))
+        found = Fields(parse(path.read_bytes(), MAX_REPORT_BYTES, MOST_VALUES))
     except Wrong as error:
         raise _bad_report(path, error.what) from None
     if not found.text("schema").startswith((EXPORT, VERIFY, PROFILE)):
@@ -159,7 +170,7 @@ def _of_report(place: str, bundle: Bundle, name: str) -> Side:
 def _of_bundle(place: str, bundle: Bundle) -> Side:
     manifest = bundle.manifest
     # What another device said is that device's: it is compared by name, BUNDLE@REPORT.
-    told = _of_reports(place, {name: value for name, value in reports(bundle).items() if not value.fields("device")})
+    told = _of_reports(place, {name: value for name, value in current(bundle).items() if not value.fields("device")})
     held = {*manifest.targets, ""}
     return Side(
         place,
@@ -178,11 +189,6 @@ def _of_bundle(place: str, bundle: Bundle) -> Side:
 def _target_key(key: Key) -> str:
     """The artifact that a hop leads to; nothing for a graph's, which all targets share."""
     return f"{key[1]}/{key[2]}" if key[1] else ""
-
-
-def subject_key(name: str) -> str:
-    """The artifact that a profile calls so (:func:`exporter.latency.subjects.subject_name`)."""
-    return name if "/" in name else f"{name}/fp32"
 
 
 def subject_of(key: str) -> str:
@@ -219,7 +225,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
 
 def _of_reports(place: str, found: Mapping[str, Fields]) -> Side:
     """What reports say together. What was verified or profiled by itself stands before what an export took in passing;
-    within one kind the last name stands."""
+    within one kind what comes last stands."""
     exports = {name: value for name, value in sorted(found.items()) if value.text("schema").startswith(EXPORT)}
     verified = [value.fields("verify") for value in exports.values()]
     verified += [value for value in found.values() if value.text("schema").startswith(VERIFY)]

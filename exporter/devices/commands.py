@@ -27,9 +27,10 @@ from exporter.manifest import Manifest, TargetInfo, decode
 from exporter.manifest.limits import MAX_BYTES
 from exporter.preflight import Opening
 from exporter.run import refuse_output
+from exporter.saved import save_report, still_true, with_report
 from exporter.stages import Progress, silent
 from exporter.use import use_page
-from exporter.verification import chosen, report_name, save_report
+from exporter.verification import chosen
 from exporter.whole import whole
 
 MOST_OUTPUT = 4 << 30
@@ -62,7 +63,7 @@ def verify(
             value = received.checked(held.work("verify", request), received.VERIFY)
     value |= label
     if save:
-        save_report(path, report_name("verify", keys, bundle.manifest, held.label), value)
+        save_report(path, "verify", keys, bundle.manifest, value, held.label)
     return dict(value)
 
 
@@ -94,7 +95,7 @@ def profile(
     if save:
         kept["warnings"] += warned
         kind = Extras.from_json(limits["extras"]).kind
-        save_report(path, report_name(kind, keys, bundle.manifest, held.label), kept)
+        save_report(path, kind, keys, bundle.manifest, kept, held.label)
     return {**value["shown"], **label}
 
 
@@ -159,6 +160,8 @@ def compile_(
             shown = received.checked(value["shown"], received.EXPORT)
             info = _brought(draft, held, key, value["bytes"])
         manifest = replace(draft.old.manifest, targets=draft.old.manifest.targets | {key: info})
+        manifest = still_true(manifest, draft.old.manifest.targets)
+        manifest = with_report(draft, manifest, "verify", [key], {**shown["verify"], **label}, held.label)
         draft.derived("USE.md", use_page(manifest))
         draft.commit(manifest)
     return {**shown, **label, "verify": {**shown["verify"], **label}, "bundle": str(path)}

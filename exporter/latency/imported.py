@@ -19,9 +19,10 @@ from exporter.latency.result import SCHEMA, ms, rounded, spread_of
 from exporter.latency.stats import Stability
 from exporter.latency.subjects import subject_name
 from exporter.manifest.text import printable
+from exporter.saved import save_report
 from exporter.target import Imported
 from exporter.verdict import Precision, Verdict
-from exporter.verification import chosen, report_name, save_report
+from exporter.verification import chosen
 
 # A record of every call of a long run; nothing that one of these programs writes is larger.
 MOST_BYTES = 64 << 20
@@ -68,7 +69,7 @@ def imported(
     value = _profile(subject_name(info.target, info.precision), Precision(info.precision, info.stored), whole)
     value["device"] = {"label": name, "imported": [printable(file.name) for file in files], "digest": digest}
     if save:
-        save_report(path, report_name("profile", keys, bundle.manifest, name), value)
+        save_report(path, "profile", keys, bundle.manifest, value, name)
     return value
 
 

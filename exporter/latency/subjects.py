@@ -23,9 +23,10 @@ from exporter.parity.measure import l2
 from exporter.parity.usual import usual_sizes
 from exporter.preflight import Opening, PathOf, ready
 from exporter.program import program_of
+from exporter.saved import save_report
 from exporter.stages import STAGE_SECONDS, TOOLS, Progress, Stages, scratch, silent
 from exporter.target import INTEGER
-from exporter.verification import chosen, report_name, save_report
+from exporter.verification import chosen
 from exporter.work import stored
 from exporter.work.roofline import Peaks
 
@@ -103,7 +104,7 @@ def profile(
             extras=extras,
         )  # fmt: skip
     if save:
-        save_report(path, report_name((extras or Extras()).kind, keys, bundle.manifest), found.as_json(raw=True))
+        save_report(path, (extras or Extras()).kind, keys, bundle.manifest, found.as_json(raw=True))
     return found
 
 

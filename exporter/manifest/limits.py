@@ -1,6 +1,7 @@
 """How large and how deep anything in a manifest may be, so that reading one allocates within bounds."""
 
 MAX_BYTES = 4 << 20
+MAX_REPORT_BYTES = 64 << 20  # with every timing of a long profile
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
 MAX_ENTRIES = 10_000

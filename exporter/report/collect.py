@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from exporter.bundle import Bundle
 from exporter.report import timings
 from exporter.report.examples import gathered
-from exporter.report.judgements import EXPORT, PROFILE, VERIFY, hops_of, joined
-from exporter.report.reading import Fields, reports
+from exporter.report.judgements import EXPORT, PROFILE, VERIFY, current, hops_of, joined
+from exporter.report.reading import Fields
 from exporter.report.values import Judged, Page, Profiled
 
 ORDER = ("traced", "simplified", "lowered", "compiled")
@@ -21,7 +21,7 @@ def collected(bundle: Bundle) -> Page:
         Refused: a report that is not what the manifest says it is.
     """
     manifest = bundle.manifest
-    found = reports(bundle)
+    found = current(bundle)
     exports = _of_kind(found, EXPORT)
     # What was verified again replaces what the export found: it is never older.
     verified = [*_within(exports, "verify"), *_of_kind(found, VERIFY).items()]
@@ -29,7 +29,7 @@ def collected(bundle: Bundle) -> Page:
     hops = joined(found_hops, lambda judged: (*judged.key, judged.device), lambda judged: judged.hop)
     held = [judged for judged in hops if not judged.hop.target or judged.artifact in manifest.targets]
     known = {judged.artifact for judged in held if judged.hop.hop == "compiled"}
-    profiled = [*_of_kind(found, PROFILE).items(), *_within(exports, "profile")]
+    profiled = [*sorted(_of_kind(found, PROFILE).items()), *_within(exports, "profile")]
     return Page(
         manifest=manifest,
         bytes=sum(info.bytes for info in manifest.files.values()),
@@ -61,10 +61,10 @@ def judged_in(report: str, value: Fields) -> list[Judged]:
 
 
 def _distinct(profiles: Sequence[Profiled]) -> tuple[Profiled, ...]:
-    """Each machine, set of subjects and kind of measurement once; what was saved stands before what an export took in
-    passing."""
+    """Each machine, set of subjects and kind of measurement once, as it was saved last; what an export took in passing
+    stands behind what was saved."""
     kept: list[Profiled] = []
-    for profile in profiles:
+    for profile in sorted(profiles, key=lambda profile: -profile.facts.saved):
         if not any(profile.covered_by(other) for other in kept):
             kept.append(profile)
-    return tuple(kept)
+    return tuple(profile for profile in profiles if any(profile is other for other in kept))

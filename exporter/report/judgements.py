@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from exporter.report.reading import Fields
+from exporter.bundle import Bundle
+from exporter.manifest.identity import others_than
+from exporter.report.reading import Fields, reports
 from exporter.verdict import Hop, Precision, Result, Verdict
 
 # What the schema of each kind of report begins with.
 EXPORT, VERIFY, PROFILE = "exporter.export/", "exporter.verify/", "exporter.profile/"
 T = TypeVar("T")
+
+
+def current(bundle: Bundle) -> dict[str, Fields]:
+    """The reports of a bundle, without what they say of artifacts that are others now; what was saved last is last.
+
+    Raises:
+        Refused: a report that is not what the manifest says it is.
+    """
+    return {
+        name: _without(value, others_than(value.fields("artifacts").worded(), bundle.manifest))
+        for name, value in reports(bundle).items()
+    }
+
+
+def _without(report: Fields, others: Collection[str]) -> Fields:
+    if not others:
+        return report
+    if timed_of(report) & set(others):
+        return Fields()  # a profile is of all its subjects together
+    told = report.plain()
+    for part in ("verify", "profile"):
+        if part in report:
+            told[part] = _without(report.fields(part), others).plain()
+    if "hops" in report:
+        told["hops"] = [hop.plain() for hop in report.each("hops") if _artifact(hop) not in others]
+        told["results"] = [one.plain() for one in report.each("results") if _artifact(one) not in others]
+    return Fields(told)
+
+
+def _artifact(value: Fields) -> str:
+    """Of a hop, which says which precision was asked for and which ran, or of a result, which names it."""
+    return f"{value.text('target')}/{value.text('precision') or value.fields('precision').text('asked')}"
 
 
 def hops_of(value: Fields) -> list[tuple[Hop, Fields]]:
@@ -46,6 +80,16 @@ def joined(found: Iterable[T], edge: Callable[[T], Hashable], hop: Callable[[T],
         if before is None or hop(each).results or hop(each).verdict is not hop(before).verdict:
             kept[edge(each)] = each
     return list(kept.values())
+
+
+def subject_key(name: str) -> str:
+    """The artifact that a profile calls so (:func:`exporter.latency.subjects.subject_name`)."""
+    return name if "/" in name else f"{name}/fp32"
+
+
+def timed_of(profile: Fields) -> set[str]:
+    """The artifacts, by key, that a profile timed; eager is in it, and no artifact."""
+    return {subject_key(each.text("name")) for each in profile.each("subjects")}
 
 
 def hop_of(value: Fields, results: Sequence[Result] = ()) -> Hop:

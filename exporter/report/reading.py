@@ -11,9 +11,8 @@ from typing import Any
 
 from exporter.bundle import Bundle
 from exporter.errors import Refused
+from exporter.manifest.limits import MAX_REPORT_BYTES
 
-# A report with every timing of a long profile stays under this.
-MOST_BYTES = 64 << 20
 # Nothing that is measured is larger, nor smaller than one by it: what is drawn can be computed with.
 MOST = 1e100
 
@@ -49,6 +48,15 @@ class Fields:
         """A whole number from 0."""
         value = self.number(name)
         return int(value) if value is not None and value >= 0 else None
+
+    def plain(self) -> dict[str, Any]:
+        """The object itself, to change a copy of it."""
+        return dict(self._value)
+
+    @property
+    def saved(self) -> int:
+        """Which report it was of those that were saved; 0 for an export's own, or an older version's."""
+        return self.count("saved") or 0
 
     def fields(self, name: str) -> Fields:
         """An object; an empty one where there is none."""
@@ -111,13 +119,16 @@ def _written(value: Any) -> str | None:
 
 
 def reports(bundle: Bundle) -> dict[str, Fields]:
-    """The JSON reports of a bundle by name, each checked against its digest.
+    """The JSON reports of a bundle by name, each checked against its digest; what was saved last is last.
 
     Raises:
         Refused: a file that is not what the manifest says; ``bad-manifest`` for one that is no JSON.
     """
     held = bundle.manifest.reports
-    return {name: _parsed(name, bundle.read(held[name], MOST_BYTES)) for name in sorted(held) if _is_json(held[name])}
+    found = {
+        name: _parsed(name, bundle.read(held[name], MAX_REPORT_BYTES)) for name in sorted(held) if _is_json(held[name])
+    }
+    return dict(sorted(found.items(), key=lambda each: each[1].saved))
 
 
 def _is_json(file: str) -> bool:

@@ -101,7 +101,7 @@ def test_a_profile_warns_of_clocks_that_were_held_down(tmp_path: Path, monkeypat
     monkeypatch.setattr(commands, "shipping", SimpleNamespace(to_profile=lambda *_: None))
     monkeypatch.setattr(commands, "chosen", lambda *_: [])
     monkeypatch.setattr(commands, "session", lambda *_: nullcontext(held))
-    monkeypatch.setattr(commands, "save_report", lambda path, name, value: kept.update({name: value}))
+    monkeypatch.setattr(commands, "save_report", lambda *given: kept.update({f"{given[1]}-{given[5]}": given[4]}))
     shown = commands.profile("ssh://h", tmp_path, (), {"extras": Extras(layers=True).as_json()}, save=True)
     assert list(kept) == ["profile.layers-h"]
     for value in (shown, *kept.values()):

@@ -1,0 +1,28 @@
+"""What makes an artifact the one that was judged, in a digest: a report of one that was replaced is known by it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import asdict
+
+from exporter.manifest.schema import Manifest, TargetInfo
+
+
+def artifacts_of(manifest: Manifest, keys: Collection[str]) -> dict[str, str]:
+    """A digest of each of these artifacts, by key: of all that the manifest says of it, its files' names among that.
+
+    A bundle names files by their content, so other bytes are another name.
+    """
+    return {key: _digest(manifest.targets[key]) for key in keys}
+
+
+def others_than(told: dict[str, str], manifest: Manifest) -> frozenset[str]:
+    """Which of the artifacts that were told of are others now, or gone."""
+    now = artifacts_of(manifest, told.keys() & manifest.targets.keys())
+    return frozenset(key for key, digest in told.items() if now.get(key) != digest)
+
+
+def _digest(info: TargetInfo) -> str:
+    return hashlib.sha256(json.dumps(asdict(info), sort_keys=True, default=str).encode()).hexdigest()
