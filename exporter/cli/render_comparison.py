@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from exporter.cli.render import size
 
 Value = Mapping[str, Any]
 Row = tuple[str, ...]
+MARKUP = re.compile(r"[\\|\[\]!*_~#]")
+APART = "\u200b"  # a space of no width
 SHOWN = 8  # of lists whose rest is in the JSON
 PARITY = ("change", "hop", "A", "B", "error / eager's own in A", "in B", "compared")
 LATENCY = ("latency", "A", "95 % interval", "B", "95 % interval", "B / A", "95 % interval", "shown")
@@ -25,6 +28,8 @@ def compared(value: Value) -> None:
         out.print(f"  worse: {escape(line)}")
     for part, reason in value["missing"].items():
         out.print(f"  missing: {part}, {escape(reason)}")
+    for line in _lacking(value):
+        out.print(f"  {escape(line)}")
     for columns, rows in ((PARITY, _parity(value)), (LATENCY, _latency(value)), (REST, list(_rest(value)))):
         if rows:
             made = table(*columns)
@@ -40,11 +45,16 @@ def markdown(value: Value) -> str:
     lines = [f"### {_word(value)}: {_cell(value['verdict'])}", "", _cell(_title(value)), ""]
     lines += [f"- **worse**: {_cell(line)}" for line in value["regressions"]]
     lines += [f"- missing: {part}, {_cell(reason)}" for part, reason in value["missing"].items()]
+    lines += [f"- {_cell(line)}" for line in _lacking(value)]
     lines += ["", *_grid(LATENCY, _latency(value)), *_grid(PARITY, _parity(value))]
     rest = [*_grid(REST, list(_rest(value))), *(f"- {_cell(line)}" for line in _notes(value))]
     if rest:
         lines += ["<details><summary>sizes, layers, operators, versions</summary>", "", *rest, "", "</details>"]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def _lacking(value: Value) -> list[str]:
+    return [f"missing in part: {part}, {line}" for part, lines in value["lacking"].items() for line in lines]
 
 
 def junit(value: Value) -> bytes:
@@ -225,7 +235,11 @@ def _notes(value: Value) -> Iterator[str]:
             yield f"timed here, {timed['subject']}: {_measured(timed)}"
         if timed["ratio"] and not timed["settled"]:
             bound = f"{100 * value['allowed']['slowdown']:.3g}%"
-            yield f"not settled, {timed['subject']}: whether it is beyond {bound}; more --seconds may tell"
+            more = "; more --seconds may tell" if timed["how"] == "live" else ""
+            yield f"not settled, {timed['subject']}: whether it is beyond {bound}{more}"
+        for side, stability in zip("AB", timed.get("stability", ()), strict=False):
+            if stability != "STABLE":
+                yield f"{timed['subject']} was {stability or 'not said to be stable'} in {side}"
     for line in value["notes"]:
         yield f"note: {line}"
 
@@ -248,12 +262,7 @@ def _grid(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that ends neither a cell nor the page it is in: names come from models and from files."""
-    return (
-        plain(text)
-        .replace("\\", "\\\\")
-        .replace("|", "\\|")
-        .replace("<", "&lt;")
-        .replace("`", "'")
-        .replace("@", "@\u200b")
-    )
+    """Text that is no more than text in Markdown: names come from models and from files of strangers."""
+    text = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace("`", "'").replace("@", f"@{APART}")
+    text = text.replace("://", f":{APART}//").replace("www.", f"www{APART}.")  # else they are links by themselves
+    return MARKUP.sub(r"\\\g<0>", text)

@@ -82,6 +82,7 @@ def _only(side: Side, targets: Sequence[str]) -> Side:
         side,
         hops={key: hop for key, hop in side.hops.items() if not key[1] or f"{key[1]}/{key[2]}" in wanted},
         timings={name: timing for name, timing in side.timings.items() if kept(name)},
+        artifacts=frozenset(filter(kept, side.artifacts)),
         sizes={name: size for name, size in side.sizes.items() if kept(name)},
         layers={name: counts for name, counts in side.layers.items() if kept(name)},
     )

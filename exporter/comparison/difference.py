@@ -39,7 +39,8 @@ class Comparison:
         sizes, layers, operators, versions: both sides' values by name, where either has one.
         facts: what should be the same and is not.
         notes: what a reader should know.
-        missing: what could not be compared, and why; ``parity`` and ``latency`` are its keys.
+        missing: what could not be compared at all, and why; ``parity`` and ``latency`` are its keys.
+        lacking: by the same keys, what A has and B or this machine has not, where the rest could be compared.
     """
 
     a: Side
@@ -50,6 +51,7 @@ class Comparison:
     facts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def regressions(self) -> tuple[str, ...]:
@@ -97,7 +99,7 @@ class Comparison:
         if self.bounds.strict and not all(timed.facts.get("settled", True) for timed in self.timings):
             return 1
         asked = {"latency": self.bounds.asked_slowdown, "parity": self.bounds.asked_error}
-        return 3 if len(self.missing) == 2 or any(asked[part] for part in self.missing) else 0
+        return 3 if len(self.missing) == 2 or any(asked[part] for part in {*self.missing, *self.lacking}) else 0
 
     def as_json(self) -> dict[str, Any]:
         """The object of ``exporter compare --json``; the text of reports, which anyone may have written, is clean."""
@@ -110,6 +112,7 @@ class Comparison:
             "regression": bool(self.regressions),
             "regressions": list(self.regressions),
             "missing": dict(self.missing),
+            "lacking": {part: list(lines) for part, lines in self.lacking.items()},
             "allowed": {"slowdown": self.bounds.slowdown, "error": self.bounds.error},
             "model": b.model or a.model,
             "a": {"name": a.name, "model": a.model, "weights": a.weights},
@@ -159,7 +162,30 @@ def compared(a: Side, b: Side, bounds: Bounds, timings: Sequence[Timed], notes: 
     names = [name for name in dict.fromkeys([*a.facts, *b.facts]) if a.facts and b.facts]
     facts = {name: (a.facts.get(name, "none"), b.facts.get(name, "none")) for name in names}
     different = {name: pair for name, pair in facts.items() if pair[0] != pair[1]}
-    return Comparison(a, b, bounds, hops, tuple(timings), different, tuple(notes), missing)
+    found = {"parity": _without_error(hops), "latency": _without_ratio(a, timings)}
+    lacking = {part: lines for part, lines in found.items() if lines and part not in missing}
+    return Comparison(a, b, bounds, hops, tuple(timings), different, tuple(notes), missing, lacking)
+
+
+def _without_error(hops: Sequence[HopDifference]) -> tuple[str, ...]:
+    """Hops whose errors are known in A and not in B: whether they grew cannot be said."""
+    lines = list[str]()
+    for hop in hops:
+        known = [r for r in (hop.a.results if hop.a else ()) if r.relative_l2 is not None]
+        in_b = {(r.form, r.case, r.output) for r in (hop.b.results if hop.b else ()) if r.relative_l2 is not None}
+        without = sum((r.form, r.case, r.output) not in in_b for r in known)
+        if hop.b and without:
+            lines.append(f"{hop.label} has no error in B for {without} of {len(known)} results of A")
+    return tuple(lines)
+
+
+def _without_ratio(a: Side, timings: Sequence[Timed]) -> tuple[str, ...]:
+    """Artifacts of A whose latency was not compared."""
+    told = {timed.subject: timed for timed in timings}
+    return tuple(
+        told[name].reason if name in told else f"{name} was not timed on both sides"
+        for name in sorted(a.artifacts) if name not in told or told[name].ratio is None
+    )  # fmt: skip
 
 
 def _never(a: bool, b: bool, done: str) -> str:
@@ -176,7 +202,7 @@ def hop_differences(a: Side, b: Side, factor: float) -> tuple[HopDifference, ...
 def hop_difference(key: Key, a: Hop | None, b: Hop | None, factor: float) -> HopDifference:
     """One edge. Where one side holds its verdict alone, without results, verdicts alone are compared."""
     if a is None or b is None:
-        return HopDifference(key, a, b, Change.NEW if a is None else Change.GONE)
+        return HopDifference(key, a, b, Change.GONE if b is None else _appeared(b.verdict))
     results: tuple[ResultDifference, ...] = ()
     if a.results and b.results:
         before, after = ({(r.form, r.case, r.output): r for r in hop.results} for hop in (a, b))
@@ -196,7 +222,7 @@ def _overall(verdicts: Change, results: Sequence[ResultDifference]) -> Change:
 def result_difference(a: Result | None, b: Result | None, factor: float) -> ResultDifference:
     """One result: by its verdict, then by its error. What is below eager's own rounding is all the same."""
     if a is None or b is None:
-        return ResultDifference(a, b, Change.NEW if a is None else Change.GONE)
+        return ResultDifference(a, b, Change.GONE if b is None else _appeared(b.verdict))
     change = _by_verdict(a.verdict, b.verdict)
     if change is Change.SAME and a.relative_l2 is not None and b.relative_l2 is not None:
         own = max(a.noise or 0.0, b.noise or 0.0)
@@ -205,6 +231,11 @@ def result_difference(a: Result | None, b: Result | None, factor: float) -> Resu
         elif a.relative_l2 > factor * max(b.relative_l2, own):
             change = Change.BETTER
     return ResultDifference(a, b, change)
+
+
+def _appeared(verdict: Verdict) -> Change:
+    """What is new and wrong was not wrong before."""
+    return Change.NEW if severity(verdict) >= severity(Verdict.SKIPPED) else Change.WORSE
 
 
 def _by_verdict(a: Verdict, b: Verdict) -> Change:

@@ -89,6 +89,7 @@ class Side:
         weights: where its weights come from, in a line.
         hops: every edge that was judged, with its results, by hop, target and precision.
         timings: what was timed, by subject.
+        artifacts: what there is to time, by subject, whether it was or not.
         sizes: bytes of what is deployed, by subject.
         layers: how many layers ran in each type, by subject.
         operators: how many nodes of each operator the graphs have, by graph; filled in where a bundle is there.
@@ -103,6 +104,7 @@ class Side:
     weights: str
     hops: Mapping[Key, Hop] = field(default_factory=dict)
     timings: Mapping[str, Timing] = field(default_factory=dict)
+    artifacts: frozenset[str] = frozenset()
     sizes: Mapping[str, int] = field(default_factory=dict)
     layers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     operators: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -162,7 +164,7 @@ def _of_report(place: str, bundle: Bundle, name: str) -> Side:
     side = _of_bundle(place, bundle)
     told = _of_reports(place, {name: held[name]})
     return Side(
-        place, side.model, side.weights, told.hops, told.timings, told.sizes, told.layers,
+        place, side.model, side.weights, told.hops, told.timings, told.artifacts, told.sizes, told.layers,
         versions=told.versions, facts=side.facts, device=told.device,
     )  # fmt: skip
 
@@ -178,6 +180,7 @@ def _of_bundle(place: str, bundle: Bundle) -> Side:
         weights_line(manifest.weights),
         hops={key: hop for key, hop in told.hops.items() if _target_key(key) in held},
         timings={name: timing for name, timing in told.timings.items() if subject_key(name) in held},
+        artifacts=frozenset(subject_of(key) for key, info in manifest.targets.items() if info.status == "compiled"),
         sizes={key: size for key in manifest.targets if (size := deployed(manifest, key))},
         layers={name: layers for name, layers in told.layers.items() if subject_key(name) in held},
         versions={**told.versions, **manifest.tools, **_fingerprints(manifest)},
@@ -244,6 +247,7 @@ def _of_reports(place: str, found: Mapping[str, Fields]) -> Side:
         next((value.text("weights") for value in verified if value.text("weights")), ""),
         hops={_key(hop): hop for hop in hops},
         timings={each.text("name"): _timing(name, value, each) for name, value, each in subjects},
+        artifacts=frozenset(each.text("name") for _, _, each in subjects),
         sizes={each.text("name"): size for _, _, each in subjects if (size := each.count("bytes"))},
         layers=layers,
         versions={name: version for part in packages for name, version in part.items()},

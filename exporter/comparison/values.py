@@ -101,6 +101,8 @@ class HopDifference:
         """Why it is worse, in a line."""
         if self.change is Change.GONE:
             return f"{self.label} was judged in A and is not in B"
+        if self.b and not self.a:
+            return f"{self.label} is new in B, and {self.b.verdict}: {self.b.reason or 'no reason told'}"
         if self.a and self.b and severity(self.b.verdict) < severity(self.a.verdict):
             return f"{self.label} was {self.a.verdict} and is {self.b.verdict}: {self.b.reason or 'no reason told'}"
         gone = sum(each.change is Change.GONE for each in self.results)

@@ -13,8 +13,9 @@ import pytest
 from tests.cli_fakes.tool import copied, exported, quick, run
 from tests.exporter.comparison.test_side import profiled, verified, written
 
-KEYS = {"schema", "verdict", "exit_code", "strict", "regression", "regressions", "missing", "allowed", "model",
-        "a", "b", "parity", "latency", "sizes", "layers", "operators", "versions", "facts", "notes"}  # fmt: skip
+KEYS = {"schema", "verdict", "exit_code", "strict", "regression", "regressions", "missing", "lacking", "allowed",
+        "model", "a", "b", "parity", "latency", "sizes", "layers", "operators", "versions", "facts",
+        "notes"}  # fmt: skip
 
 
 def of_both(folder: Path, name: str, parity: dict[str, Any], latency: dict[str, Any]) -> str:
@@ -158,11 +159,12 @@ def test_junit_has_a_case_per_result_and_a_failure_per_regression(tmp_path: Path
 
 
 def test_markdown_says_the_verdict_first_and_holds_no_foreign_markup(tmp_path: Path) -> None:
-    evil = verified() | {"model": "a|b<img src=x>@all\x1b[31m\ud800\uffff"}
+    evil = verified() | {"model": "a|b<img src=x>@all![p](http://h/p.png) www.h.x *b*\x1b[31m\ud800\uffff"}
     a, b = written(tmp_path, evil, "a.json"), written(tmp_path, evil, "b.json")
     ended = quick("compare", a, b, "--markdown", "-", cwd=tmp_path)
     assert ended.out.startswith("### PASS: no difference shown\n")
     assert "<img" not in ended.out and "@all" not in ended.out and "\x1b" not in ended.out and "a\\|b" in ended.out
+    assert "](" not in ended.out.replace("\\]", "") and "://" not in ended.out and "www." not in ended.out
     rows = [line for line in ended.out.splitlines() if line.startswith("| ")]
     assert len({line.replace("\\|", "").count("|") for line in rows[:3]}) == 1
     words = ("--markdown", tmp_path / "it.md", "--junit", tmp_path / "it.xml", "--json")

@@ -100,6 +100,40 @@ def test_a_verdict_alone_is_compared_with_a_verdict() -> None:
     assert hop_difference(KEY, None, hop(result()), 2.0).change is Change.NEW
 
 
+@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.CRASHED, Verdict.INVALID, Verdict.UNSUPPORTED])
+def test_what_is_new_and_wrong_is_a_regression(verdict: Verdict) -> None:
+    found = compared(replace(side(hop(result())), hops={}), side(hop(result())), Bounds(), ())
+    assert found.regressions == (), "nothing of A to compare with"
+    a, b = side(hop(result())), side(hop(result()))
+    new = replace(b, hops={**b.hops, ("compiled", "other", "fp32"): hop(verdict=verdict)})
+    found = compared(a, new, Bounds(), ())
+    assert found.exit_code == 1 and f"other/fp32 is new in B, and {verdict}" in found.regressions[0]
+    assert compared(a, replace(b, hops={**b.hops, ("compiled", "other", "fp32"): hop()}), Bounds(), ()).exit_code == 0
+
+
+def test_one_latency_that_was_compared_does_not_stand_for_another() -> None:
+    both = {"artifacts": frozenset({"fake", "other"})}
+    a, b = side(hop(result()), **both), side(hop(result()))
+    timed = stored("fake", timing(), timing(), Bounds())
+    for absent in (stored("other", timing(), None, Bounds()), stored("other", timing(), timing(None), Bounds()),
+                   stored("other", timing(), timing(threads=8), Bounds())):  # fmt: skip
+        found = over(a, b, timed, absent, asked_slowdown=True)
+        assert found.exit_code == 3 and found.verdict == NOTHING and not found.missing
+        assert len(found.lacking["latency"]) == 1 and "other" in found.lacking["latency"][0]
+        assert over(a, b, timed, absent).exit_code == 0, "nobody asked"
+    assert over(a, b, timed, asked_slowdown=True).exit_code == 3, "nor one that nobody looked at"
+    assert over(side(hop(result()), artifacts=frozenset({"fake"})), b, timed, asked_slowdown=True).exit_code == 0
+
+
+def test_an_error_that_is_absent_in_b_is_no_answer_where_it_was_asked_for() -> None:
+    a = side(hop(result(), result(case="wide")))
+    for b in (side(hop()), side(hop(result(None), result(case="wide")))):
+        found = over(a, b, asked_error=True)
+        assert found.exit_code == 3 and "of 2 results of A" in found.lacking["parity"][0], found
+        assert "latency" not in found.lacking
+    assert over(a, a, asked_error=True).exit_code == 0
+
+
 def test_no_difference_is_an_answer() -> None:
     timed = stored("fake", timing(), timing(), Bounds())
     found = over(side(hop(result())), side(hop(result())), timed)
