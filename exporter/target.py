@@ -184,6 +184,7 @@ class Imported:
         load_ns: what opening took.
         first_ns: what the first run took.
         peak_rss_bytes: the most memory it held.
+        requests: how many calls it says that it made.
     """
 
     calls_ns: tuple[float, ...] = ()
@@ -193,6 +194,7 @@ class Imported:
     load_ns: float | None = None
     first_ns: float | None = None
     peak_rss_bytes: float | None = None
+    requests: int | None = None
 
 
 # Ways to a precision: written into the types of the graph by the core; left to the runtime, which is told what it may

@@ -247,12 +247,11 @@ def _device_lines(subject: Event) -> Iterator[str]:
 def _subject_row(subject: Event) -> list[str]:
     if subject["median_ms"] is None:
         return [subject["name"], f"{subject['verdict']}: {subject['reason']}", *[""] * 9]
-    low, high = subject["interval_ms"]
-    p95 = subject["p95_ms"]
+    interval, p95 = subject["interval_ms"], subject["p95_ms"]
     return [
         subject["name"],
         f"{subject['median_ms']:.4g} ms",
-        f"{low:.4g} to {high:.4g}",
+        "n too small" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}",
         "n too small" if p95 is None else f"{p95:.4g}",
         str(subject["n"]),
         _told(subject["load_ms"], ".0f", "ms"),

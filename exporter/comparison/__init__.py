@@ -116,7 +116,7 @@ def _stored(a: Side, b: Side, bounds: Bounds, across: bool, without: Collection[
         before, after = a.timings.get(name), b.timings.get(name)
         if name in without:
             continue
-        if before and after and before.machine != after.machine:
+        if before and after and not before.machine.is_surely(after.machine):
             if not across:
                 raise _other_device(name, "timed", a, b, before.machine, after.machine)
             notes.append(f"{name} was timed on different devices, {before.machine} and {after.machine}")

@@ -49,6 +49,10 @@ class Machine:
     cores: int | None
     devices: tuple[str, ...] = ()
 
+    def is_surely(self, other: Machine) -> bool:
+        """Whether two timings were taken on one kind of machine; what has no name may be anything."""
+        return self == other and bool(self.cpu or self.devices)
+
     def __str__(self) -> str:
         cores = f", {self.cores} cores" if self.cores else ""
         return (self.cpu or "an unnamed processor") + cores + "".join(f", {name}" for name in self.devices)

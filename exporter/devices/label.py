@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from exporter.latency import environment
+from exporter.latency import environment, processor
 from exporter.latency.environment import Warned
 
 ROOT = Path("/")
@@ -23,15 +23,6 @@ COOLED, NOW, SINCE_BOOT = "processors cooled by slowing", "firmware now", "firmw
 FIRMWARE, NOTHING = ("under-voltage", "frequency capped", "throttled", "soft temperature limit"), "nothing"
 # What cools by slowing a processor down; a fan does not, and intel_powerclamp is there on any machine.
 PROCESSOR = re.compile(r"cpu|gpu|processor|devfreq", re.IGNORECASE)
-# Names of the cores that boards and phones have, by implementer and part as the kernel tells them (util-linux, lscpu).
-CORES = {
-    0x41: {0xD03: "Cortex-A53", 0xD04: "Cortex-A35", 0xD05: "Cortex-A55", 0xD07: "Cortex-A57", 0xD08: "Cortex-A72",
-           0xD09: "Cortex-A73", 0xD0A: "Cortex-A75", 0xD0B: "Cortex-A76", 0xD0C: "Neoverse-N1", 0xD0D: "Cortex-A77",
-           0xD40: "Neoverse-V1", 0xD41: "Cortex-A78", 0xD42: "Cortex-A78AE", 0xD44: "Cortex-X1", 0xD46: "Cortex-A510",
-           0xD47: "Cortex-A710", 0xD48: "Cortex-X2", 0xD49: "Neoverse-N2", 0xD4D: "Cortex-A715", 0xD4E: "Cortex-X3",
-           0xD80: "Cortex-A520", 0xD81: "Cortex-A720"},
-    0x4E: {0x004: "Carmel"},
-}  # fmt: skip
 
 
 def facts(root: Path = ROOT) -> dict[str, Any]:
@@ -44,7 +35,7 @@ def facts(root: Path = ROOT) -> dict[str, Any]:
     return {
         "model": _model(root),
         "soc": _soc(root),
-        "cpu": known.cpu or _arm(root),
+        "cpu": processor.name(root),
         "cores": known.cores,
         "memory_mb": known.memory_mb,
         "os": _system(root),
@@ -114,19 +105,6 @@ def _property(root: str, name: str) -> str:
         ).stdout  # fmt: skip
         return told.decode("utf-8", "replace").strip()[:200]
     return ""
-
-
-def _arm(root: Path) -> str | None:
-    """The kinds of cores of an ARM processor, which has no name of its own."""
-    try:
-        text = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    makers = re.findall(r"^CPU implementer\s*:\s*0x([0-9a-f]+)", text, re.MULTILINE)
-    parts = re.findall(r"^CPU part\s*:\s*0x([0-9a-f]+)", text, re.MULTILINE)
-    kinds = list(dict.fromkeys(zip((int(m, 16) for m in makers), (int(p, 16) for p in parts), strict=False)))
-    names = [CORES.get(maker, {}).get(part) or f"implementer {maker:#x} part {part:#x}" for maker, part in kinds]
-    return " + ".join(names) or None
 
 
 def _system(root: Path) -> str | None:

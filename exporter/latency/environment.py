@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from exporter.latency import processor
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -99,7 +101,7 @@ def read(packages: Sequence[str] = (), root: Path = ROOT) -> Environment:
     memory = _attempt(_fields, proc / "meminfo") or {}
     load = _attempt(_words, proc / "loadavg") or []
     return Environment(
-        cpu=(_attempt(_fields, proc / "cpuinfo") or {}).get("model name"),
+        cpu=processor.machine(root),
         cores=os.cpu_count(),
         usable_cores=usable_cores(),
         governor=_governor(devices),

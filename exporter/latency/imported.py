@@ -64,6 +64,9 @@ def imported(
     if not whole.calls_ns:
         remedy = "the runner's record of every call: USE.md of the bundle has the lines"
         raise _refused("no file holds timings of calls", "the median of nothing is no figure", remedy)
+    if whole.requests not in (None, len(whole.calls_ns)):
+        what = f"the record holds {len(whole.calls_ns)} calls, and {whole.requests} were made"
+        raise _refused(what, "half a record, or two files of two runs", "the whole record, and what that run printed")
     name = printable(label)[:120] or "unnamed"
     digest = hashlib.sha256("\0".join(sorted(texts)).encode()).hexdigest()
     value = _profile(subject_name(info.target, info.precision), Precision(info.precision, info.stored), whole)
@@ -110,6 +113,7 @@ def _profile(name: str, precision: Precision, said: Imported) -> dict[str, Any]:
     verdict, reason = _verdict(said)
     timed = verdict is Verdict.PASS
     median = stats.median_interval([figures], 0) if timed else None
+    sure = median is not None and len(figures) >= stats.ENOUGH_BLOCKS
     p95 = stats.percentile(said.calls_ns, 0.95) if timed else None
     reasons = [one.as_json() for one in stats.reasons_against(figures, said.calls_ns)]
     warnings = [{"code": "alone", "what": ALONE[0], "advice": ALONE[1]}]
@@ -120,7 +124,7 @@ def _profile(name: str, precision: Precision, said: Imported) -> dict[str, Any]:
     subject: Mapping[str, Any] = {
         "name": name, "verdict": verdict.value, "reason": reason, "precision": precision.as_json(), "baseline": False,
         "stability": stability.value, "reasons": reasons, "median_ms": ms(median.value) if median else None,
-        "interval_ms": [ms(end) for end in median.interval] if median else None,
+        "interval_ms": [ms(end) for end in median.interval] if median and sure else None,
         "p95_ms": ms(p95.value) if p95 else None,
         "p95_upper_ms": ms(p95.upper) if p95 else None, "n": len(said.calls_ns), "load_ms": ms(said.load_ns),
         "first_run_ms": ms(said.first_ns), "peak_rss_mb": rounded(said.peak_rss_bytes, 2**20), "threads": None,
@@ -142,7 +146,7 @@ def _verdict(said: Imported) -> tuple[Verdict, str | None]:
     if said.wrong:
         return Verdict.INVALID, f"{said.wrong} of {sets} data sets were answered wrongly there"
     if said.unanswered:
-        return Verdict.UNSUPPORTED, f"{said.unanswered} of {sets} data sets hold what is not implemented there"
+        return Verdict.UNSUPPORTED, f"{said.unanswered} of {sets} data sets were not answered there"
     return Verdict.PASS, None
 
 

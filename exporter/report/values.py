@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from exporter.manifest import Manifest
 from exporter.report.examples import Examples
+from exporter.report.judgements import subject_key
 from exporter.report.reading import Fields
 from exporter.verdict import Hop, Verdict, worst
 
@@ -140,6 +141,19 @@ class Page:
         return sorted(self.hops, key=lambda judged: judged.hop.hop != "compiled")
 
     @property
+    def wrong(self) -> list[tuple[str, Timing]]:
+        """The artifacts that answered wrongly, crashed or hung when they were timed, each with the machine."""
+        bad = Verdict.__members__.keys() - {"PASS", "SKIPPED"}
+        return [
+            (profile.machine, timing)
+            for profile in self.profiles
+            for timing in profile.timings
+            if subject_key(timing.name) in self.manifest.targets and timing.verdict in bad
+        ]
+
+    @property
     def verdict(self) -> Verdict:
         """The worst of all; what was never judged is ``SKIPPED``."""
-        return worst([*(judged.hop.verdict for judged in self.hops), *(Verdict.SKIPPED for _ in self.missing)])
+        timed = [Verdict(timing.verdict) for _, timing in self.wrong]
+        hops = [judged.hop.verdict for judged in self.hops]
+        return worst([*hops, *timed, *(Verdict.SKIPPED for _ in self.missing)])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exporter.bundle import Bundle
 from exporter.errors import Refused
 from exporter.latency.imported import imported
+from exporter.report import html
 from targets._mobile import imported as printed
-from tests.cli_fakes.tool import copied, exported, run
+from tests.cli_fakes.tool import copied, exported, quick, run
 from tests.exporter.report.bundles import text_of
 
 RUNS = "".join(f"tiny,{0.001 + 0.0001 * (n % 3)},52428800,97,{n}\n" for n in range(300))
@@ -58,6 +61,7 @@ def test_what_the_program_says_and_what_was_compared() -> None:
     [
         "", "hello\n", "a,b\n", "\0\0\0", RUNS + RUNS, RUNS.replace("tiny,0.001,", "tiny,nan,"),
         RUNS.replace("tiny,0.001,", "tiny,-1,"), RUNS.replace("tiny,0.001,", "other,0.001,", 1),
+        "tiny,1e300,1,1,0\n", "tiny,1e-320,1,1,0\n", "Session creation time cost: 1e300 s\n",
         "tiny,0.001,1,1,7\n", COMPARED.replace("Succeeded: 3", "Succeeded: 4"), "Succeeded: 3\n",
         "Session creation time cost: inf s\n", "\0" * 300_000, '"' + "x" * 200_000,
     ],
@@ -89,12 +93,27 @@ def test_answers_that_nobody_compared_are_told_and_wrong_ones_void_it(tmp_path: 
     assert profile(tmp_path, RUNS, UNABLE)["subjects"][0]["verdict"] == "UNSUPPORTED"
 
 
+def test_what_the_runner_says_nothing_of_was_not_answered(tmp_path: Path) -> None:
+    for good, left in ((1, 2), (0, 3)):
+        value = profile(tmp_path, RUNS, COMPARED.replace("Succeeded: 3", f"Succeeded: {good}"))
+        assert value["subjects"][0]["answers"] == {"right": good, "wrong": 0, "unanswered": left}
+        assert value["subjects"][0]["verdict"] == "UNSUPPORTED" and value["warnings"][1:] == []
+
+
+def test_a_few_calls_have_a_median_and_no_interval(tmp_path: Path) -> None:
+    few = "".join(f"tiny,0.00{n + 1},1,1,{n}\n" for n in range(3))
+    (subject,) = profile(tmp_path, few)["subjects"]
+    assert subject["median_ms"] == pytest.approx(2) and subject["interval_ms"] is None
+    assert "few-blocks" in json.dumps(subject["reasons"])
+
+
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
         ((SAID,), "no file holds timings"),
         ((RUNS, RUNS), "two files tell of calls_ns"),
         ((RUNS, "?"), "is nothing that"),
+        ((RUNS.partition("tiny,0.001,52428800,97,3\n")[0], SAID), "holds 3 calls, and 300 were made"),
     ],
 )
 def test_files_that_make_no_profile_are_refused(tmp_path: Path, texts: tuple[str, ...], said: str) -> None:
@@ -119,6 +138,22 @@ def test_the_command_saves_it_and_its_page_shows_it(tmp_path: Path) -> None:
     folder = next(iter(bundle.glob("device/onnx-*")))
     assert f"{folder.relative_to(bundle)}/test_data_set_0" in use
     assert (folder / "model.onnx").is_file() and (folder / "test_data_set_0/input_0.pb").is_file()
+
+
+def test_wrong_answers_on_a_phone_are_the_verdict_of_the_page(tmp_path: Path) -> None:
+    bundle = copied(tmp_path, "tiny", "mobile")
+    imported(bundle, ["mobile"], files(tmp_path, RUNS, WRONG), "Pixel 8", save=True)
+    page = text_of(html(Bundle.open(bundle)))
+    assert page.startswith("tiny: INVALID") and "INVALID mobile, timed on Pixel 8: 1 of 3 data sets" in page
+    imported(bundle, ["mobile"], files(tmp_path, RUNS, COMPARED), "Pixel 8", save=True)
+    assert text_of(html(Bundle.open(bundle))).startswith("tiny: PASS")
+
+
+def test_a_few_calls_are_shown(tmp_path: Path) -> None:
+    (path,) = files(tmp_path, "tiny,0.001,1,1,0\n")
+    words = ("--target", "mobile", "--import", path, "--as", "Pixel 8")
+    shown = quick("profile", exported("tiny", "mobile"), *words, cwd=tmp_path)
+    assert shown.code == 0 and "n too small" in shown.out
 
 
 def test_what_would_measure_beside_it_is_refused(tmp_path: Path) -> None:

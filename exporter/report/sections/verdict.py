@@ -89,11 +89,16 @@ def _worst(judged: Judged | None) -> str:
 
 def _against(page: Page) -> list[Content]:
     """Why what is not PASS is not."""
-    return [
+    hops = [
         joined(word(judged.hop.verdict.value), f" {judged.title}: {judged.hop.reason}")
         for judged in page.hops
         if judged.hop.reason
     ]
+    timed = [
+        joined(word(timing.verdict), f" {timing.label}, timed on {machine}: {timing.reason}")
+        for machine, timing in page.wrong
+    ]
+    return [*hops, *timed]
 
 
 def _unfinished(page: Page) -> list[Markup]:

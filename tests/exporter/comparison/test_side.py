@@ -89,6 +89,11 @@ def test_another_device_is_part_of_what_timings_belong_to(tmp_path: Path) -> Non
     assert str(machine) == "a, 2 cores, pi"
 
 
+def test_machines_without_a_name_are_not_known_to_be_one() -> None:
+    assert Machine("a", 4).is_surely(Machine("a", 4)) and Machine("", 4, ("pi",)).is_surely(Machine("", 4, ("pi",)))
+    assert not Machine("", 4).is_surely(Machine("", 4)) and not Machine("a", 4).is_surely(Machine("b", 4))
+
+
 def test_where_it_was_verified_is_part_of_what_errors_belong_to(tmp_path: Path) -> None:
     assert sided(written(tmp_path, verified() | {"device": {"label": "pi"}})).device == "pi"
     assert sided(written(tmp_path, verified())).device == ""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from exporter.devices import commands, label
+from exporter.latency import environment
 from exporter.latency.subjects import Extras
 
 
@@ -113,6 +114,14 @@ def test_cores_of_two_kinds_and_of_none_that_is_known(tmp_path: Path) -> None:
     text = "\n".join(f"CPU implementer\t: 0x{maker}\nCPU part\t: 0x{part}\n" for maker, part in cores)
     root = written(tmp_path, {"proc/cpuinfo": text})
     assert label.facts(root)["cpu"] == "Cortex-A53 + Cortex-A76 + implementer 0x51 part 0x804 + Carmel"
+
+
+def test_a_profile_that_was_taken_on_a_board_names_it(tmp_path: Path) -> None:
+    text = "CPU implementer\t: 0x41\nCPU part\t: 0xd0b\n"
+    root = written(tmp_path, {"proc/cpuinfo": text, "proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0"})
+    assert environment.read(root=root).cpu == "Cortex-A76 of Raspberry Pi 5 Model B Rev 1.0"
+    assert (label.facts(root)["cpu"], label.facts(root)["model"]) == ("Cortex-A76", "Raspberry Pi 5 Model B Rev 1.0")
+    assert environment.read(root=tmp_path / "none").cpu is None
 
 
 def test_a_server(tmp_path: Path) -> None:
