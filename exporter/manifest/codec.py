@@ -43,7 +43,7 @@ def decode(data: bytes, where: str = "manifest.json") -> Manifest:
 def encode(manifest: Manifest) -> bytes:
     """The bytes of a manifest, the same for equal manifests. What :func:`decode` would refuse is refused here."""
     try:
-        text = json.dumps(_plain(manifest, ""), indent=1, allow_nan=False)
+        text = json.dumps(plain(manifest, ""), indent=1, allow_nan=False)
         data = text.encode("ascii") + b"\n"
     except (ValueError, RecursionError) as error:
         raise Refused("bad-manifest", f"the manifest cannot be written: {error}", why=WHY, next=NEXT) from None
@@ -60,17 +60,17 @@ def _decode(data: bytes) -> Manifest:
     return manifest
 
 
-def _plain(value: Any, name: str) -> Any:
+def plain(value: Any, name: str) -> Any:
     """A value as JSON, dicts in the order of their keys so that equal manifests are equal bytes."""
     if is_dataclass(value) and not isinstance(value, type):
         ordered = sorted(fields(value), key=lambda f: f.name != "schema")
-        return {f.name: _plain(getattr(value, f.name), f.name) for f in ordered}
+        return {f.name: plain(getattr(value, f.name), f.name) for f in ordered}
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             wrong(name, "the keys of an object must be text")
-        return {key: _plain(value[key], key) for key in sorted(value)}
+        return {key: plain(value[key], key) for key in sorted(value)}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, name) for item in value]
+        return [plain(item, name) for item in value]
     if isinstance(value, str):
         return scrubbed(value) if name in FREE_TEXT else value
     if value is None or isinstance(value, (bool, int, float)):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import asdict
 
+from exporter.manifest.codec import plain
 from exporter.manifest.schema import Manifest, TargetInfo
 
 
@@ -25,4 +25,4 @@ def others_than(told: dict[str, str], manifest: Manifest) -> frozenset[str]:
 
 
 def _digest(info: TargetInfo) -> str:
-    return hashlib.sha256(json.dumps(asdict(info), sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(plain(info, "targets"), sort_keys=True).encode()).hexdigest()

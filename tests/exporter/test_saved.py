@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from exporter.errors import Refused
 from exporter.isolate import Limits
 from exporter.latency.subjects import Extras
 from exporter.latency.sweep import Sweep
+from exporter.manifest.identity import artifacts_of
 from exporter.pipeline import compile_bundle
 from exporter.report.collect import collected
 from exporter.saved import report_name, save_report, still_true
@@ -157,3 +159,11 @@ def test_a_compile_leaves_what_it_found(three: Path) -> None:
     assert shown(three)["mobile/fp32"] == "PASS"
     report = json.loads(Bundle.open(three).file(Bundle.open(three).manifest.reports["verify+mobile-fp32"]).read_text())
     assert report["schema"] == "exporter.verify/1" and report["artifacts"].keys() == {"mobile/fp32"}
+
+
+def test_the_digest_of_an_artifact_is_that_of_its_object_in_the_manifest() -> None:
+    bundle = Bundle.open(exported("tiny", "openvino", "mobile", "fake-good"))
+    objects = json.loads((bundle.path / "manifest.json").read_text())["targets"]
+    assert artifacts_of(bundle.manifest, objects.keys()) == {
+        key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() for key, value in objects.items()
+    }
