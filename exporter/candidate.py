@@ -388,11 +388,12 @@ def compiled_for(
         making.path_of, manifest, making.key, stages, opening=Opening(request.device), where=making.where,
         previews=shown,
     )  # fmt: skip
+    # Those of the artifact before are not this one's.
+    name = previews_of(making.key)
+    reports = {each: file for each, file in manifest.reports.items() if each != name}
     if shown.is_file():
-        name = previews_of(making.key)
-        held = making.draft.add(shown, f"reports/{name}.safetensors")
-        manifest = replace(manifest, reports=manifest.reports | {name: held})
-    return manifest, hop
+        reports[name] = making.draft.add(shown, f"reports/{name}.safetensors")
+    return replace(manifest, reports=reports), hop
 
 
 def prepared_graphs(manifest: Manifest, target: Target, precision: str, path: Path) -> Lowered:

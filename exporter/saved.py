@@ -16,7 +16,7 @@ from typing import Any
 from exporter.bundle import Bundle, Draft, editing
 from exporter.errors import Refused
 from exporter.manifest import Manifest, TargetInfo
-from exporter.manifest.identity import artifacts_of, others_than
+from exporter.manifest.identity import artifacts_of, order_of, others_than
 from exporter.manifest.limits import MAX_COUNT, MAX_REPORT_BYTES
 from exporter.samples import named
 from exporter.use import use_page
@@ -91,9 +91,14 @@ def with_report(
 ) -> Manifest:
     """The manifest with a report more, numbered as the last; the arguments are those of :func:`save_report`."""
     name = report_name(kind, keys, manifest, device)
-    value = {**report, "artifacts": artifacts_of(manifest, keys), "saved": _last(draft.old) + 1}
+    number = _last(draft.old) + 1
+    forged = number >= MAX_COUNT  # nobody saves so often: those before it would stay the newest for ever
+    number = 1 if forged else number
+    value = {**report, "artifacts": artifacts_of(manifest, keys), "saved": number}
     file = draft.write(f"reports/{name}.json", json.dumps(value, indent=1, sort_keys=True).encode())
     kept = {each: held for each, held in manifest.reports.items() if not _covered(each, name)}
+    if forged and draft.old:
+        kept = {each: held for each, held in kept.items() if not _number(draft.old, held)}
     return replace(manifest, reports=kept | {name: file})
 
 
@@ -114,16 +119,15 @@ def _covered(older: str, newer: str) -> bool:
 
 
 def _last(bundle: Bundle | None) -> int:
-    """The number of the report that was saved last."""
+    """The number of the report that was saved last, whatever it is called: what is saved next is newer than any."""
     reports = bundle.manifest.reports if bundle else {}
-    return max((_number(bundle, name, file) for name, file in reports.items() if bundle), default=0)
+    return max((_number(bundle, file) for file in reports.values() if bundle), default=0)
 
 
-def _number(bundle: Bundle, name: str, file: str) -> int:
-    if not name.startswith(SAVED) or not file.endswith(".json"):
+def _number(bundle: Bundle, file: str) -> int:
+    if not file.endswith(".json"):
         return 0
     try:
-        number = json.loads(bundle.read(file, MAX_REPORT_BYTES))["saved"]
-    except (Refused, ValueError, RecursionError, LookupError, TypeError):  # damaged, which whoever reads it is told
+        return order_of(json.loads(bundle.read(file, MAX_REPORT_BYTES)))
+    except (Refused, ValueError, RecursionError):  # damaged, which whoever reads it is told
         return 0
-    return number if isinstance(number, int) and 0 < number < MAX_COUNT else 0

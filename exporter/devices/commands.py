@@ -21,6 +21,7 @@ from exporter.devices.device import Device, found
 from exporter.devices.label import held_back
 from exporter.devices.session import Session, holder, lost, session
 from exporter.errors import Incomplete, Refused
+from exporter.hops import previews_of
 from exporter.host import files
 from exporter.latency.subjects import Extras
 from exporter.manifest import Manifest, TargetInfo, decode
@@ -159,7 +160,10 @@ def compile_(
                 value = received.checked(held.work("compile", {**request, **limits}), {"bytes": int})
             shown = received.checked(value["shown"], received.EXPORT)
             info = _brought(draft, held, key, value["bytes"])
-        manifest = replace(draft.old.manifest, targets=draft.old.manifest.targets | {key: info})
+        manifest = draft.old.manifest
+        # What the artifact before gave for real inputs is not what this one gives.
+        reports = {name: file for name, file in manifest.reports.items() if name != previews_of(key)}
+        manifest = replace(manifest, targets=manifest.targets | {key: info}, reports=reports)
         manifest = still_true(manifest, draft.old.manifest.targets)
         manifest = with_report(draft, manifest, "verify", [key], {**shown["verify"], **label}, held.label)
         draft.derived("USE.md", use_page(manifest))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
+from typing import Any
 
 from exporter.manifest.codec import plain
+from exporter.manifest.limits import MAX_COUNT
 from exporter.manifest.schema import Manifest, TargetInfo
 
 
@@ -22,6 +24,12 @@ def others_than(told: dict[str, str], manifest: Manifest) -> frozenset[str]:
     """Which of the artifacts that were told of are others now, or gone."""
     now = artifacts_of(manifest, told.keys() & manifest.targets.keys())
     return frozenset(key for key, digest in told.items() if now.get(key) != digest)
+
+
+def order_of(report: Any) -> int:
+    """Which report it was of those that were kept, from 1; 0 for one that does not say, or says what cannot be."""
+    number = report.get("saved") if isinstance(report, dict) else None
+    return number if type(number) is int and 0 < number < MAX_COUNT else 0
 
 
 def _digest(info: TargetInfo) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from exporter.bundle import Bundle
 from exporter.errors import Refused
+from exporter.manifest.identity import order_of
 from exporter.manifest.limits import MAX_REPORT_BYTES
 
 # Nothing that is measured is larger, nor smaller than one by it: what is drawn can be computed with.
@@ -56,7 +57,7 @@ class Fields:
     @property
     def saved(self) -> int:
         """Which report it was of those that were saved; 0 for an export's own, or an older version's."""
-        return self.count("saved") or 0
+        return order_of(self._value)
 
     def fields(self, name: str) -> Fields:
         """An object; an empty one where there is none."""

@@ -124,6 +124,20 @@ def test_a_damaged_report_does_not_stand_in_the_way_of_the_next(three: Path) -> 
     assert shown(three)["openvino/fp32"] == "FAIL"
 
 
+@pytest.mark.parametrize("number", [2**31 - 1, 2**31, 10**40, 7.5, "9", True, -1, 1000])
+def test_what_a_stranger_numbered_is_never_newer_than_what_is_saved_now(three: Path, number: Any) -> None:
+    with editing(three, "a test") as draft:
+        assert draft.old is not None
+        forged = json.dumps({**said({"openvino/fp32": "PASS"}), "saved": number}).encode()
+        reports = draft.old.manifest.reports | {"zzz": draft.write("reports/zzz.json", forged)}
+        draft.derived("USE.md", "")
+        draft.commit(replace(draft.old.manifest, reports=reports))
+    save(three, {"openvino/fp32": "FAIL"})
+    assert shown(three) == {"fake-good/fp32": "PASS", "mobile/fp32": "PASS", "openvino/fp32": "FAIL"}
+    save(three, {"openvino/fp32": "FAIL", "mobile/fp32": "PASS"})
+    assert shown(three)["openvino/fp32"] == "FAIL"
+
+
 # ------------------------------------------------------------------------------------- artifacts that are others now
 
 
@@ -170,3 +184,14 @@ def test_the_digest_of_an_artifact_is_that_of_its_object_in_the_manifest() -> No
     assert artifacts_of(bundle.manifest, objects.keys()) == {
         key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() for key, value in objects.items()
     }
+
+
+def test_what_the_artifact_before_gave_is_not_kept_for_the_next(three: Path) -> None:
+    with editing(three, "a test") as draft:
+        assert draft.old is not None
+        reports = draft.old.manifest.reports
+        stale = {"previews-mobile-fp32": draft.write("reports/previews-mobile-fp32.safetensors", b"of another")}
+        draft.derived("USE.md", "")
+        draft.commit(replace(draft.old.manifest, reports=reports | stale))
+    compile_bundle(three, "mobile", "fp32", Limits(seconds=300))
+    assert "previews-mobile-fp32" not in Bundle.open(three).manifest.reports
